@@ -1,0 +1,38 @@
+"""Fixtures that every test may use: the small fleet on disk and the truth about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARCHIVE = Path(__file__).parent / "data" / "fleet.tar.gz"
+
+
+@pytest.fixture(scope="session")
+def unpacked_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fleet as unpacked once a session: only to be read (use `fleet` to change it)."""
+    directory = tmp_path_factory.mktemp("fixture")
+    with tarfile.open(ARCHIVE) as archive:
+        # Modes matter (0600 blocks), so nothing is filtered: the archive is our own.
+        archive.extractall(directory, filter="fully_trusted")
+    return directory / "fleet"
+
+
+@pytest.fixture
+def fleet(unpacked_fleet: Path, tmp_path: Path) -> Path:
+    """A fresh private copy of the fleet: bytes, modes, times and symlinks as in the archive."""
+    return shutil.copytree(unpacked_fleet, tmp_path / "fleet", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def expected(unpacked_fleet: Path) -> dict[str, list[dict[str, Any]]]:
+    """The truth about the fleet: per database (path below the fleet), what each token has."""
+    truth: dict[str, list[dict[str, Any]]] = json.loads(
+        (unpacked_fleet / "expected.json").read_text(encoding="utf-8")
+    )
+    return truth
