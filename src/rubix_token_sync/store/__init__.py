@@ -1,0 +1,81 @@
+"""Targets: where the records go.
+
+`parse_target` turns what the user gave into a `Target`; `open_store` opens it.
+A new kind of target is one new module here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.store.base import StoreOptions
+
+if TYPE_CHECKING:
+    from rubix_token_sync.store.sql import SqlStore
+
+__all__ = ["Target", "open_store", "parse_target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target as the user named it; picklable, its address kept secret."""
+
+    kind: str
+    address: SecretStr
+
+
+def parse_target(text: str) -> Target:
+    """A URL (``sqlite:///FILE``, ``postgresql://…``, ``mssql://…``) or an ADO.NET/ODBC string.
+
+    Raises:
+        SettingsError: nothing this program knows.
+    """
+    scheme = text.split("://", 1)[0].lower() if "://" in text else ""
+    if scheme == "sqlite":
+        return Target("sqlite", SecretStr(text))
+    if scheme in ("postgresql", "postgres"):
+        return Target("postgresql", SecretStr(text))
+    if scheme in ("mssql", "sqlserver") or (not scheme and "=" in text):
+        return Target("mssql", SecretStr(text))
+    raise SettingsError(
+        "The target is neither a URL nor a connection string that this program knows.",
+        code="unknown_target",
+        remedy="Use sqlite:///FILE, postgresql://USER@HOST/DATABASE or mssql://HOST/DATABASE, "
+        "or a file with a connection string by --target-file.",
+    )
+
+
+def open_store(target: Target, options: StoreOptions) -> SqlStore:
+    """Open a target; connects at the first use.
+
+    Raises:
+        SettingsError: the address is malformed.
+    """
+    address = target.address.get_secret_value()
+    if target.kind == "sqlite":
+        from rubix_token_sync.store.sqlite import SqliteStore
+
+        return SqliteStore(_sqlite_path(address), options)
+    if target.kind == "postgresql":
+        from rubix_token_sync.store.postgres import PostgresStore
+
+        return PostgresStore(target.address, options)
+    from rubix_token_sync.store.mssql import MssqlStore
+
+    return MssqlStore(target.address, options)
+
+
+def _sqlite_path(url: str) -> str:
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc or parts.query or not path.startswith("/") or path == "/":
+        raise SettingsError(
+            "A SQLite target is sqlite:///FILE (relative) or sqlite:////PATH/FILE (absolute).",
+            code="bad_sqlite_url",
+        )
+    return path[1:]

@@ -1,0 +1,23 @@
+"""The schema's history, applied by Alembic.
+
+`upgrade` runs inside the caller's transaction and under its lock, so ten
+machines that start at the same second upgrade once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+__all__ = ["upgrade"]
+
+
+def upgrade(conn: sa.Connection) -> None:
+    """Bring the target behind ``conn`` to the newest revision; does nothing when it is."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    command.upgrade(config, "head")

@@ -1,0 +1,27 @@
+"""The first schema: from nothing, or from the guide's bare tables in place.
+
+Revision ID: 0001
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from rubix_token_sync.store.bare import adopt_bare_tables
+from rubix_token_sync.store.schema import build_tables
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    conn = op.get_bind()
+    tables = build_tables(conn.dialect.name)
+    adopt_bare_tables(conn, tables)
+    tables.metadata.create_all(conn)
+
+
+def downgrade() -> None:
+    raise RuntimeError("Restore a backup instead: a downgrade would drop every record.")

@@ -1,0 +1,240 @@
+"""The tables, once, for every target.
+
+Names, types, sizes and defaults are the guide's; what correctness adds is
+marked.  SQLite and Azure SQL spell table names as the guide does, PostgreSQL
+in lower case as the older system had them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mssql
+
+from rubix_token_sync.records import (
+    COLUMN_SIZES,
+    DATABASE_KEY_BYTES,
+    RECORD_KEY_BYTES,
+    ROW_DIGEST_BYTES,
+)
+
+__all__ = ["LATE_INDEXES", "SCHEMA_VERSION", "STAGED_COLUMNS", "Tables", "build_tables"]
+
+SCHEMA_VERSION: Final = "0001"
+"""The newest revision in ``migrations/versions``; a test holds the two together."""
+
+LATE_INDEXES: Final = (
+    "token_id",
+    "did",
+    "node_name",
+    "source_ip",
+    "db_path",
+    "ipfs_fetched",
+    "synced_at",
+)
+"""The guide's secondary indexes on TokenRecords, one column each."""
+
+_TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")
+_TEXT: Final = sa.UnicodeText()
+_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
+
+
+def _fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
+    return sa.LargeBinary(size).with_variant(mssql.BINARY(size), "mssql")
+
+
+_SERVER_NOW: Final = {
+    "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
+    "postgresql": "timezone('utc', now())",
+    "mssql": "GETUTCDATE()",
+}
+_NEW_UUID: Final = {"postgresql": "gen_random_uuid()", "mssql": "NEWID()"}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one target, ready for SQLAlchemy statements."""
+
+    metadata: sa.MetaData
+    records: sa.Table
+    databases: sa.Table
+    sessions: sa.Table
+    errors: sa.Table
+    leases: sa.Table
+    duplicates: sa.Table
+
+    def all(self) -> list[sa.Table]:
+        """Every table, in order of creation."""
+        return [getattr(self, f.name) for f in fields(self) if f.name != "metadata"]
+
+
+def _record_columns() -> list[sa.Column[Any]]:
+    """The guide's columns of TokenRecords after ``id``, in its order, without defaults."""
+    size = COLUMN_SIZES
+    return [
+        sa.Column("source_ip", sa.Unicode(size["source_ip"]), nullable=False),
+        sa.Column("node_name", sa.Unicode(size["node_name"]), nullable=False),
+        sa.Column("did", sa.Unicode(size["did"])),
+        sa.Column("token_id", sa.Unicode(size["token_id"])),
+        sa.Column("created_at", _TIME),
+        sa.Column("updated_at", _TIME),
+        sa.Column("token_status", sa.Unicode(size["token_status"])),
+        sa.Column("parent_token_id", sa.Unicode(size["parent_token_id"])),
+        sa.Column("token_value", _TEXT),
+        sa.Column("ipfs_data", _TEXT),
+        sa.Column("ipfs_fetched", sa.Boolean(), server_default=sa.text("0")),
+        sa.Column("ipfs_error", sa.Unicode(size["ipfs_error"])),
+        sa.Column("db_path", sa.Unicode(size["db_path"]), nullable=False),
+        sa.Column("ipfs_path", sa.Unicode(size["ipfs_path"])),
+        sa.Column("db_last_modified", _TIME, nullable=False),
+        sa.Column("synced_at", _TIME),
+        sa.Column("validation_errors", _TEXT),
+    ]
+
+
+STAGED_COLUMNS: Final = (
+    "record_key",
+    "row_digest",
+    *(c.name for c in _record_columns() if c.name != "synced_at"),
+)
+"""The columns of a batch, in RECORD_SCHEMA's order; ``synced_at`` is the server's time."""
+
+
+def build_tables(dialect: str) -> Tables:
+    """The tables as the target with SQLAlchemy dialect name ``dialect`` spells them."""
+    metadata = sa.MetaData()
+    now = sa.text(_SERVER_NOW[dialect])
+
+    def name(text: str) -> str:
+        return text.lower() if dialect == "postgresql" else text
+
+    def counter(column: str) -> sa.Column[int]:
+        return sa.Column(column, sa.Integer(), server_default=sa.text("0"))
+
+    record_columns = _record_columns()
+    for column in record_columns:
+        if column.name == "synced_at":
+            column.server_default = sa.DefaultClause(now)
+        if column.name == "ipfs_fetched" and dialect == "postgresql":
+            column.server_default = sa.DefaultClause(sa.text("false"))
+    records = sa.Table(
+        name("TokenRecords"),
+        metadata,
+        sa.Column("id", _ID, primary_key=True, autoincrement=True),
+        *record_columns,
+        # Added: identity, change, vanished rows.
+        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
+        sa.Column("row_digest", _fixed_bytes(ROW_DIGEST_BYTES), nullable=False),
+        sa.Column("source_deleted_at", _TIME),
+    )
+    covered = ["row_digest", "source_deleted_at"]
+    sa.Index(
+        "ux_tokenrecords_record_key",
+        records.c.record_key,
+        unique=True,
+        postgresql_include=covered,
+        mssql_include=covered,
+    )
+    if dialect == "sqlite":  # has no INCLUDE; this one answers what is known and how many live
+        sa.Index("ix_tokenrecords_known", records.c.record_key, *(records.c[c] for c in covered))
+    for late in LATE_INDEXES:
+        sa.Index(f"ix_tokenrecords_{late}", records.c[late])
+
+    databases = sa.Table(
+        name("ProcessedDatabases"),
+        metadata,
+        # The guide's key is db_path alone; two machines may have the same path.
+        sa.Column(
+            "database_key", _fixed_bytes(DATABASE_KEY_BYTES), primary_key=True, nullable=False
+        ),
+        sa.Column("db_path", sa.Unicode(500), nullable=False),
+        sa.Column("last_modified", _TIME, nullable=False),
+        sa.Column("last_processed", _TIME, nullable=False),
+        counter("record_count"),
+        counter("ipfs_success_count"),
+        counter("ipfs_fail_count"),
+        counter("validation_error_count"),
+        sa.Column("processing_duration_seconds", sa.Float(53), server_default=sa.text("0")),
+        # Added.
+        sa.Column("source_ip", sa.Unicode(45), nullable=False),
+        sa.Column("node_name", sa.Unicode(255)),
+        sa.Column("ipfs_path", sa.Unicode(500)),
+        sa.Column("fingerprint", sa.Unicode(200)),
+        sa.Column("repository_fingerprint", sa.Unicode(200)),
+        sa.Column("content_checked_at", _TIME),
+        counter("rejected_count"),
+    )
+    sa.Index("ix_processeddatabases_source_ip", databases.c.source_ip)
+
+    session_id = sa.Column("session_id", _UUID, primary_key=True)
+    if dialect in _NEW_UUID:
+        session_id.server_default = sa.DefaultClause(sa.text(_NEW_UUID[dialect]))
+    sessions = sa.Table(
+        name("SyncSessions"),
+        metadata,
+        session_id,
+        sa.Column("start_time", _TIME, server_default=now),
+        sa.Column("end_time", _TIME),
+        sa.Column("source_ip", sa.Unicode(45), nullable=False),
+        counter("total_databases_found"),
+        counter("total_databases_processed"),
+        counter("total_records_processed"),
+        counter("total_ipfs_success"),
+        counter("total_ipfs_failures"),
+        counter("total_sql_inserts"),
+        counter("total_sql_errors"),
+        counter("total_validation_errors"),
+        sa.Column("status", sa.Unicode(20), server_default=sa.text("'RUNNING'")),
+        sa.Column("error_summary", _TEXT),
+        # Added.
+        sa.Column("heartbeat_at", _TIME),
+        sa.Column("host", sa.Unicode(255)),
+        sa.Column("pid", sa.Integer()),
+        sa.Column("command", sa.Unicode(50)),
+        sa.Column("program_version", sa.Unicode(50)),
+        sa.Column("progress_percent", sa.Float(53)),
+    )
+    sa.Index("ix_syncsessions_start_time", sessions.c.start_time)
+
+    errors = sa.Table(
+        name("SyncErrors"),
+        metadata,
+        sa.Column("id", _ID, primary_key=True, autoincrement=True),
+        sa.Column("session_id", _UUID, nullable=False),
+        sa.Column("occurred_at", _TIME, nullable=False, server_default=now),
+        sa.Column("category", sa.Unicode(20), nullable=False),
+        sa.Column("code", sa.Unicode(50), nullable=False),
+        sa.Column("message", _TEXT, nullable=False),
+        sa.Column("occurrences", sa.Integer(), nullable=False, server_default=sa.text("1")),
+        sa.Column("source_ip", sa.Unicode(45), nullable=False),
+        sa.Column("node_name", sa.Unicode(255)),
+        sa.Column("db_path", sa.Unicode(500)),
+        sa.Column("token_id", sa.Unicode(500)),
+        sa.Column("context", _TEXT),
+    )
+    sa.Index("ix_syncerrors_session_id", errors.c.session_id)
+    sa.Index("ix_syncerrors_occurred_at", errors.c.occurred_at)
+
+    leases = sa.Table(
+        name("SyncLeases"),
+        metadata,
+        sa.Column("source_ip", sa.Unicode(45), primary_key=True),
+        sa.Column("session_id", _UUID, nullable=False),
+        sa.Column("holder", sa.Unicode(500), nullable=False),
+        sa.Column("acquired_at", _TIME, nullable=False),
+        sa.Column("heartbeat_at", _TIME, nullable=False),
+    )
+
+    duplicates = sa.Table(
+        name("TokenRecordDuplicates"),
+        metadata,
+        sa.Column("original_id", sa.BigInteger(), primary_key=True, autoincrement=False),
+        *_record_columns(),
+        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
+        sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
+    )
+    sa.Index("ix_tokenrecordduplicates_record_key", duplicates.c.record_key)
+    return Tables(metadata, records, databases, sessions, errors, leases, duplicates)

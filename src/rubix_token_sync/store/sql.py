@@ -1,0 +1,715 @@
+"""What all targets share: sessions, leases, states, marks, retries, isolation.
+
+A target adds `translate` (its errors into ours), `_fence`, `_write_rows` and
+`_scan_records`; everything else is plain SQL that SQLAlchemy spells for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import (
+    CommitAmbiguous,
+    LeaseHeld,
+    LeaseLost,
+    RecordRefused,
+    ReportMismatch,
+    SchemaError,
+    SyncError,
+    TargetError,
+    TargetUnavailable,
+    TransactionTooLarge,
+)
+from rubix_token_sync.holder import holder_is_gone
+from rubix_token_sync.records import RECORD_KEY_BYTES, RECORD_SCHEMA
+from rubix_token_sync.store.base import (
+    Chunk,
+    DatabaseMark,
+    DatabaseState,
+    ErrorEntry,
+    KnownContent,
+    Lease,
+    Published,
+    Rejected,
+    SessionTotals,
+    StoreOptions,
+)
+from rubix_token_sync.store.schema import SCHEMA_VERSION, STAGED_COLUMNS, build_tables
+
+__all__ = ["LEASE_SECONDS", "SqlStore", "key_range"]
+
+LEASE_SECONDS = 60
+"""A lease whose heartbeat is older (server time) belongs to a dead run."""
+
+_TOKEN_SUFFIX = RECORD_KEY_BYTES - 8
+_IN_LIST = 500
+
+T = TypeVar("T")
+
+
+def key_range(database_key: bytes) -> tuple[bytes, bytes]:
+    """Smallest and largest record key of a database."""
+    return database_key + b"\x00" * _TOKEN_SUFFIX, database_key + b"\xff" * _TOKEN_SUFFIX
+
+
+def _worth_retrying(error: BaseException) -> bool:
+    return (
+        isinstance(error, TargetError)
+        and error.kind != "permanent"
+        and not isinstance(error, TransactionTooLarge)
+    )
+
+
+class SqlStore:
+    """The shared part of every target; see `rubix_token_sync.store.base.Store`."""
+
+    kind: str
+    place: str
+    writers: int = 1
+    now: sa.TextClause
+    """The server's UTC time, as SQL."""
+
+    def __init__(self, engine: sa.Engine, options: StoreOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.tables = build_tables(engine.dialect.name)
+        self.retries = 0
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # ---------------------------------------------------------------- what a target adds
+
+    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+        """The driver's error as one of ours; the only place that looks into it."""
+        raise NotImplementedError from error
+
+    def _fence(self, conn: sa.Connection, lease: Lease) -> None:
+        """Make sure, inside the transaction, that the lease is ours until it ends."""
+        leases = self.tables.leases
+        ours = conn.execute(
+            sa.update(leases)
+            .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
+            .values(heartbeat_at=self.now)
+        )
+        if ours.rowcount != 1:
+            raise lost(lease)
+
+    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        """Insert new and update different records, set-based, in this transaction."""
+        raise NotImplementedError
+
+    def _scan_records(
+        self, conn: sa.Connection, database_key: bytes
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        """Live records in key order: blocks of rows with STAGED_COLUMNS."""
+        records = self.tables.records
+        low, high = key_range(database_key)
+        query = (
+            sa.select(*(records.c[name] for name in STAGED_COLUMNS))
+            .where(records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+            .order_by(records.c.record_key)
+        )
+        result = conn.execution_options(yield_per=5_000).execute(query)
+        yield from result.partitions()
+
+    @contextlib.contextmanager
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+        """Only one process at a time creates or upgrades."""
+        yield
+
+    def wait_before_retry(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt: exponential with jitter."""
+        return wait_random_exponential(multiplier=0.5, min=0.1, max=60)(state)
+
+    # ---------------------------------------------------------------- transactions
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a transaction and commit; retried where that can help.
+
+        ``work`` must be idempotent: after a lost acknowledgement of a COMMIT it
+        runs again.
+        """
+        return self._retrying(lambda: self._attempt(work, commit=True))
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a transaction that is never committed."""
+        return self._retrying(lambda: self._attempt(work, commit=False))
+
+    def _retrying(self, attempt: Callable[[], T]) -> T:
+        retrying = Retrying(
+            stop=stop_after_attempt(self.options.attempts)
+            | stop_after_delay(self.options.retry_seconds),
+            wait=self.wait_before_retry,
+            retry=retry_if_exception(_worth_retrying),
+            before_sleep=self._count_retry,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _count_retry(self, _state: RetryCallState) -> None:
+        self.retries += 1
+
+    def _attempt(self, work: Callable[[sa.Connection], T], *, commit: bool) -> T:
+        try:
+            faults.point("store.connect")
+            with self.engine.connect() as conn:
+                if not commit:
+                    conn = conn.execution_options(reading=True)
+                with conn.begin() as transaction:
+                    result = work(conn)
+                    if not commit:
+                        transaction.rollback()
+                        return result
+                    faults.point("store.commit.before")
+                    self._commit(transaction)
+                return result
+        except faults.FaultInjected as error:
+            raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
+        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+            raise self.translate(error) from error
+
+    def _commit(self, transaction: sa.Transaction) -> None:
+        try:
+            transaction.commit()
+            faults.point("store.commit.after")
+        except faults.FaultInjected as error:
+            raise CommitAmbiguous(
+                "The acknowledgement of a commit was lost.", code="commit_unknown"
+            ) from error
+        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+            raise self.translate(error, committing=True) from error
+
+    def _driver_errors(self) -> tuple[type[BaseException], ...]:
+        """Errors of the driver that SQLAlchemy does not wrap."""
+        dbapi = self.engine.dialect.dbapi
+        return (dbapi.Error,) if dbapi is not None else ()
+
+    # ---------------------------------------------------------------- schema
+
+    def schema_version(self) -> str | None:
+        def work(conn: sa.Connection) -> str | None:
+            if not sa.inspect(conn).has_table("alembic_version"):
+                return None
+            version: str | None = conn.execute(
+                sa.text("SELECT version_num FROM alembic_version")
+            ).scalar()
+            return version
+
+        return self.read(work)
+
+    def ensure_schema(self) -> bool:
+        version = self.schema_version()
+        if version == SCHEMA_VERSION:
+            return False
+        if version is not None and version > SCHEMA_VERSION:
+            raise SchemaError(
+                f"The target's schema is of version {version}, "
+                f"newer than this program's {SCHEMA_VERSION}.",
+                code="schema_newer",
+                remedy="Install the newer rubix-token-sync that made it.",
+            )
+        if self.options.read_only:
+            raise SchemaError(
+                "The target holds no tables of this program's version.",
+                code="schema_missing",
+                remedy="Run `rubix-token-sync schema upgrade` or a first `sync`.",
+            )
+        from rubix_token_sync.store import migrations
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.upgrade")
+            with self._schema_lock(conn):
+                migrations.upgrade(conn)
+
+        self.transact(work)
+        return True
+
+    def schema_script(self) -> str:
+        from sqlalchemy.schema import CreateIndex, CreateTable
+
+        dialect = self.engine.dialect
+        parts = []
+        for table in self.tables.all():
+            parts.append(str(CreateTable(table).compile(dialect=dialect)).strip() + ";")
+            parts += [
+                str(CreateIndex(index).compile(dialect=dialect)).strip() + ";"
+                for index in sorted(table.indexes, key=lambda i: str(i.name))
+            ]
+        parts.append("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);")
+        parts.append(f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');")
+        return "\n\n".join(parts) + "\n"
+
+    # ---------------------------------------------------------------- sessions and leases
+
+    def start_session(
+        self, session_id: str, source: str, host: str, pid: int, command: str
+    ) -> None:
+        from rubix_token_sync import __version__
+
+        sessions = self.tables.sessions
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.session.start")
+            there = conn.execute(
+                sa.select(sessions.c.session_id).where(sessions.c.session_id == session_id)
+            ).first()
+            if there is None:
+                conn.execute(
+                    sa.insert(sessions).values(
+                        session_id=session_id,
+                        source_ip=source,
+                        start_time=self.now,
+                        heartbeat_at=self.now,
+                        status="RUNNING",
+                        host=host,
+                        pid=pid,
+                        command=command,
+                        program_version=__version__,
+                    )
+                )
+
+        self.transact(work)
+
+    def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
+        leases, sessions = self.tables.leases, self.tables.sessions
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.heartbeat")
+            ours = conn.execute(
+                sa.update(leases)
+                .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
+                .values(heartbeat_at=self.now)
+            )
+            if ours.rowcount != 1:
+                raise lost(lease)
+            conn.execute(
+                sa.update(sessions)
+                .where(sessions.c.session_id == lease.session_id)
+                .values(heartbeat_at=self.now, **asdict(totals))
+            )
+
+        self.transact(work)
+
+    def finish_session(
+        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+    ) -> None:
+        sessions = self.tables.sessions
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.session.finish")
+            conn.execute(
+                sa.update(sessions)
+                .where(sessions.c.session_id == session_id)
+                .values(
+                    status=status,
+                    end_time=self.now,
+                    heartbeat_at=self.now,
+                    error_summary=error_summary,
+                    **asdict(totals),
+                )
+            )
+
+        self.transact(work)
+
+    def close_dead_sessions(self, source: str, own_session: str) -> int:
+        sessions = self.tables.sessions
+
+        def work(conn: sa.Connection) -> int:
+            faults.point("store.session.recover")
+            return conn.execute(
+                sa.update(sessions)
+                .where(
+                    sessions.c.source_ip == source,
+                    sessions.c.status == "RUNNING",
+                    sessions.c.session_id != own_session,
+                )
+                .values(
+                    status="INTERRUPTED",
+                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
+                    error_summary="The run ended without a word (killed, or its machine died).",
+                )
+            ).rowcount
+
+        return self.transact(work)
+
+    def acquire_lease(self, lease: Lease, holder: str) -> None:
+        leases = self.tables.leases
+        mine = {
+            "session_id": lease.session_id,
+            "holder": holder,
+            "acquired_at": self.now,
+            "heartbeat_at": self.now,
+        }
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.lease.acquire")
+            found = conn.execute(
+                sa.select(
+                    leases.c.session_id,
+                    leases.c.holder,
+                    leases.c.acquired_at,
+                    leases.c.heartbeat_at,
+                    sa.type_coerce(sa.literal_column(self.now.text), leases.c.heartbeat_at.type),
+                ).where(leases.c.source_ip == lease.source)
+            ).first()
+            if found is None:
+                conn.execute(sa.insert(leases).values(source_ip=lease.source, **mine))
+                return
+            if found[0] == lease.session_id:
+                return
+            idle = found[4] - found[3]
+            if idle <= timedelta(seconds=LEASE_SECONDS) and not holder_is_gone(found[1]):
+                raise LeaseHeld(
+                    f"Another run works for source {lease.source}: "
+                    f"session {found[0]} on {found[1].split('|')[0]}, "
+                    f"since {found[2]:%Y-%m-%d %H:%M:%S} UTC, "
+                    f"last heard of {max(0, int(idle.total_seconds()))} s ago.",
+                    code="lease_held",
+                    remedy="Wait for it, or stop it; a dead run loses its lease by itself "
+                    f"after {LEASE_SECONDS} s.",
+                    context={"session_id": str(found[0]), "holder": found[1]},
+                )
+            taken = conn.execute(
+                sa.update(leases)
+                .where(
+                    leases.c.source_ip == lease.source,
+                    leases.c.session_id == found[0],
+                    leases.c.heartbeat_at == found[3],
+                )
+                .values(**mine)
+            )
+            if taken.rowcount != 1:
+                raise TargetUnavailable(
+                    "The lease changed hands while it was being taken.", code="lease_raced"
+                )
+
+        try:
+            self.transact(work)
+        except RecordRefused as error:  # two inserted at once: the unique key let one through
+            raise LeaseHeld(
+                f"Another run for source {lease.source} started at the same moment.",
+                code="lease_held",
+                remedy="Wait for it to end.",
+            ) from error
+
+    def release_lease(self, lease: Lease) -> None:
+        leases = self.tables.leases
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("store.lease.release")
+            conn.execute(
+                sa.delete(leases).where(
+                    leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
+                )
+            )
+
+        self.transact(work)
+
+    def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
+        if entries:
+            self.transact(lambda conn: self._insert_errors(conn, lease, entries))
+
+    def _insert_errors(
+        self, conn: sa.Connection, lease: Lease, entries: Sequence[ErrorEntry]
+    ) -> None:
+        conn.execute(
+            sa.insert(self.tables.errors),
+            [
+                {
+                    "session_id": lease.session_id,
+                    "source_ip": lease.source,
+                    **asdict(entry),
+                    "token_id": entry.token_id and entry.token_id[:500],
+                    "db_path": entry.db_path and entry.db_path[:500],
+                    "context": json.dumps(entry.context, ensure_ascii=False, sort_keys=True)
+                    if entry.context
+                    else None,
+                }
+                for entry in entries
+            ],
+        )
+
+    # ---------------------------------------------------------------- what is known
+
+    def database_states(self, source: str | None) -> list[DatabaseState]:
+        databases = self.tables.databases
+        names = list(DatabaseState.__dataclass_fields__)
+        query = sa.select(*(databases.c[name] for name in names)).order_by(databases.c.db_path)
+        if source is not None:
+            query = query.where(databases.c.source_ip == source)
+
+        def work(conn: sa.Connection) -> list[DatabaseState]:
+            faults.point("store.states")
+            return [
+                DatabaseState(**{**row._mapping, "database_key": bytes(row.database_key)})
+                for row in conn.execute(query)
+            ]
+
+        return self.read(work)
+
+    def holds_content(self) -> bool:
+        records = self.tables.records
+        query = sa.select(records.c.id).where(records.c.ipfs_fetched.is_(sa.true())).limit(1)
+        return self.read(lambda conn: conn.execute(query).first()) is not None
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        records = self.tables.records
+        low, high = key_range(database_key)
+        query = sa.select(records.c.record_key, records.c.row_digest).where(
+            records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None)
+        )
+
+        def work(conn: sa.Connection) -> tuple[bytes, bytes]:
+            faults.point("store.known")
+            keys, digests = bytearray(), bytearray()
+            for block in conn.execution_options(yield_per=10_000).execute(query).partitions():
+                keys += b"".join([row[0] for row in block])
+                digests += b"".join([row[1] for row in block])
+            return bytes(keys), bytes(digests)
+
+        return self.read(work)
+
+    def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
+        records = self.tables.records
+        columns = (records.c.ipfs_data, records.c.ipfs_fetched, records.c.ipfs_error)
+
+        def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
+            return {
+                bytes(row[0]): KnownContent(row[1], bool(row[2]), row[3])
+                for part in _parts(record_keys)
+                for row in conn.execute(
+                    sa.select(records.c.record_key, *columns).where(records.c.record_key.in_(part))
+                )
+            }
+
+        return self.read(work) if record_keys else {}
+
+    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> dict[str, str]:
+            wanted = set(token_ids)
+            return {
+                row[0]: row[1]
+                for part in _parts(token_ids)
+                for row in conn.execute(
+                    sa.select(records.c.token_id, records.c.ipfs_data).where(
+                        records.c.token_id.in_(part),
+                        records.c.ipfs_fetched.is_(sa.true()),
+                        records.c.ipfs_data.is_not(None),
+                    )
+                )
+                if row[0] in wanted  # a collation may ignore case; token ids do not
+            }
+
+        return self.read(work) if token_ids else {}
+
+    def failed_tokens(self, database_key: bytes) -> set[bytes]:
+        records = self.tables.records
+        low, high = key_range(database_key)
+        query = sa.select(records.c.record_key).where(
+            records.c.record_key.between(low, high),
+            records.c.source_deleted_at.is_(None),
+            records.c.ipfs_fetched.is_(sa.false()),
+        )
+        return self.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
+
+    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
+        try:
+            with self.engine.connect() as conn:
+                reading = conn.execution_options(reading=True)
+                for block in self._scan_records(reading, database_key):
+                    columns = list(zip(*block, strict=True))
+                    yield pa.RecordBatch.from_arrays(
+                        [
+                            _column(values, field)
+                            for values, field in zip(columns, RECORD_SCHEMA, strict=True)
+                        ],
+                        schema=RECORD_SCHEMA,
+                    )
+        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+            raise self.translate(error) from error
+
+    # ---------------------------------------------------------------- writing
+
+    def prepare_load(self) -> None:
+        """Nothing is left behind by dead runs on targets without staging."""
+
+    def finish_load(self) -> None:
+        """Nothing is deferred on targets that do not defer."""
+
+    def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        before = self.retries
+        published = self._publish(lease, chunk)
+        published.retries = self.retries - before
+        return published
+
+    def _publish(self, lease: Lease, chunk: Chunk) -> Published:
+        try:
+            return self.transact(lambda conn: self._publish_once(conn, lease, chunk))
+        except TransactionTooLarge:
+            if chunk.rows.num_rows < 2:
+                raise
+            half = chunk.rows.num_rows // 2
+            first = Chunk(rows=chunk.rows.slice(0, half), bulk=chunk.bulk)
+            published = self._publish(lease, first)
+            rest = replace(chunk, rows=chunk.rows.slice(half))
+            rest = _without(rest, published.rejected)
+            published.add(self._publish(lease, rest))
+            return published
+        except RecordRefused:
+            if chunk.rows.num_rows == 0:
+                raise
+            return self._isolate(lease, chunk)
+
+    def _isolate(self, lease: Lease, chunk: Chunk) -> Published:
+        """Halve until the refused records stand alone; the good ones go in meanwhile."""
+        total = Published()
+        pending = [chunk.rows]
+        while pending:
+            part = pending.pop()
+            piece = Chunk(rows=part, bulk=chunk.bulk)
+            try:
+                total.add(self.transact(lambda conn, p=piece: self._publish_once(conn, lease, p)))
+            except RecordRefused as refused:
+                if part.num_rows == 1:
+                    total.rejected.append(_rejected(part, refused))
+                else:
+                    half = part.num_rows // 2
+                    pending += [part.slice(half), part.slice(0, half)]
+        # What the target still holds under a refused key is no longer what the source says.
+        outdated = b"".join(rejected.record_key for rejected in total.rejected)
+        rest = replace(chunk, rows=chunk.rows.slice(0, 0), vanished=chunk.vanished + outdated)
+        rest = _without(rest, total.rejected)
+        total.add(self.transact(lambda conn: self._publish_once(conn, lease, rest)))
+        return total
+
+    def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
+        self._fence(conn, lease)
+        faults.point("store.publish")
+        published = self._write_rows(conn, chunk) if chunk.rows.num_rows else Published()
+        published.vanished = self._write_vanished(conn, chunk.vanished)
+        if chunk.errors:
+            self._insert_errors(conn, lease, chunk.errors)
+        if chunk.mark is not None:
+            faults.point("store.mark")
+            self._write_mark(conn, chunk.mark)
+        return published
+
+    def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
+        records = self.tables.records
+        split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
+        return sum(
+            conn.execute(
+                sa.update(records)
+                .where(records.c.record_key.in_(part), records.c.source_deleted_at.is_(None))
+                .values(source_deleted_at=self.now, synced_at=self.now)
+            ).rowcount
+            for part in _parts(split)
+        )
+
+    def live_count(self, conn: sa.Connection, database_key: bytes) -> int:
+        """Live records of a database, counted by the server."""
+        records = self.tables.records
+        low, high = key_range(database_key)
+        return int(
+            conn.execute(
+                sa.select(sa.func.count())
+                .select_from(records)
+                .where(
+                    records.c.record_key.between(low, high),
+                    records.c.source_deleted_at.is_(None),
+                )
+            ).scalar_one()
+        )
+
+    def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> None:
+        counted = self.live_count(conn, mark.database_key)
+        if counted != mark.record_count:
+            raise ReportMismatch(
+                f"{mark.db_path}: {mark.record_count} records should be stored, "
+                f"the target holds {counted}.",
+                code="count_mismatch",
+                remedy="Nothing was marked as processed; the next run reads this database again. "
+                "Run `rubix-token-sync verify` to see which records differ.",
+                context={"expected": mark.record_count, "counted": counted},
+            )
+        databases = self.tables.databases
+        values: dict[str, Any] = asdict(mark)
+        key = values.pop("database_key")
+        if values.pop("content_checked"):
+            values["content_checked_at"] = self.now
+        values["db_path"] = mark.db_path[:500]
+        values["last_processed"] = self.now
+        updated = conn.execute(
+            sa.update(databases).where(databases.c.database_key == key).values(**values)
+        )
+        if updated.rowcount == 0:
+            conn.execute(sa.insert(databases).values(database_key=key, **values))
+
+
+def lost(lease: Lease) -> LeaseLost:
+    """The error of a run that was taken for dead."""
+    return LeaseLost(
+        f"The lease for source {lease.source} was taken over by another run; "
+        "nothing more is written.",
+        code="lease_lost",
+        remedy="Let the other run finish.",
+    )
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[i : i + _IN_LIST] for i in range(0, len(items), _IN_LIST))
+
+
+def _column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    if pa.types.is_timestamp(field.type):
+        present = next((value for value in values if value is not None), None)
+        if isinstance(present, str):  # SQLite keeps times as text
+            return pa.array(values, pa.string()).cast(field.type)
+    if pa.types.is_boolean(field.type):
+        values = [None if value is None else bool(value) for value in values]
+    return pa.array(values, field.type)
+
+
+def _rejected(row: pa.RecordBatch, refused: SyncError) -> Rejected:
+    return Rejected(
+        record_key=row.column("record_key")[0].as_py(),
+        token_id=row.column("token_id")[0].as_py(),
+        reason=refused.message,
+    )
+
+
+def _without(chunk: Chunk, rejected: Sequence[Rejected]) -> Chunk:
+    """The chunk with its mark's counts and its errors corrected for refused records."""
+    if not rejected or chunk.mark is None:
+        return chunk
+    mark = chunk.mark
+    return replace(
+        chunk,
+        mark=replace(
+            mark,
+            record_count=mark.record_count - len(rejected),
+            rejected_count=mark.rejected_count + len(rejected),
+        ),
+    )
+
+

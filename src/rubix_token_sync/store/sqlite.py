@@ -1,0 +1,250 @@
+"""The embedded target: one SQLite file.
+
+Durability: WAL with ``synchronous=NORMAL``.  A power cut can lose the last
+transactions but never tears the file, and because ProcessedDatabases is
+written in the same transactions as the records, the next run repeats exactly
+what was lost.
+
+The transaction itself is the staging: rows go straight into TokenRecords by
+one upsert keyed by ``record_key``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import (
+    RecordRefused,
+    SyncError,
+    TargetRefused,
+    TargetUnavailable,
+)
+from rubix_token_sync.store.base import Chunk, Published, StoreOptions
+from rubix_token_sync.store.schema import LATE_INDEXES, STAGED_COLUMNS
+from rubix_token_sync.store.sql import SqlStore, key_range
+
+__all__ = ["SqliteStore"]
+
+_BUSY_SECONDS = 60
+_PAGE_BYTES = 8_192
+_CACHE_KIB = 64 * 1024
+_WAL_PAGES = 8_192  # checkpoint after 64 MiB: fewer writes of the same page
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+_CHANGING = ("row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors")
+
+
+class SqliteStore(SqlStore):
+    """A target in one file; made on first use (mode 600)."""
+
+    kind = "sqlite"
+    now = sa.text(_NOW)
+
+    def __init__(self, path: str, options: StoreOptions) -> None:
+        self.path = Path(path).absolute()
+        self.place = f"sqlite:///{self.path}"
+        engine = sa.create_engine(
+            "sqlite://",
+            creator=self._open,
+            poolclass=sa.pool.QueuePool,
+            pool_size=max(2, min(options.pool_size, 5)),
+        )
+        sa.event.listen(engine, "begin", _begin)
+        super().__init__(engine, options)
+
+    def _open(self) -> sqlite3.Connection:
+        faults.point("store.open")
+        if not self.options.read_only and not self.path.exists():
+            # The records are nobody else's business; SQLite alone would use the umask.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        uri = f"{self.path.as_uri()}?mode={'ro' if self.options.read_only else 'rw'}"
+        conn = sqlite3.connect(
+            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            if not self.options.read_only:
+                conn.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+                conn.execute("PRAGMA journal_mode=WAL")
+                conn.execute("PRAGMA synchronous=NORMAL")
+                conn.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+                conn.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        except sqlite3.Error:
+            conn.close()
+            raise
+        return conn
+
+    # ---------------------------------------------------------------- errors
+
+    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+        original = getattr(error, "orig", None) or error
+        code = getattr(original, "sqlite_errorcode", None)
+        primary = code & 0xFF if isinstance(code, int) else None
+        context = {"sqlite": getattr(original, "sqlite_errorname", type(original).__name__)}
+        where = str(self.path)
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return TargetUnavailable(
+                f"{where} is locked by another program.",
+                code="locked",
+                remedy="Close what holds it open, or try again.",
+                context=context,
+            )
+        if primary == sqlite3.SQLITE_FULL:
+            return TargetRefused(
+                f"There is no room left for {where}.",
+                code="disk_full",
+                remedy="Free disk space and run again; nothing stored is lost.",
+                context=context,
+            )
+        if primary in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH):
+            return RecordRefused(f"{original}", code="refused", context=context)
+        if isinstance(original, (OverflowError, UnicodeEncodeError, sqlite3.InterfaceError)):
+            return RecordRefused(f"{original}", code="refused", context=context)
+        if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            return TargetRefused(
+                f"{where} cannot be opened{'' if self.options.read_only else ' for writing'}: "
+                f"{original}.",
+                code="cannot_open",
+                remedy="Check that the directory exists and that you may write there.",
+                context=context,
+            )
+        if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return TargetRefused(
+                f"{where} is damaged or no SQLite database: {original}.",
+                code="damaged_target",
+                remedy="Restore it from a backup, or move it away: a new run makes a new one.",
+                context=context,
+            )
+        return TargetRefused(f"{where}: {original}", code="target_failed", context=context)
+
+    def _driver_errors(self) -> tuple[type[BaseException], ...]:
+        return (sqlite3.Error, OverflowError, UnicodeEncodeError, OSError)
+
+    # ---------------------------------------------------------------- indexes
+
+    def prepare_load(self) -> None:
+        """A first load builds the secondary indexes at its end, any other has them.
+
+        A run that died before its end leaves them to this call of the next one.
+        """
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> None:
+            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
+            if not empty:
+                self._build_indexes(conn)
+                return
+            faults.point("store.indexes.drop")
+            for name in _late_indexes():
+                conn.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
+
+        self.transact(work)
+
+    def finish_load(self) -> None:
+        self.transact(self._build_indexes)
+        with self.engine.connect() as conn:
+            conn.exec_driver_sql("PRAGMA optimize")
+
+    def _build_indexes(self, conn: sa.Connection) -> None:
+        records = self.tables.records
+        there = {row[0] for row in conn.exec_driver_sql("SELECT name FROM sqlite_master")}
+        for index in sorted(records.indexes, key=lambda i: str(i.name)):
+            if index.name not in there:
+                faults.point("store.indexes.build")
+                index.create(conn)
+
+    # ---------------------------------------------------------------- writing
+
+    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        highest = "SELECT coalesce(max(id), 0) FROM TokenRecords"
+        before = conn.exec_driver_sql(highest).scalar_one()
+        driver = _driver(conn)
+        changes = driver.total_changes
+        for start in range(0, chunk.rows.num_rows, self.options.batch_size):
+            faults.point("store.stage")
+            driver.executemany(_UPSERT, _tuples(chunk.rows.slice(start, self.options.batch_size)))
+        changed = driver.total_changes - changes
+        inserted = int(conn.exec_driver_sql(highest).scalar_one()) - int(before)
+        return Published(inserted=inserted, updated=changed - inserted, batches=1)
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> tuple[bytes, bytes]:
+            faults.point("store.known")
+            rows = _driver(conn).execute(
+                "SELECT record_key, row_digest FROM TokenRecords INDEXED BY ix_tokenrecords_known"
+                " WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL",
+                (low, high),
+            )
+            keys, digests = bytearray(), bytearray()
+            while block := rows.fetchmany(10_000):
+                keys += b"".join([row[0] for row in block])
+                digests += b"".join([row[1] for row in block])
+            return bytes(keys), bytes(digests)
+
+        return self.read(work)
+
+    def _scan_records(
+        self, conn: sa.Connection, database_key: bytes
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        rows = _driver(conn).execute(
+            f"SELECT {', '.join(STAGED_COLUMNS)} FROM TokenRecords"
+            " WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL ORDER BY record_key",
+            key_range(database_key),
+        )
+        while block := rows.fetchmany(5_000):
+            yield block
+
+    @contextlib.contextmanager
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+        yield  # BEGIN IMMEDIATE already keeps everybody else out
+
+
+def _begin(conn: sa.Connection) -> None:
+    reading = conn.get_execution_options().get("reading", False)
+    conn.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _driver(conn: sa.Connection) -> sqlite3.Connection:
+    raw: DBAPIConnection | None = conn.connection.dbapi_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise TypeError(f"not a SQLite connection: {type(raw).__name__}")
+    return raw
+
+
+def _late_indexes() -> list[str]:
+    return [f"ix_tokenrecords_{column}" for column in LATE_INDEXES]
+
+
+def _upsert() -> str:
+    staged = [name for name in STAGED_COLUMNS if name != "record_key"]
+    sets = ", ".join(f"{name} = excluded.{name}" for name in (*staged, "synced_at"))
+    differs = " OR ".join(f"TokenRecords.{name} IS NOT excluded.{name}" for name in _CHANGING)
+    return (
+        f"INSERT INTO TokenRecords ({', '.join(STAGED_COLUMNS)}, synced_at)"  # noqa: S608 - our names
+        f" VALUES ({', '.join('?' * len(STAGED_COLUMNS))}, {_NOW})"
+        f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
+        f" WHERE {differs} OR TokenRecords.source_deleted_at IS NOT NULL"
+    )
+
+
+_UPSERT = _upsert()
+
+
+def _tuples(rows: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """The rows as SQLite takes them: times as SQLAlchemy's text form."""
+    columns = [
+        column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column
+        for column in rows.columns
+    ]
+    return zip(*(column.to_pylist() for column in columns), strict=True)
