@@ -22,6 +22,7 @@ __all__ = [
     "ErrorEntry",
     "KnownContent",
     "Lease",
+    "MarkCounts",
     "Published",
     "Rejected",
     "SessionTotals",
@@ -59,7 +60,8 @@ class DatabaseMark:
     """What ProcessedDatabases says of a database once all of it is stored.
 
     ``record_count`` is the number of live records the target must hold; it is
-    counted on the server before the mark is written.
+    counted on the server before the mark is written.  The counts of content
+    and validation are the server's own (`MarkCounts`).
     """
 
     database_key: bytes
@@ -71,9 +73,6 @@ class DatabaseMark:
     repository_fingerprint: str | None
     last_modified: datetime
     record_count: int
-    ipfs_success_count: int
-    ipfs_fail_count: int
-    validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
     content_checked: bool = True
@@ -142,6 +141,20 @@ class Chunk:
     bulk: bool = False
 
 
+@dataclass(frozen=True)
+class MarkCounts:
+    """Live records of a database when it was marked, counted by the server."""
+
+    records: int
+    ipfs_success: int
+    validation_errors: int
+
+    @property
+    def ipfs_failures(self) -> int:
+        """Records without content."""
+        return self.records - self.ipfs_success
+
+
 @dataclass
 class Published:
     """What a chunk did, counted by the server."""
@@ -153,6 +166,7 @@ class Published:
     bulk_loads: int = 0
     batches: int = 0
     retries: int = 0
+    marked: MarkCounts | None = None
 
     def add(self, other: Published) -> None:
         """Sum up in place."""
@@ -163,6 +177,7 @@ class Published:
         self.bulk_loads += other.bulk_loads
         self.batches += other.batches
         self.retries += other.retries
+        self.marked = other.marked or self.marked
 
 
 @dataclass(frozen=True)
@@ -250,6 +265,9 @@ class Store(Protocol):
     # what is known
     def database_states(self, source: str | None) -> list[DatabaseState]:
         """ProcessedDatabases, of one source or all."""
+
+    def holds_records(self) -> bool:
+        """Whether there is any record at all."""
 
     def holds_content(self) -> bool:
         """Whether any record has verified content (else asking for it is idle)."""

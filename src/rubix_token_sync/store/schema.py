@@ -130,7 +130,9 @@ def build_tables(dialect: str) -> Tables:
         sa.Column("row_digest", _fixed_bytes(ROW_DIGEST_BYTES), nullable=False),
         sa.Column("source_deleted_at", _TIME),
     )
-    covered = ["row_digest", "source_deleted_at"]
+    # What is known of a database, and how many of its records live and have content, is
+    # answered from an index alone.
+    covered = ["row_digest", "source_deleted_at", "ipfs_fetched"]
     sa.Index(
         "ux_tokenrecords_record_key",
         records.c.record_key,
@@ -138,8 +140,17 @@ def build_tables(dialect: str) -> Tables:
         postgresql_include=covered,
         mssql_include=covered,
     )
-    if dialect == "sqlite":  # has no INCLUDE; this one answers what is known and how many live
+    if dialect == "sqlite":  # has no INCLUDE
         sa.Index("ix_tokenrecords_known", records.c.record_key, *(records.c[c] for c in covered))
+    if dialect != "mssql":  # which filters no index by an NVARCHAR(MAX) column
+        invalid = records.c.validation_errors.is_not(None)
+        sa.Index(
+            "ix_tokenrecords_invalid",
+            records.c.record_key,
+            records.c.source_deleted_at,
+            sqlite_where=invalid,
+            postgresql_where=invalid,
+        )
     for late in LATE_INDEXES:
         sa.Index(f"ix_tokenrecords_{late}", records.c[late])
 

@@ -46,6 +46,7 @@ from rubix_token_sync.store.base import (
     ErrorEntry,
     KnownContent,
     Lease,
+    MarkCounts,
     Published,
     Rejected,
     SessionTotals,
@@ -465,6 +466,10 @@ class SqlStore:
 
         return self.read(work)
 
+    def holds_records(self) -> bool:
+        query = sa.select(self.tables.records.c.id).limit(1)
+        return self.read(lambda conn: conn.execute(query).first()) is not None
+
     def holds_content(self) -> bool:
         records = self.tables.records
         query = sa.select(records.c.id).where(records.c.ipfs_fetched.is_(sa.true())).limit(1)
@@ -611,7 +616,7 @@ class SqlStore:
             self._insert_errors(conn, lease, chunk.errors)
         if chunk.mark is not None:
             faults.point("store.mark")
-            self._write_mark(conn, chunk.mark)
+            published.marked = self._write_mark(conn, chunk.mark)
         return published
 
     def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
@@ -626,44 +631,49 @@ class SqlStore:
             for part in _parts(split)
         )
 
-    def live_count(self, conn: sa.Connection, database_key: bytes) -> int:
-        """Live records of a database, counted by the server."""
+    def live_counts(self, conn: sa.Connection, database_key: bytes) -> MarkCounts:
+        """A database's live records, counted by the server."""
         records = self.tables.records
         low, high = key_range(database_key)
-        return int(
-            conn.execute(
-                sa.select(sa.func.count())
-                .select_from(records)
-                .where(
-                    records.c.record_key.between(low, high),
-                    records.c.source_deleted_at.is_(None),
-                )
-            ).scalar_one()
-        )
+        live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+        fetched = sa.case((records.c.ipfs_fetched.is_(sa.true()), 1), else_=0)
+        total, success = conn.execute(
+            sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(fetched), 0)).where(*live)
+        ).one()
+        invalid = conn.execute(
+            sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
+        ).scalar_one()
+        return MarkCounts(int(total), int(success), int(invalid))
 
-    def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> None:
-        counted = self.live_count(conn, mark.database_key)
-        if counted != mark.record_count:
+    def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
+        counts = self.live_counts(conn, mark.database_key)
+        if counts.records != mark.record_count:
             raise ReportMismatch(
                 f"{mark.db_path}: {mark.record_count} records should be stored, "
-                f"the target holds {counted}.",
+                f"the target holds {counts.records}.",
                 code="count_mismatch",
                 remedy="Nothing was marked as processed; the next run reads this database again. "
                 "Run `rubix-token-sync verify` to see which records differ.",
-                context={"expected": mark.record_count, "counted": counted},
+                context={"expected": mark.record_count, "counted": counts.records},
             )
         databases = self.tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
         if values.pop("content_checked"):
             values["content_checked_at"] = self.now
-        values["db_path"] = mark.db_path[:500]
-        values["last_processed"] = self.now
+        values |= {
+            "db_path": mark.db_path[:500],
+            "last_processed": self.now,
+            "ipfs_success_count": counts.ipfs_success,
+            "ipfs_fail_count": counts.ipfs_failures,
+            "validation_error_count": counts.validation_errors,
+        }
         updated = conn.execute(
             sa.update(databases).where(databases.c.database_key == key).values(**values)
         )
         if updated.rowcount == 0:
             conn.execute(sa.insert(databases).values(database_key=key, **values))
+        return counts
 
 
 def lost(lease: Lease) -> LeaseLost:
