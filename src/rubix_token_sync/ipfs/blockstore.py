@@ -1,0 +1,174 @@
+"""Content from the files of a repository's own block store (flatfs).
+
+A block is the file ``<blocks>/<shard>/<KEY>.data``; the key is the upper-case
+base32 of the block's multihash, in repositories older than version 12 of the
+whole binary CID.  Reading beside a running daemon is safe: it renames finished
+files into place.  Nothing is locked, nothing is written, and every path is
+made of a parsed CID.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from libipld import encode_multibase
+
+from rubix_token_sync.cid import DAG_PB, Cid, to_bytes
+from rubix_token_sync.ipfs import CONTENT_LIMIT, Failure, FailureCode
+from rubix_token_sync.ipfs.blocks import (
+    BLOCK_LIMIT,
+    block_failure,
+    content_of,
+    content_of_root,
+    refused,
+)
+from rubix_token_sync.ipfs.repository import (
+    MULTIHASH_KEYS_SINCE,
+    Repository,
+    failure_of,
+)
+from rubix_token_sync.unixfs import leaf_content, refuse_oversize
+
+__all__ = ["BlockStoreReader"]
+
+_FIRST_READ: Final = 1024
+# A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_NOT_HERE: Final = Failure(FailureCode.NOT_IN_REPOSITORY, "the node's repository does not hold it")
+_NO_REGULAR_FILE: Final = Failure(
+    FailureCode.READ_ERROR, "the repository could not be read: no regular file in a block's place"
+)
+
+
+class BlockStoreReader:
+    """Reads verified content from one repository's flatfs; see `ContentReader`."""
+
+    name = "blockstore"
+
+    def __init__(self, repository: Repository | Failure) -> None:
+        self._repository = repository
+        self._directory = -1
+        self._failure: Failure | None = None
+        if isinstance(repository, Failure):
+            self._failure = repository
+        elif repository.sharding is None:
+            self._failure = Failure(
+                FailureCode.UNSUPPORTED_FORMAT,
+                f"the repository keeps blocks in a form ({repository.format}) that only "
+                "the node's own daemon or program can read",
+            )
+        else:
+            self._shard = repository.sharding.shard()
+            try:
+                self._directory = os.open(repository.blocks, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                self._failure = failure_of(error, repository.path)
+
+    def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """Verified content or a failure for each CID; about 6 µs a token of one small block."""
+        if self._failure is not None:
+            return [self._failure] * len(cids)
+        # The loop is written out for the usual token (one small sha2-256 block);
+        # whatever differs goes the general way.
+        out: list[bytes | Failure] = []
+        append = out.append
+        os_open, os_read, os_close = os.open, os.read, os.close
+        directory, shard, whole_keys = self._directory, self._shard, not self._multihash_keys
+        for cid in cids:
+            multihash = cid.multihash
+            if cid.codec == DAG_PB and len(multihash) == 34 and multihash.startswith(b"\x12\x20"):
+                if whole_keys and cid.version:
+                    append(content_of(cid, self._block))
+                    continue
+                key = encode_multibase("B", multihash)[1:]
+                try:
+                    fd = os_open(f"{shard(key)}/{key}.data", _FLAGS, dir_fd=directory)
+                except OSError:
+                    append(content_of(cid, self._block))
+                    continue
+                try:
+                    block = os_read(fd, _FIRST_READ)
+                except OSError:
+                    block = b""
+                finally:
+                    os_close(fd)
+                if len(block) < _FIRST_READ and sha256(block).digest() == multihash[2:]:
+                    content = leaf_content(block)
+                    append(content_of_root(cid, block, self._block) if content is None else content)
+                    continue
+            append(content_of(cid, self._block))
+        return out
+
+    def close(self) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+            self._failure = Failure(FailureCode.READ_ERROR, "the block store has been closed")
+
+    @property
+    def _multihash_keys(self) -> bool:
+        repository = self._repository
+        return (
+            isinstance(repository, Repository)
+            and repository.version is not None
+            and repository.version >= MULTIHASH_KEYS_SINCE
+        )
+
+    def _block(self, cid: Cid) -> bytes | Failure:
+        """One verified block, or why there is none."""
+        failure: Failure = _NOT_HERE
+        for key in self._keys(cid):
+            try:
+                fd = os.open(f"{self._shard(key)}/{key}.data", _FLAGS, dir_fd=self._directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return self._os_failure(error)
+            try:
+                block = self._read_block(cid, fd)
+            except OSError as error:
+                return self._os_failure(error)
+            finally:
+                os.close(fd)
+            if isinstance(block, Failure):
+                failure = block
+                continue
+            problem = block_failure(cid, block)
+            if problem is None:
+                return block
+            failure = problem
+        return failure
+
+    def _keys(self, cid: Cid) -> list[str]:
+        by_hash: str = encode_multibase("B", cid.multihash)[1:]
+        if cid.version == 0 or self._multihash_keys:
+            return [by_hash]
+        # Old repositories key by CID; without a version file it may be either.
+        return [encode_multibase("B", to_bytes(cid))[1:], by_hash]
+
+    @staticmethod
+    def _read_block(cid: Cid, fd: int) -> bytes | Failure:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return _NO_REGULAR_FILE
+        if status.st_size > BLOCK_LIMIT:
+            return refused(refuse_oversize(cid.codec, os.read(fd, _FIRST_READ), status.st_size))
+        parts, left = [], BLOCK_LIMIT + 1
+        while left:
+            part = os.read(fd, left)
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def _os_failure(self, error: OSError) -> Failure:
+        path = self._repository.path if isinstance(self._repository, Repository) else "."
+        return failure_of(error, path)
+
+
+assert _FIRST_READ <= CONTENT_LIMIT  # the loop needs no check of the limit
