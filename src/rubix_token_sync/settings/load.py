@@ -1,0 +1,228 @@
+"""Where settings come from: layers, the strongest wins, each value knows its origin."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.settings.masking import holds_secret
+from rubix_token_sync.settings.model import GUIDE_NAMES, PROFILES, SECRETS, Settings, usable_cpus
+from rubix_token_sync.settings.show import allowed, shown_name
+
+PREFIX: Final = "RUBIX_SYNC_"
+
+
+class _Given(NamedTuple):
+    value: object
+    origin: str
+    strength: int
+
+
+def _profile_values(profile: str) -> dict[str, object]:
+    cpus = usable_cpus()
+    if profile == "high-performance":
+        return {
+            "num_ipfs_workers": cpus * 3,
+            "batch_size": 5000,
+            "bulk_insert_size": 20_000,
+            "connection_pool_size": 15,
+        }
+    return {
+        "num_ipfs_workers": max(2, cpus // 2),
+        "batch_size": 1000,
+        "bulk_insert_size": 5000,
+        "connection_pool_size": 5,
+    }
+
+
+def load_settings(
+    flags: Mapping[str, object],
+    config: str | os.PathLike[str] | None = None,
+    profile: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The settings in force.
+
+    ``flags`` holds what the command line gave, by setting name; None and an empty
+    list mean 'not given'.  ``config`` and ``profile`` are flags, too; not given,
+    ``RUBIX_SYNC_CONFIG`` and ``RUBIX_SYNC_PROFILE`` count.
+
+    Raises:
+        SettingsError: a value is not allowed, a key is unknown, the file cannot be
+            read, or target and target_file are given at the same place.
+    """
+    unknown = [name for name in flags if name not in Settings.model_fields]
+    if unknown:
+        raise TypeError(f"flags that are no settings: {unknown}")
+    given: dict[str, _Given] = {}
+
+    def add(name: str, value: object, origin: str, strength: int) -> None:
+        if value is not None and name not in given:
+            given[name] = _Given(value, origin, strength)
+
+    for name, value in [*flags.items(), ("profile", profile)]:
+        add(name, value or None if value == () or value == [] else value, _flag(name), 4)
+    for name in Settings.model_fields:
+        for variable in _variables(name):
+            add(name, environ.get(variable, "").strip() or None, f"environment: {variable}", 3)
+    path = config or environ.get(f"{PREFIX}CONFIG", "").strip() or None
+    if path is not None:
+        for name, value in _read_file(path).items():
+            add(name, value, f"file: {os.fspath(path)}", 2)
+    chosen = given.get("profile")
+    if chosen is not None and chosen.value in PROFILES:
+        for name, value in _profile_values(str(chosen.value)).items():
+            add(name, value, f"profile: {chosen.value}", 1)
+    _one_target(given)
+    settings = _validated(given)
+    _check_file_mode(path, given, settings)
+    return settings
+
+
+def _flag(name: str) -> str:
+    return "command line" if name == "roots" else f"flag: --{name.replace('_', '-')}"
+
+
+def _variables(name: str) -> Iterable[str]:
+    yield f"{PREFIX}{name.upper()}"
+    if name in GUIDE_NAMES:
+        yield name.upper()
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables with our prefix that mean nothing: most likely mistyped."""
+    known = {variable for name in Settings.model_fields for variable in _variables(name)}
+    known.add(f"{PREFIX}CONFIG")
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.startswith(f"{PREFIX}FAULT")  # points at which tests make us fail
+    )
+
+
+def _read_file(path: str | os.PathLike[str]) -> dict[str, object]:
+    shown = os.fspath(path)
+    try:
+        with Path(path).open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(
+            f"The settings file {shown} cannot be read: {error.strerror}.",
+            code="config_unreadable",
+            context={"path": shown},
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # Neither message quotes the line, which could hold a secret.
+        place = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is no UTF-8"
+        raise SettingsError(
+            f"The settings file {shown} is no TOML: {place}.",
+            code="config_syntax",
+            context={"path": shown},
+        ) from None
+    values: dict[str, object] = {}
+    for key, value in content.items():
+        name = key.lower().replace("-", "_")
+        if name not in Settings.model_fields:
+            near = get_close_matches(name, Settings.model_fields, 1)
+            raise SettingsError(
+                f"The settings file {shown} has the unknown setting {key!r}.",
+                code="setting_unknown",
+                remedy=f"Did you mean {near[0]!r}?" if near else "`init` writes a file with all.",
+                context={"path": shown, "setting": key},
+            )
+        if name in values:
+            raise SettingsError(
+                f"The settings file {shown} has {name!r} twice, in upper and lower case.",
+                code="setting_twice",
+                context={"path": shown, "setting": key},
+            )
+        values[name] = value
+    return values
+
+
+def _one_target(given: dict[str, _Given]) -> None:
+    """The stronger one of target and target_file counts; the other is forgotten."""
+    target, file = given.get("target"), given.get("target_file")
+    if target is None or file is None:
+        return
+    if target.strength == file.strength:
+        raise SettingsError(
+            f"Both target ({target.origin}) and target_file ({file.origin}) are given.",
+            code="target_twice",
+            remedy="Give one of them.",
+        )
+    del given["target" if file.strength > target.strength else "target_file"]
+
+
+def _validated(given: Mapping[str, _Given]) -> Settings:
+    try:
+        settings = Settings.model_validate({name: g.value for name, g in given.items()})
+    except ValidationError as error:
+        names = sorted({str(problem["loc"][0]) for problem in error.errors()})
+        sentences = [_complaint(name, given.get(name)) for name in names]
+        raise SettingsError(
+            " ".join(sentences), code="setting_invalid", context={"settings": names}
+        ) from None  # pydantic's own error could show a secret
+    if settings.lease_seconds < settings.heartbeat_seconds * 3:
+        raise SettingsError(
+            f"lease_seconds = {settings.lease_seconds:g} ({_origin(given, 'lease_seconds')}) "
+            f"is not allowed with heartbeat_seconds = {settings.heartbeat_seconds:g} "
+            f"({_origin(given, 'heartbeat_seconds')}): at least three times that is needed.",
+            code="setting_invalid",
+            context={"settings": ["heartbeat_seconds", "lease_seconds"]},
+        )
+    settings._origins.update({name: g.origin for name, g in given.items()})
+    return settings
+
+
+def _origin(given: Mapping[str, _Given], name: str) -> str:
+    return given[name].origin if name in given else "default"
+
+
+def _complaint(name: str, given: _Given | None) -> str:
+    if given is None or name in SECRETS:
+        shown = "the value (not shown)"
+    else:
+        text = repr(given.value) if isinstance(given.value, str) else str(given.value)
+        shown = text if len(text) <= 100 else f"{text[:100]}…"
+    origin = "default" if given is None else given.origin
+    return f"{shown_name(name)} = {shown} ({origin}) is not allowed: it must be {allowed(name)}."
+
+
+def _check_file_mode(
+    path: str | os.PathLike[str] | None, given: Mapping[str, _Given], settings: Settings
+) -> None:
+    """A settings file with a secret in it is for its owner only, as the target file is."""
+    if path is None or settings.allow_insecure_target_file or os.name != "posix":
+        return
+    held = [
+        name
+        for name in sorted(SECRETS)
+        if name in given and given[name].strength == 2 and _has_secret(name, given[name].value)
+    ]
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    if held and mode & 0o077:
+        raise SettingsError(
+            f"The settings file {os.fspath(path)} holds a secret ({', '.join(held)}) "
+            f"and others may read it (mode {mode:o}).",
+            code="config_insecure",
+            remedy=f"Run: chmod 600 {os.fspath(path)}",
+            context={"path": os.fspath(path), "settings": held},
+        )
+
+
+def _has_secret(name: str, value: object) -> bool:
+    if name == "ipfs_api_token":
+        return True
+    texts = value if isinstance(value, list) else [value]
+    return any(holds_secret(str(text)) for text in texts)

@@ -1,0 +1,53 @@
+"""Connection targets and URLs, shown without what can be secret in them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+_SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|token|secret|credential|api.?key")
+_SECRET_PAIR: Final = re.compile(r"(?i)\b(?:password|pwd)\s*=")
+
+
+def holds_secret(text: str) -> bool:
+    """A URL or connection string has a password, a token or the like in it."""
+    try:
+        url = urlsplit(text)
+        names = [name for name, _ in parse_qsl(url.query, keep_blank_values=True)]
+    except ValueError:
+        return True  # cannot be told apart, so it is treated as one
+    if url.scheme and (url.netloc or url.scheme == "sqlite"):
+        token_alone = url.scheme in ("http", "https") and url.username is not None
+        return (
+            url.password is not None
+            or token_alone
+            or any(_SECRET_NAME.search(name) for name in names)
+        )
+    return bool(_SECRET_PAIR.search(text))
+
+
+def masked(text: str) -> str:
+    """A URL without what can be secret; anything that is no plain URL is hidden.
+
+    Of http(s) URLs the user's name and the path are hidden as well: services put
+    their keys there.
+    """
+    try:
+        url = urlsplit(text)
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        return "***"
+    if url.scheme == "sqlite" and not url.netloc:
+        return f"sqlite://{url.path}"
+    if not url.scheme or not url.hostname:
+        return "***"
+    web = url.scheme in ("http", "https")
+    user = ""
+    if url.username is not None:
+        user = "***@" if web else f"{url.username}@"
+        if url.password is not None and not web:
+            user = f"{url.username}:***@"
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    path = "/***" if web and url.path.strip("/") else url.path
+    return f"{url.scheme}://{user}{host}{port}{path}{'?***' if url.query else ''}"
