@@ -1,0 +1,80 @@
+"""Fleets of Rubix nodes for tests, demonstrations and benchmarks.
+
+``make_fleet`` writes whole fleets; the smaller blocks build single nodes::
+
+    from rubix_token_sync.testing import FleetPlan, make_fleet
+
+    fleet = make_fleet(tmp_path / "fleet", FleetPlan(nodes=3, tokens_per_node=100, absent=0.1))
+    for token in fleet.truth(fleet.nodes[0]):
+        token.token_id, token.content, token.present
+
+    cid = write_block(tmp_path / "node/.ipfs", b"hello")
+    create_database(tmp_path / "node/Rubix/rubix.db", [(cid, "", 1.0, did, 0, "", "", 0)])
+
+``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
+the command line.  A sync never uses this package.
+"""
+
+from __future__ import annotations
+
+from rubix_token_sync.testing.contents import (
+    fungible_token,
+    level_limits,
+    make_did,
+    nft_token,
+    part_token,
+    sized_content,
+    whole_token,
+)
+from rubix_token_sync.testing.database import (
+    FORK_SCHEMA,
+    NEWEST_SCHEMA,
+    OLDEST_SCHEMA,
+    change_status,
+    create_database,
+    delete_tokens,
+    insert_rows,
+)
+from rubix_token_sync.testing.flatfs import (
+    Block,
+    FlatfsWriter,
+    block_path,
+    encode_file,
+    write_block,
+)
+from rubix_token_sync.testing.fleet import (
+    Fleet,
+    FleetNode,
+    FleetPlan,
+    FleetToken,
+    add_tokens,
+    make_fleet,
+)
+
+__all__ = [
+    "FORK_SCHEMA",
+    "NEWEST_SCHEMA",
+    "OLDEST_SCHEMA",
+    "Block",
+    "FlatfsWriter",
+    "Fleet",
+    "FleetNode",
+    "FleetPlan",
+    "FleetToken",
+    "add_tokens",
+    "block_path",
+    "change_status",
+    "create_database",
+    "delete_tokens",
+    "encode_file",
+    "fungible_token",
+    "insert_rows",
+    "level_limits",
+    "make_did",
+    "make_fleet",
+    "nft_token",
+    "part_token",
+    "sized_content",
+    "whole_token",
+    "write_block",
+]
