@@ -14,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from rubix_token_sync.cid import parse
+from rubix_token_sync.discovery import discover
+from rubix_token_sync.ipfs import Failure
+from rubix_token_sync.ipfs.blockstore import BlockStoreReader
+from rubix_token_sync.ipfs.repository import open_repository
 from rubix_token_sync.testing import (
     Fleet,
     FleetNode,
@@ -196,3 +201,37 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"shard": "prefix/5"},
+        {"shard": "suffix/2"},
+        {"repository_version": 11},
+        {"journal_mode": "wal"},
+        {"in_wal": True},
+    ],
+)
+def test_the_project_itself_finds_and_reads_what_was_made(
+    tmp_path: Path, layout: dict[str, Any]
+) -> None:
+    plan = FleetPlan(nodes=2, tokens_per_node=60, absent=0.2, nft_tokens=0.1, **layout)
+    fleet = make_fleet(tmp_path / "fleet", plan)
+    found = discover([fleet.directory])
+    assert [(node.name, node.db_path, node.repository) for node in found.nodes] == [
+        (node.name, node.db_path, node.repository) for node in fleet.nodes
+    ]
+    for node in fleet.nodes:
+        truth = list(fleet.truth(node))
+        reader = BlockStoreReader(open_repository(node.repository))
+        cids = [parse(token.token_id) for token in truth]
+        assert None not in cids
+        contents = reader.read([cid for cid in cids if cid is not None])
+        reader.close()
+        for token, content in zip(truth, contents, strict=True):
+            assert (content == token.content) is token.present
+            if not token.present:
+                assert isinstance(content, Failure)
+                assert content.code == "not_in_repository"

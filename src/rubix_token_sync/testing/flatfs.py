@@ -11,17 +11,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from libipld import encode_multibase
 
-__all__ = ["CHUNK_BYTES", "Block", "FlatfsWriter", "block_path", "encode_file", "write_block"]
+from rubix_token_sync.unixfs import CHUNK_SIZE, encode_leaf
 
-CHUNK_BYTES = 262_144
-"""`ipfs add` cuts files into chunks of this many bytes."""
+__all__ = ["Block", "FlatfsWriter", "block_path", "encode_file", "write_block"]
 
 _LINKS_PER_NODE = 174  # the balanced layout of `ipfs add`: links per inner node
 _SHA2_256 = b"\x12\x20"
@@ -50,22 +48,8 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-@lru_cache(maxsize=4096)
-def _leaf_frame(size: int) -> tuple[bytes, bytes]:
-    """What stands before and after ``size`` bytes of content in a one-block file."""
-    data = b"\x12" + _varint(size) if size else b""
-    tail = b"\x18" + _varint(size)
-    head = b"\x08\x02" + data
-    return b"\x0a" + _varint(len(head) + size + len(tail)) + head, tail
-
-
 def _block(data: bytes, prefix: bytes = b"") -> Block:
     return Block(prefix + _SHA2_256 + sha256(data).digest(), data)
-
-
-def _leaf(content: bytes) -> bytes:
-    head, tail = _leaf_frame(len(content))
-    return head + content + tail
 
 
 class _Part(NamedTuple):
@@ -93,7 +77,7 @@ def _inner(parts: list[_Part], prefix: bytes) -> tuple[Block, _Part]:
 
 
 def encode_file(
-    content: bytes, *, version: int = 0, raw_leaves: bool | None = None, chunk: int = CHUNK_BYTES
+    content: bytes, *, version: int = 0, raw_leaves: bool | None = None, chunk: int = CHUNK_SIZE
 ) -> tuple[str, list[Block]]:
     """The CID and the blocks, root last, that ``ipfs add`` makes of ``content``.
 
@@ -106,7 +90,7 @@ def encode_file(
     parts: list[_Part] = []
     for at in range(0, len(content) or 1, chunk):
         piece = content[at : at + chunk]
-        block = _block(piece, b"\x01\x55") if raw else _block(_leaf(piece), dag_pb)
+        block = _block(piece, b"\x01\x55") if raw else _block(encode_leaf(piece), dag_pb)
         blocks.append(block)
         parts.append(_Part(block.cid, len(piece), len(block.data)))
     while len(parts) > 1:
@@ -124,7 +108,7 @@ def encode_file(
 
 def encode_token(content: bytes) -> tuple[str, Block]:
     """CIDv0 and block of a file of one chunk (most tokens): `encode_file`, but fast."""
-    block = _block(_leaf(content))
+    block = _block(encode_leaf(content))
     return encode_multibase("z", block.cid)[1:], block
 
 

@@ -27,6 +27,7 @@ from rubix_token_sync.testing.contents import (
 )
 from rubix_token_sync.testing.database import JournalMode, create_database, insert_rows
 from rubix_token_sync.testing.flatfs import Block, FlatfsWriter, encode_file, encode_token
+from rubix_token_sync.unixfs import CHUNK_SIZE
 
 __all__ = ["Fleet", "FleetNode", "FleetPlan", "FleetToken", "add_tokens", "make_fleet"]
 
@@ -188,7 +189,7 @@ def _tokens(plan: FleetPlan, numbers: range, chance: random.Random) -> Iterator[
     parent = ""
     for number in numbers:
         content = content_of(number)
-        if len(content) <= 262_144:
+        if len(content) <= CHUNK_SIZE:
             token_id, block = encode_token(content)
             blocks: tuple[Block, ...] = (block,)
         else:
