@@ -13,7 +13,6 @@ is refused with a reason, at a cost bounded by the block's length.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from rubix_token_sync import cid as cids
@@ -25,7 +24,6 @@ __all__ = [
     "Link",
     "Refusal",
     "decode_file",
-    "encode_file",
     "encode_leaf",
     "leaf_content",
     "matches",
@@ -35,7 +33,6 @@ __all__ = [
 CHUNK_SIZE: Final = 262_144
 """Bytes of content in one block, as ``ipfs add`` cuts files by default."""
 
-_LINKS_PER_NODE = 174  # boxo's default width of a balanced tree
 _TYPE_RAW, _TYPE_DIRECTORY, _TYPE_FILE, _TYPE_METADATA, _TYPE_SYMLINK, _TYPE_SHARD = range(6)
 _NO_FILE = {
     _TYPE_DIRECTORY: "a directory",
@@ -139,27 +136,6 @@ def encode_leaf(content: bytes) -> bytes:
     return b"\x0a" + _encode_varint(len(inner)) + inner
 
 
-def encode_file(content: bytes, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[Cid, bytes]]:
-    """All blocks that ``ipfs add --chunker=size-N`` makes of a content, the root last."""
-    level: list[tuple[Cid, int, int]] = []  # id, bytes of content below, bytes of blocks below
-    for at in range(0, len(content) or 1, chunk_size):
-        part = content[at : at + chunk_size]
-        block = encode_leaf(part)
-        cid = _cid_of(block)
-        level.append((cid, len(part), len(block)))
-        yield cid, block
-    while len(level) > 1:
-        above = []
-        for at in range(0, len(level), _LINKS_PER_NODE):
-            children = level[at : at + _LINKS_PER_NODE]
-            block = _encode_node(children)
-            cid = _cid_of(block)
-            total = len(block) + sum(child[2] for child in children)
-            above.append((cid, sum(child[1] for child in children), total))
-            yield cid, block
-        level = above
-
-
 def matches(cid: Cid, content: bytes) -> bool | None:
     """Whether ``content`` is what ``cid`` names, told from the content alone.
 
@@ -176,27 +152,16 @@ def matches(cid: Cid, content: bytes) -> bool | None:
     answer = cids.hash_matches(cid.multihash, leaf)
     if answer is False:
         # ``ipfs add --trickle`` hangs even a single leaf below a root.
-        root = _encode_node([(_cid_of(leaf), len(content), len(leaf))])
-        return cids.hash_matches(cid.multihash, root)
+        return cids.hash_matches(cid.multihash, _encode_trickle_root(leaf, len(content)))
     return answer
 
 
-def _cid_of(block: bytes) -> Cid:
-    digest = hashlib.sha256(block).digest()
-    return Cid(cids.cid_v0(digest), 0, DAG_PB, cids.sha256_multihash(digest))
-
-
-def _encode_node(children: list[tuple[Cid, int, int]]) -> bytes:
-    links = b"".join(
-        _field(
-            0x12,
-            _field(0x0A, cids.to_bytes(child)) + b"\x12\x00\x18" + _encode_varint(below),
-        )
-        for child, _, below in children
-    )
-    sizes = b"".join(b"\x20" + _encode_varint(size) for _, size, _ in children)
-    total = sum(size for _, size, _ in children)
-    return links + _field(0x0A, b"\x08\x02\x18" + _encode_varint(total) + sizes)
+def _encode_trickle_root(leaf: bytes, size: int) -> bytes:
+    """The node above a single leaf that holds ``size`` bytes of content."""
+    name = cids.sha256_multihash(hashlib.sha256(leaf).digest())
+    link = _field(0x0A, name) + b"\x12\x00\x18" + _encode_varint(len(leaf))
+    length = _encode_varint(size)
+    return _field(0x12, link) + _field(0x0A, b"\x08\x02\x18" + length + b"\x20" + length)
 
 
 def _field(tag: int, value: bytes) -> bytes:

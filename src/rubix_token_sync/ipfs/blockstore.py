@@ -55,18 +55,17 @@ class BlockStoreReader:
         self._failure: Failure | None = None
         if isinstance(repository, Failure):
             self._failure = repository
-        elif repository.sharding is None:
-            self._failure = Failure(
-                FailureCode.UNSUPPORTED_FORMAT,
-                f"the repository keeps blocks in a form ({repository.format}) that only "
-                "the node's own daemon or program can read",
-            )
+        elif repository.format != "flatfs":
+            self._failure = _unsupported(f"({repository.format})")
         else:
-            self._shard = repository.sharding.shard()
             try:
                 self._directory = os.open(repository.blocks, os.O_RDONLY | os.O_DIRECTORY)
             except OSError as error:
                 self._failure = failure_of(error, repository.path)
+            if repository.sharding is not None:
+                self._shard = repository.sharding.shard()
+            elif self._failure is None:
+                self._failure = _unsupported("(flatfs in an unknown layout)")
 
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """Verified content or a failure for each CID; about 6 µs a token of one small block."""
@@ -169,6 +168,14 @@ class BlockStoreReader:
     def _os_failure(self, error: OSError) -> Failure:
         path = self._repository.path if isinstance(self._repository, Repository) else "."
         return failure_of(error, path)
+
+
+def _unsupported(form: str) -> Failure:
+    return Failure(
+        FailureCode.UNSUPPORTED_FORMAT,
+        f"the repository keeps blocks in a form {form} that only the node's own daemon "
+        "or program can read",
+    )
 
 
 assert _FIRST_READ <= CONTENT_LIMIT  # the loop needs no check of the limit

@@ -1,0 +1,1 @@
+"""Tests of getting and proving content."""
