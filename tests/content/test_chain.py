@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from content.trees import Store, leaf
 from pydantic import SecretStr
 
+from content.trees import Store, leaf
 from rubix_token_sync.cid import Cid, cid_v0
 from rubix_token_sync.ipfs import Failure, FailureCode
 from rubix_token_sync.ipfs.chain import NO_CID, ContentChain, ContentOptions, open_chain
@@ -88,7 +88,7 @@ TELLING = [
 ]
 
 
-@pytest.mark.parametrize(("more", "less"), itertools.combinations(TELLING, 2))
+@pytest.mark.parametrize(("more", "less"), list(itertools.combinations(TELLING, 2)))
 def test_the_most_telling_failure_is_kept(more: FailureCode, less: FailureCode) -> None:
     (a,) = ids(1)
     for order in ((more, less), (less, more)):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from content.trees import Store, leaf
 
+from content.trees import Store, leaf
 from rubix_token_sync.ipfs import Failure, FailureCode
 from rubix_token_sync.ipfs.repository import (
     NO_REPOSITORY,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from content.trees import cid_of, field, leaf, multihash, node, tree, unixfs, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from content.trees import cid_of, field, leaf, multihash, node, tree, unixfs, varint
 from rubix_token_sync.cid import DAG_PB, RAW, cid_v1, parse
 from rubix_token_sync.unixfs import (
     CHUNK_SIZE,
@@ -34,8 +34,33 @@ def refusal(block: bytes) -> Refusal:
 
 @pytest.mark.parametrize(
     "size",
-    [0, 1, 67, 114, 119, 120, 121, 122, 123, 127, 128, 1000, 1023, 1024]
-    + [16370, 16371, 16372, 16375, 16376, 16377, 16383, 16384, 51200, 51201, CHUNK_SIZE],
+    [
+        0,
+        1,
+        67,
+        114,
+        119,
+        120,
+        121,
+        122,
+        123,
+        127,
+        128,
+        1000,
+        1023,
+        1024,
+        16370,
+        16371,
+        16372,
+        16375,
+        16376,
+        16377,
+        16383,
+        16384,
+        51200,
+        51201,
+        CHUNK_SIZE,
+    ],
 )
 def test_a_leaf_of_every_shape_of_lengths(size: int) -> None:
     content = random.Random(size).randbytes(size)
