@@ -298,5 +298,11 @@ class Store(Protocol):
         server counts), TargetError.
         """
 
+    def retire_database(self, lease: Lease, database_key: bytes) -> int:
+        """Mark all of a database's records as deleted at the source and forget its state.
+
+        Returns how many there were.
+        """
+
     def finish_load(self) -> None:
         """Once a run after the last chunk: build deferred indexes, statistics."""

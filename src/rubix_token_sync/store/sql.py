@@ -561,6 +561,25 @@ class SqlStore:
     def finish_load(self) -> None:
         """Nothing is deferred on targets that do not defer."""
 
+    def retire_database(self, lease: Lease, database_key: bytes) -> int:
+        records, databases = self.tables.records, self.tables.databases
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> int:
+            self._fence(conn, lease)
+            faults.point("store.retire")
+            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+            return conn.execute(
+                sa.update(records)
+                .where(
+                    records.c.record_key.between(low, high),
+                    records.c.source_deleted_at.is_(None),
+                )
+                .values(source_deleted_at=self.now, synced_at=self.now)
+            ).rowcount
+
+        return self.transact(work)
+
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
         before = self.retries
         published = self._publish(lease, chunk)

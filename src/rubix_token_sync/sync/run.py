@@ -1,0 +1,454 @@
+"""One sync, from roots to a target that equals the nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from rubix_token_sync.discovery import Discovery, discover
+from rubix_token_sync.errors import ReportMismatch, SourceError, SyncError
+from rubix_token_sync.ipfs.chain import ContentOptions
+from rubix_token_sync.logs import ProgressPace, log_event
+from rubix_token_sync.store import Target, open_store
+from rubix_token_sync.store.base import (
+    DatabaseState,
+    ErrorEntry,
+    Published,
+    Store,
+    StoreOptions,
+)
+from rubix_token_sync.sync.crew import Crew
+from rubix_token_sync.sync.jobs import Batch, Done, Event, Failed, Job, WorkerContext
+from rubix_token_sync.sync.plan import Plan, PlanRules, make_plan
+from rubix_token_sync.sync.progress import Counters, Progress
+from rubix_token_sync.sync.publisher import DatabaseResult, Publisher
+from rubix_token_sync.sync.session import Session, Status
+
+__all__ = ["DatabaseOutcome", "Interrupted", "Outcome", "RunOptions", "sync"]
+
+_LOG = logging.getLogger(__name__)
+
+_INLINE_BYTES = 2_000_000
+"""Less than this to read is done faster than worker processes start."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run needs to know; see the settings of the same names."""
+
+    roots: tuple[str, ...]
+    source: str
+    target: Target
+    store: StoreOptions = field(default_factory=StoreOptions)
+    content: ContentOptions = field(default_factory=ContentOptions)
+    command: str = "sync"
+    nodes: frozenset[str] = frozenset()
+    """Only nodes of these names; empty: all."""
+    force: bool = False
+    only_failed: bool = False
+    dry_run: bool = False
+    max_shrink: float | None = 0.5
+    max_shrink_rows: int = 20
+    recheck: timedelta = timedelta(days=7)
+    heartbeat_seconds: float = 10.0
+    lease_seconds: float = 60.0
+    scratch: str | None = None
+    processes: int | None = None
+    """Worker processes; None: one a CPU, at most the content workers; 0: none."""
+
+
+class Interrupted(BaseException):
+    """Raised by a signal handler; the run ends at the next safe point."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+@dataclass
+class DatabaseOutcome:
+    """What became of one database, for the report."""
+
+    db_path: str
+    node_name: str
+    status: str
+    """``processed``, ``current`` (unchanged), ``failed``, ``missing``, ``pending``."""
+    reason: str = ""
+    records: int = 0
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    vanished: int = 0
+    rejected: int = 0
+    ipfs_success: int = 0
+    ipfs_failures: int = 0
+    validation_errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """How a run ended; `rubix_token_sync.report` turns it into the report."""
+
+    options: RunOptions
+    session_id: str | None
+    started_at: datetime
+    seconds: float
+    status: Status
+    counters: Counters
+    discovery: Discovery
+    databases: list[DatabaseOutcome]
+    errors: list[ErrorEntry]
+    dead_sessions: int = 0
+    place: str = ""
+    signal_number: int | None = None
+    throttled_seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 something left undone, 128 + signal when interrupted."""
+        if self.signal_number is not None:
+            return 128 + self.signal_number
+        undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
+        return 1 if undone or self.counters.rejected else 0
+
+
+def sync(
+    options: RunOptions,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Make the target equal to the nodes below the roots.
+
+    Raises:
+        SyncError: the run could not start or had to stop; everything that was
+            published stays, and the next run goes on from there.
+    """
+    return _Run(options, on_progress or (lambda _progress: None)).run()
+
+
+class _Run:
+    def __init__(self, options: RunOptions, on_progress: Callable[[Progress], None]) -> None:
+        self.options = options
+        self.on_progress = on_progress
+        self.progress = Progress()
+        self.pace = ProgressPace()
+        self.started_at = datetime.now(UTC).replace(tzinfo=None)
+        self.started = time.monotonic()
+        self.errors: list[ErrorEntry] = []
+        self.databases: dict[str, DatabaseOutcome] = {}
+        self.discovery = Discovery([], [], 0)
+
+    def run(self) -> Outcome:
+        store = open_store(self.options.target, self.options.store)
+        try:
+            store.ensure_schema()
+            return self._in_session(store)
+        finally:
+            store.close()
+
+    def _in_session(self, store: Store) -> Outcome:
+        options = self.options
+        with Session(
+            store,
+            options.source,
+            options.command,
+            totals=self.progress.totals,
+            heartbeat_seconds=options.heartbeat_seconds,
+            lease_seconds=options.lease_seconds,
+        ) as session:
+            dead = session.start()
+            log_event(
+                _LOG, logging.INFO, "session_started",
+                f"Session {session.id} for source {options.source} into {store.place}",
+                session=session.id,
+            )  # fmt: skip
+            try:
+                self._work(store, session)
+            except Interrupted as interrupt:
+                outcome = self._outcome("INTERRUPTED", session, store, dead)
+                outcome.signal_number = interrupt.signal_number
+                session.finish(
+                    "INTERRUPTED", self.progress.totals(), self._summary("Stopped by a signal.")
+                )
+                return outcome
+            except SyncError as error:
+                self._give_up(session, error)
+                raise
+            outcome = self._outcome("COMPLETED", session, store, dead)
+            session.finish("COMPLETED", self.progress.totals(), self._summary())
+            return outcome
+
+    def _give_up(self, session: Session, error: SyncError) -> None:
+        """Write FAILED where the target still lets us; the next run recognises it anyway."""
+        try:
+            session.finish("FAILED", self.progress.totals(), self._summary(str(error)))
+        except SyncError as second:
+            log_event(
+                _LOG, logging.WARNING, "session_not_closed",
+                f"The session could not be closed: {second}", code=second.code,
+            )  # fmt: skip
+
+    # ------------------------------------------------------------------ the work
+
+    def _work(self, store: Store, session: Session) -> None:
+        options = self.options
+        states = store.database_states(options.source)
+        self.discovery = discover(options.roots)
+        plan = self._plan(states)
+        jobs = self._jobs(plan, store)
+        self._note_plan(plan, jobs)
+        if plan.missing and options.max_shrink is None:
+            self._retire(store, session, plan.missing)
+        if jobs:
+            store.prepare_load()
+            self._publish_all(store, session, jobs)
+            store.finish_load()
+        store.record_errors(session.lease, self.errors)
+        self._reconcile(store)
+        self.tick(final=bool(jobs))
+
+    def _plan(self, states: Sequence[DatabaseState]) -> Plan:
+        options = self.options
+        nodes = self.discovery.nodes
+        if options.nodes:
+            nodes = [node for node in nodes if node.name in options.nodes]
+            states = [s for s in states if (s.node_name or "") in options.nodes]
+        roots = [os.path.join(os.path.abspath(root), "") for root in options.roots]
+        return make_plan(
+            options.source,
+            nodes,
+            states,
+            PlanRules(options.force, options.only_failed, options.recheck),
+            now=self.started_at,
+            inside=lambda path: any(path.startswith(root) for root in roots),
+        )
+
+    def _jobs(self, plan: Plan, store: Store) -> dict[int, Job]:
+        options = self.options
+        holds_records = bool(plan.read) and store.holds_records()
+        holds_content = holds_records and store.holds_content()
+        jobs = {
+            number: Job(
+                number=number,
+                source=options.source,
+                node=planned.node,
+                database_key=planned.database_key,
+                read_known=holds_records,
+                ask_target=holds_content,
+                retry_content=planned.retry_content,
+                max_shrink=options.max_shrink,
+                max_shrink_rows=options.max_shrink_rows,
+            )
+            for number, planned in enumerate(plan.read)
+        }
+        self.progress.begin({n: planned.size for n, planned in enumerate(plan.read)})
+        return jobs
+
+    def _note_plan(self, plan: Plan, jobs: dict[int, Job]) -> None:
+        counters = self.progress.counters
+        counters.databases_found = len(plan.read) + len(plan.current) + len(plan.unreadable)
+        counters.databases_current = len(plan.current)
+        for node in plan.current:
+            self.databases[node.db_path] = DatabaseOutcome(node.db_path, node.name, "current")
+        for planned in plan.read:
+            node = planned.node
+            self.databases[node.db_path] = DatabaseOutcome(
+                node.db_path, node.name, "pending", planned.reason
+            )
+        for node, error in plan.unreadable:
+            self._fail(None, node.db_path, node.name, error)
+        if self.options.max_shrink is not None:
+            for state in plan.missing:
+                self._miss(state)
+        log_event(
+            _LOG, logging.INFO, "planned",
+            f"{counters.databases_found} databases found, {len(jobs)} to read, "
+            f"{len(plan.current)} unchanged",
+            found=counters.databases_found, read=len(jobs), current=len(plan.current),
+        )  # fmt: skip
+
+    def _publish_all(self, store: Store, session: Session, jobs: dict[int, Job]) -> None:
+        options = self.options
+        context = WorkerContext(
+            options.target,
+            replace(options.store, read_only=True),
+            options.content,
+            options.store.batch_size,
+            options.scratch,
+        )
+        crew = Crew(context, self._processes(len(jobs)))
+        publisher = Publisher(
+            store,
+            session.lease,
+            jobs,
+            bulk_insert_size=options.store.bulk_insert_size,
+            on_change=self._published,
+        )
+        try:
+            for event in crew.run(list(jobs.values())):
+                publisher.check()
+                if session.error is not None:
+                    raise session.error
+                if event is not None:
+                    self._event(event, jobs, publisher)
+                self.tick()
+            publisher.finish()
+        finally:
+            crew.close()
+            publisher.stop()
+
+    def _processes(self, jobs: int) -> int:
+        if self.options.processes is not None:
+            return self.options.processes
+        total = sum(self.progress.weights.values())
+        if total < _INLINE_BYTES:
+            return 0
+        from rubix_token_sync.settings import usable_cpus
+
+        return min(usable_cpus(), self.options.content.workers, jobs)
+
+    def _event(self, event: Event, jobs: dict[int, Job], publisher: Publisher) -> None:
+        if isinstance(event, Failed):
+            node = jobs[event.job].node
+            self._fail(event.job, node.db_path, node.name, event.error)
+            return
+        if isinstance(event, Batch):
+            self.progress.batch(event)
+        elif isinstance(event, Done):
+            outcome = self.databases[jobs[event.job].node.db_path]
+            outcome.seconds = event.summary.seconds
+        publisher.take(event)
+
+    def _published(self, result: DatabaseResult, published: Published) -> None:
+        self.progress.published(published)
+        outcome = self.databases[result.job.node.db_path]
+        total = result.published
+        outcome.read = result.tally.read
+        outcome.inserted, outcome.updated = total.inserted, total.updated
+        outcome.vanished, outcome.rejected = total.vanished, len(total.rejected)
+        if published.marked is not None:
+            counts = published.marked
+            self.progress.marked(result.job.number, counts)
+            outcome.status = "processed"
+            outcome.records = counts.records
+            outcome.ipfs_success = counts.ipfs_success
+            outcome.ipfs_failures = counts.ipfs_failures
+            outcome.validation_errors = counts.validation_errors
+            log_event(
+                _LOG, logging.INFO, "database_processed",
+                f"{outcome.node_name}: {counts.records:,} records "
+                f"({total.inserted:,} new, {total.updated:,} changed, "
+                f"{total.vanished:,} gone), content of {counts.ipfs_success:,}",
+                node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
+            )  # fmt: skip
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def _fail(self, job: int | None, db_path: str, node_name: str, error: SyncError) -> None:
+        self.progress.failed(job)
+        outcome = self.databases.setdefault(
+            db_path, DatabaseOutcome(db_path, node_name, "failed")
+        )
+        outcome.status, outcome.reason = "failed", error.code
+        self.errors.append(
+            ErrorEntry(
+                category=error.category,
+                code=error.code,
+                message=str(error),
+                node_name=node_name,
+                db_path=db_path,
+                context=error.context,
+            )
+        )
+        log_event(
+            _LOG, logging.ERROR, "database_failed", f"{node_name}: {error}",
+            node=node_name, db_path=db_path, category=error.category, code=error.code,
+        )  # fmt: skip
+
+    def _miss(self, state: DatabaseState) -> None:
+        error = SourceError(
+            f"{state.db_path} is gone; its {state.record_count:,} records were left as they are.",
+            code="database_gone",
+            remedy="If it was moved or removed on purpose, run again with --allow-shrink.",
+            context={"records": state.record_count},
+        )
+        self._fail(None, state.db_path, state.node_name or "", error)
+        self.databases[state.db_path].status = "missing"
+
+    def _retire(self, store: Store, session: Session, missing: list[DatabaseState]) -> None:
+        for state in missing:
+            vanished = store.retire_database(session.lease, state.database_key)
+            self.progress.counters.vanished += vanished
+            self.databases[state.db_path] = DatabaseOutcome(
+                state.db_path, state.node_name or "", "retired", "database_gone", vanished=vanished
+            )
+            log_event(
+                _LOG, logging.WARNING, "database_retired",
+                f"{state.node_name}: the database is gone; {vanished:,} records marked as deleted",
+                node=state.node_name, db_path=state.db_path,
+            )  # fmt: skip
+
+    def _reconcile(self, store: Store) -> None:
+        """The report's numbers are the target's, or the run says so (incident 17)."""
+        states = {s.db_path: s for s in store.database_states(self.options.source)}
+        for outcome in self.databases.values():
+            if outcome.status != "processed":
+                continue
+            state = states.get(outcome.db_path[:500])
+            told = (outcome.records, outcome.ipfs_success, outcome.validation_errors)
+            held = state and (
+                state.record_count, state.ipfs_success_count, state.validation_error_count
+            )  # fmt: skip
+            if told != held:
+                raise ReportMismatch(
+                    f"{outcome.db_path}: the run counted {told}, the target holds {held} "
+                    "(records, contents, invalid).",
+                    code="report_mismatch",
+                    remedy="Run `rubix-token-sync verify` to see which records differ.",
+                )
+
+    # ------------------------------------------------------------------ what is told
+
+    def tick(self, *, final: bool = False) -> None:
+        self.on_progress(self.progress)
+        records, _ = self.progress.so_far()
+        if final or self.pace.due(records, time.monotonic()):
+            line = self.progress.line()
+            log_event(
+                _LOG, logging.INFO, "progress", line,
+                records=records, share=round(self.progress.share, 4),
+            )  # fmt: skip
+
+    def _summary(self, first: str | None = None) -> str | None:
+        """``error_summary``: what stopped the run, then each kind of error with its count."""
+        counts: dict[str, int] = {}
+        for entry in self.errors:
+            label = f"{entry.category}/{entry.code}"
+            counts[label] = counts.get(label, 0) + entry.occurrences
+        for code, count in sorted(self.progress.counters.content_failures.items()):
+            counts[f"ipfs/{code}"] = count
+        if self.progress.counters.rejected:
+            counts["database/record_refused"] = self.progress.counters.rejected
+        parts = [first] if first else []
+        parts += [f"{label}: {count}" for label, count in sorted(counts.items())]
+        return "; ".join(parts) or None
+
+    def _outcome(self, status: Status, session: Session, store: Store, dead: int) -> Outcome:
+        return Outcome(
+            options=self.options,
+            session_id=session.id,
+            started_at=self.started_at,
+            seconds=time.monotonic() - self.started,
+            status=status,
+            counters=self.progress.counters,
+            discovery=self.discovery,
+            databases=sorted(self.databases.values(), key=lambda d: d.db_path),
+            errors=list(self.errors),
+            dead_sessions=dead,
+            place=store.place,
+        )
