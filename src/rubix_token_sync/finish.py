@@ -66,11 +66,15 @@ def decode_content(text: str) -> bytes:
     """The bytes of a token from its ``ipfs_data``: the inverse of `encode_content`.
 
     Raises:
-        ValueError: the text begins with the marker but is no base64.
+        ValueError: the text begins with the marker but is not what encoding gives.
     """
-    if text.startswith(CONTENT_MARKER):
-        return b64decode(text[len(CONTENT_MARKER) :], validate=True)
-    return text.encode()
+    if not text.startswith(CONTENT_MARKER):
+        return text.encode()
+    encoded = text[len(CONTENT_MARKER) :]
+    data = b64decode(encoded, validate=True)
+    if b64encode(data).decode() != encoded:
+        raise ValueError("not the base64 of any bytes")
+    return data
 
 
 class ResolvedContent(Protocol):
@@ -245,8 +249,9 @@ def _token_ids(values: _Values, resolved: ResolvedContent, found: _Found) -> _Te
     if set(map(type, values)) == {str}:
         joined: str = "".join(values)  # type: ignore[arg-type] # str only, see above
         if joined.isascii() and "\0" not in joined:
-            longest = max(map(len, values))  # type: ignore[arg-type] # same
-            if longest <= COLUMN_SIZES["token_id"] and None not in data:
+            lengths = set(map(len, values))  # type: ignore[arg-type] # same
+            fits = 0 not in lengths and max(lengths) <= COLUMN_SIZES["token_id"]
+            if fits and None not in data:
                 return values  # type: ignore[return-value] # same
     texts = []
     for index, value in enumerate(values):

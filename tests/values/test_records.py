@@ -29,7 +29,15 @@ from rubix_token_sync.records import (
 DATABASE = database_key("10.0.0.4", "/datadrive/Rubix/node032/Rubix/rubix.db")
 PREFIX = digest_prefix("node032", "/datadrive/Rubix/node032/.ipfs")
 TOKEN = "QmReB6HPUqm34NBqsYdANCnjQUuZvPiyFbSzLz5jAXVcvp"
-ROW = (TOKEN, "bafybmipz2lxxf4gkzx7b6ctzkkoamozww5rayin3d6xm27w2wav5bollfq", None, None, 12, "", 1.0)
+ROW = (
+    TOKEN,
+    "bafybmipz2lxxf4gkzx7b6ctzkkoamozww5rayin3d6xm27w2wav5bollfq",
+    None,
+    None,
+    12,
+    "",
+    1.0,
+)
 ODD_ROW = (2**63 - 1, b"\x00\xff", "ü\udcff", -(2**31), 2**31, 0.1, None)
 
 values = (
