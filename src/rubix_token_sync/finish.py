@@ -235,31 +235,41 @@ def _statuses(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Fou
 
 def _reals(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
     """A column of reals, normally: `repr` is right but for exponents, inf and nan."""
-    if set(map(type, values)) == {float}:
-        texts = list(map(repr, values))
-        joined = "".join(texts)
-        if "e" not in joined and "n" not in joined:
-            return texts
-    return _one_by_one(values, judge, found)
+    if set(map(type, values)) != {float}:
+        return _one_by_one(values, judge, found)
+    texts: list[str | None] = list(map(repr, values))
+    joined = "".join(texts)  # type: ignore[arg-type] # all text so far
+    if "e" in joined or "n" in joined:
+        for index, text in enumerate(texts):
+            if text is not None and ("e" in text or "n" in text):
+                cell = judge(values[index])
+                texts[index] = cell.text
+                _note(found, index, cell.findings)
+    return texts
 
 
 def _token_ids(values: _Values, resolved: ResolvedContent, found: _Found) -> _Texts:
     """Ids differ from row to row; whoever resolved the content has parsed them."""
     data, failure = resolved.data, resolved.failure
-    if set(map(type, values)) == {str}:
-        joined: str = "".join(values)  # type: ignore[arg-type] # str only, see above
-        if joined.isascii() and "\0" not in joined:
-            lengths = set(map(len, values))  # type: ignore[arg-type] # same
-            fits = 0 not in lengths and max(lengths) <= COLUMN_SIZES["token_id"]
-            if fits and None not in data:
-                return values  # type: ignore[return-value] # same
-    texts = []
+    texts: list[str | None] = list(values)  # type: ignore[arg-type] # made true below
+    plain = _all_plain(values, COLUMN_SIZES["token_id"])
     for index, value in enumerate(values):
+        if plain and (data[index] is not None or _is_cid(value, None, failure[index])):
+            continue
         cell = validation.token_id(value, is_cid=_is_cid(value, data[index], failure[index]))
-        texts.append(cell.text)
+        texts[index] = cell.text
         if cell.findings:
             _note(found, index, cell.findings)
     return texts
+
+
+def _all_plain(values: _Values, size: int) -> bool:
+    """All values are ASCII text without NUL, not empty, and fit into ``size``."""
+    if set(map(type, values)) != {str}:
+        return False
+    joined: str = "".join(values)  # type: ignore[arg-type] # str only, see above
+    lengths = set(map(len, values))  # type: ignore[arg-type] # same
+    return joined.isascii() and "\0" not in joined and 0 not in lengths and max(lengths) <= size
 
 
 def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> bool:
