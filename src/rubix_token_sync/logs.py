@@ -14,12 +14,13 @@ written as escapes, so that nobody can forge a line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import Any, Final, Literal, TextIO
@@ -37,6 +38,7 @@ __all__ = [
     "register_secrets",
     "set_up",
     "tear_down",
+    "through",
 ]
 
 LOGGER: Final = logging.getLogger("rubix_token_sync")
@@ -224,6 +226,19 @@ def set_up(
         _handlers.append(handler)
     LOGGER.setLevel(min(level, logging.INFO))
     logging.captureWarnings(True)
+
+
+@contextlib.contextmanager
+def through(stream: TextIO) -> Iterator[None]:
+    """Meanwhile the console's lines go to ``stream``: what draws on a terminal lends its own."""
+    consoles = [h for h in _handlers if type(h) is logging.StreamHandler]
+    before = [handler.setStream(stream) for handler in consoles]
+    try:
+        yield
+    finally:
+        for handler, old in zip(consoles, before, strict=True):
+            if old is not None:
+                handler.setStream(old)
 
 
 def tear_down() -> None:

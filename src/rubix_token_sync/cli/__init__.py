@@ -1,0 +1,85 @@
+"""The command line: parse, call, print.
+
+Commands load when they are called, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final
+
+import click
+
+from rubix_token_sync import __version__
+
+__all__ = ["COMMANDS", "command_line", "main"]
+
+COMMANDS: Final = {
+    "sync": ("sync", "Bring the target up to date with every node below ROOT."),
+    "discover": ("look", "Show what sync would read, and what it skips and why."),
+    "check": ("look", "Test everything a run needs, through the run's own code."),
+    "verify": ("verify", "Compare nodes and target record by record; exit 5 on differences."),
+    "retry-failed": ("sync", "Ask again for content that failed, and only for that."),
+    "status": ("monitor", "Show the runs under way on all machines, and stuck ones."),
+    "sessions": ("monitor", "Show past runs with their rates."),
+    "databases": ("monitor", "Show every database: records, content, age."),
+    "errors": ("monitor", "Show what failed, by category and reason."),
+    "schema": ("schema", "Show the tables' DDL, or apply it."),
+    "migrate": ("migrate", "Move the older system's records to another target."),
+    "init": ("start", "Write a commented settings file and a connection file."),
+    "demo": ("start", "Make a small fleet and sync it into an embedded store."),
+}
+"""Command → module of this package, and its line in ``--help``."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rubix-token-sync")
+def command_line() -> None:
+    """One true, current, queryable picture of every token of every Rubix node."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code (see ``docs/CLI.md``)."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result: Any = command_line.main(
+            arguments, prog_name="rubix-token-sync", standalone_mode=False
+        )
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        sys.stderr.close()
+        return 141
+    except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
+        from rubix_token_sync.cli.failure import tell
+
+        return tell(error, verbose=bool({"--verbose", "-v"} & set(arguments)))
+    return result if isinstance(result, int) else 0

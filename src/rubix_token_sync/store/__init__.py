@@ -7,6 +7,7 @@ A new kind of target is one new module here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +28,26 @@ class Target:
 
     kind: str
     address: SecretStr
+
+    def secrets(self) -> list[str]:
+        """Passwords in the address, in every form it holds them, for the log's redaction."""
+        address = self.address.get_secret_value()
+        found = []
+        if "://" in address:
+            password = urlsplit(address).password
+            found += [password, unquote(password)] if password else []
+        if self.kind == "mssql":
+            from rubix_token_sync.store.connection_string import parse_connection_string
+
+            parsed = parse_connection_string(address).password
+            found += [parsed.get_secret_value()] if parsed is not None else []
+        return found
+
+    def exists(self) -> bool:
+        """False for an embedded store that has not been made yet."""
+        return self.kind != "sqlite" or Path(
+            _sqlite_path(self.address.get_secret_value())
+        ).exists()
 
 
 def parse_target(text: str) -> Target:

@@ -68,6 +68,8 @@ class Tally:
 
     read: int = 0
     changed: int = 0
+    """New ones included."""
+    new: int = 0
     fetched: int = 0
     known: int = 0
     invalid: int = 0
@@ -79,6 +81,7 @@ class Tally:
         """Sum up in place."""
         self.read += other.read
         self.changed += other.changed
+        self.new += other.new
         self.fetched += other.fetched
         self.known += other.known
         self.invalid += other.invalid

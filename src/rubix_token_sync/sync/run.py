@@ -28,7 +28,7 @@ from rubix_token_sync.sync.progress import Counters, Progress
 from rubix_token_sync.sync.publisher import DatabaseResult, Publisher
 from rubix_token_sync.sync.session import Session, Status
 
-__all__ = ["DatabaseOutcome", "Interrupted", "Outcome", "RunOptions", "sync"]
+__all__ = ["DatabaseOutcome", "Interrupted", "Outcome", "Run", "RunOptions", "sync"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,10 +128,12 @@ def sync(
         SyncError: the run could not start or had to stop; everything that was
             published stays, and the next run goes on from there.
     """
-    return _Run(options, on_progress or (lambda _progress: None)).run()
+    return Run(options, on_progress or (lambda _progress: None)).run()
 
 
-class _Run:
+class Run:
+    """The steps of one run; `sync` and `dry_run` put them together."""
+
     def __init__(self, options: RunOptions, on_progress: Callable[[Progress], None]) -> None:
         self.options = options
         self.on_progress = on_progress
@@ -170,7 +172,7 @@ class _Run:
             try:
                 self._work(store, session)
             except Interrupted as interrupt:
-                outcome = self._outcome("INTERRUPTED", session, store, dead)
+                outcome = self.outcome("INTERRUPTED", session.id, store.place, dead)
                 outcome.signal_number = interrupt.signal_number
                 session.finish(
                     "INTERRUPTED", self.progress.totals(), self._summary("Stopped by a signal.")
@@ -179,7 +181,7 @@ class _Run:
             except SyncError as error:
                 self._give_up(session, error)
                 raise
-            outcome = self._outcome("COMPLETED", session, store, dead)
+            outcome = self.outcome("COMPLETED", session.id, store.place, dead)
             session.finish("COMPLETED", self.progress.totals(), self._summary())
             return outcome
 
@@ -198,10 +200,10 @@ class _Run:
     def _work(self, store: Store, session: Session) -> None:
         options = self.options
         states = store.database_states(options.source)
-        self.discovery = discover(options.roots)
-        plan = self._plan(states)
-        jobs = self._jobs(plan, store)
-        self._note_plan(plan, jobs)
+        self.discover()
+        plan = self.plan(states)
+        jobs = self.jobs(plan, store)
+        self.note_plan(plan, jobs)
         if plan.missing and options.max_shrink is None:
             self._retire(store, session, plan.missing)
         if jobs:
@@ -212,7 +214,16 @@ class _Run:
         self._reconcile(store)
         self.tick(final=bool(jobs))
 
-    def _plan(self, states: Sequence[DatabaseState]) -> Plan:
+    def discover(self) -> None:
+        """Find the nodes below the roots, and say what was skipped."""
+        self.discovery = discover(self.options.roots)
+        for skipped in self.discovery.skipped:
+            log_event(
+                _LOG, logging.INFO, "skipped", f"{skipped.path}: {skipped.sentence}",
+                path=skipped.path, code=skipped.reason_code,
+            )  # fmt: skip
+
+    def plan(self, states: Sequence[DatabaseState]) -> Plan:
         options = self.options
         nodes = self.discovery.nodes
         if options.nodes:
@@ -228,10 +239,10 @@ class _Run:
             inside=lambda path: any(path.startswith(root) for root in roots),
         )
 
-    def _jobs(self, plan: Plan, store: Store) -> dict[int, Job]:
+    def jobs(self, plan: Plan, store: Store | None) -> dict[int, Job]:
         options = self.options
-        holds_records = bool(plan.read) and store.holds_records()
-        holds_content = holds_records and store.holds_content()
+        holds_records = store is not None and bool(plan.read) and store.holds_records()
+        holds_content = store is not None and holds_records and store.holds_content()
         jobs = {
             number: Job(
                 number=number,
@@ -249,7 +260,7 @@ class _Run:
         self.progress.begin({n: planned.size for n, planned in enumerate(plan.read)})
         return jobs
 
-    def _note_plan(self, plan: Plan, jobs: dict[int, Job]) -> None:
+    def note_plan(self, plan: Plan, jobs: dict[int, Job]) -> None:
         counters = self.progress.counters
         counters.databases_found = len(plan.read) + len(plan.current) + len(plan.unreadable)
         counters.databases_current = len(plan.current)
@@ -261,7 +272,7 @@ class _Run:
                 node.db_path, node.name, "pending", planned.reason
             )
         for node, error in plan.unreadable:
-            self._fail(None, node.db_path, node.name, error)
+            self.fail(None, node.db_path, node.name, error)
         if self.options.max_shrink is not None:
             for state in plan.missing:
                 self._miss(state)
@@ -272,16 +283,20 @@ class _Run:
             found=counters.databases_found, read=len(jobs), current=len(plan.current),
         )  # fmt: skip
 
-    def _publish_all(self, store: Store, session: Session, jobs: dict[int, Job]) -> None:
+    def crew(self, jobs: int, target: Target | None) -> Crew:
         options = self.options
         context = WorkerContext(
-            options.target,
+            target,
             replace(options.store, read_only=True),
             options.content,
             options.store.batch_size,
             options.scratch,
         )
-        crew = Crew(context, self._processes(len(jobs)))
+        return Crew(context, self._processes(jobs))
+
+    def _publish_all(self, store: Store, session: Session, jobs: dict[int, Job]) -> None:
+        options = self.options
+        crew = self.crew(len(jobs), options.target)
         publisher = Publisher(
             store,
             session.lease,
@@ -315,7 +330,7 @@ class _Run:
     def _event(self, event: Event, jobs: dict[int, Job], publisher: Publisher) -> None:
         if isinstance(event, Failed):
             node = jobs[event.job].node
-            self._fail(event.job, node.db_path, node.name, event.error)
+            self.fail(event.job, node.db_path, node.name, event.error)
             return
         if isinstance(event, Batch):
             self.progress.batch(event)
@@ -349,7 +364,7 @@ class _Run:
 
     # ------------------------------------------------------------------ what goes wrong
 
-    def _fail(self, job: int | None, db_path: str, node_name: str, error: SyncError) -> None:
+    def fail(self, job: int | None, db_path: str, node_name: str, error: SyncError) -> None:
         self.progress.failed(job)
         outcome = self.databases.setdefault(
             db_path, DatabaseOutcome(db_path, node_name, "failed")
@@ -377,7 +392,7 @@ class _Run:
             remedy="If it was moved or removed on purpose, run again with --allow-shrink.",
             context={"records": state.record_count},
         )
-        self._fail(None, state.db_path, state.node_name or "", error)
+        self.fail(None, state.db_path, state.node_name or "", error)
         self.databases[state.db_path].status = "missing"
 
     def _retire(self, store: Store, session: Session, missing: list[DatabaseState]) -> None:
@@ -438,10 +453,12 @@ class _Run:
         parts += [f"{label}: {count}" for label, count in sorted(counts.items())]
         return "; ".join(parts) or None
 
-    def _outcome(self, status: Status, session: Session, store: Store, dead: int) -> Outcome:
+    def outcome(
+        self, status: Status, session_id: str | None, place: str, dead: int = 0
+    ) -> Outcome:
         return Outcome(
             options=self.options,
-            session_id=session.id,
+            session_id=session_id,
             started_at=self.started_at,
             seconds=time.monotonic() - self.started,
             status=status,
@@ -450,5 +467,5 @@ class _Run:
             databases=sorted(self.databases.values(), key=lambda d: d.db_path),
             errors=list(self.errors),
             dead_sessions=dead,
-            place=store.place,
+            place=place,
         )

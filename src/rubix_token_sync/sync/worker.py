@@ -156,6 +156,7 @@ class Worker:
         fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
         tally = Tally(
             changed=batch.num_rows,
+            new=batch.num_rows - int(held.sum()),
             fetched=fetched,
             known=resolved.from_target,
             invalid=batch.num_rows - batch.column("validation_errors").null_count,

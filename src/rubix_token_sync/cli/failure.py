@@ -1,0 +1,42 @@
+"""How a command tells what went wrong, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from rubix_token_sync.errors import SyncError
+from rubix_token_sync.logs import redact
+
+__all__ = ["tell"]
+
+
+def tell(error: Exception, *, verbose: bool, as_json: bool | None = None) -> int:
+    """Print one error for people (or as JSON on stdout); returns the exit code."""
+    if as_json is None:
+        as_json = "--json" in sys.argv
+    if isinstance(error, SyncError):
+        code, name, message, remedy = error.exit_code, error.code, error.message, error.remedy
+        category = error.category
+    else:
+        code, name, category = 1, "unexpected", "system"
+        message = f"Unexpected: {type(error).__name__}: {error}"
+        remedy = "This is a bug; please report it with the output of --verbose."
+    if verbose:
+        trace = "".join(traceback.format_exception(error))
+        print(redact(trace), file=sys.stderr)
+    print(redact(f"Error: {message}" + (f"\n{remedy}" if remedy else "")), file=sys.stderr)
+    if as_json:
+        document = {
+            "ok": False,
+            "exit_code": code,
+            "error": {
+                "code": name,
+                "category": category,
+                "message": redact(message),
+                "remedy": redact(remedy),
+            },
+        }
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    return code
