@@ -74,16 +74,17 @@ def load_settings(
         for variable in _variables(name):
             add(name, environ.get(variable, "").strip() or None, f"environment: {variable}", 3)
     path = config or environ.get(f"{PREFIX}CONFIG", "").strip() or None
-    if path is not None:
-        for name, value in _read_file(path).items():
-            add(name, value, f"file: {os.fspath(path)}", 2)
+    held = _read_file(path) if path is not None else {}
+    for name, value in held.items():
+        add(name, value, f"file: {os.fspath(path or '')}", 2)
     chosen = given.get("profile")
     if chosen is not None and chosen.value in PROFILES:
         for name, value in _profile_values(str(chosen.value)).items():
             add(name, value, f"profile: {chosen.value}", 1)
     _one_target(given)
     settings = _validated(given)
-    _check_file_mode(path, given, settings)
+    if path is not None and not settings.allow_insecure_target_file:
+        _check_file_mode(path, held)
     return settings
 
 
@@ -199,25 +200,22 @@ def _complaint(name: str, given: _Given | None) -> str:
     return f"{shown_name(name)} = {shown} ({origin}) is not allowed: it must be {allowed(name)}."
 
 
-def _check_file_mode(
-    path: str | os.PathLike[str] | None, given: Mapping[str, _Given], settings: Settings
-) -> None:
-    """A settings file with a secret in it is for its owner only, as the target file is."""
-    if path is None or settings.allow_insecure_target_file or os.name != "posix":
+def _check_file_mode(path: str | os.PathLike[str], held: Mapping[str, object]) -> None:
+    """A settings file with a secret in it is for its owner only, as the target file is.
+
+    It counts what the file holds, also where a stronger layer overrules it.
+    """
+    secrets = [name for name in sorted(SECRETS) if name in held and _has_secret(name, held[name])]
+    if not secrets or os.name != "posix":
         return
-    held = [
-        name
-        for name in sorted(SECRETS)
-        if name in given and given[name].strength == 2 and _has_secret(name, given[name].value)
-    ]
     mode = stat.S_IMODE(Path(path).stat().st_mode)
-    if held and mode & 0o077:
+    if mode & 0o077:
         raise SettingsError(
-            f"The settings file {os.fspath(path)} holds a secret ({', '.join(held)}) "
+            f"The settings file {os.fspath(path)} holds a secret ({', '.join(secrets)}) "
             f"and others may read it (mode {mode:o}).",
             code="config_insecure",
             remedy=f"Run: chmod 600 {os.fspath(path)}",
-            context={"path": os.fspath(path), "settings": held},
+            context={"path": os.fspath(path), "settings": secrets},
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 _SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|token|secret|credential|api.?key")
 _SECRET_PAIR: Final = re.compile(r"(?i)\b(?:password|pwd)\s*=")
@@ -25,6 +25,27 @@ def holds_secret(text: str) -> bool:
             or any(_SECRET_NAME.search(name) for name in names)
         )
     return bool(_SECRET_PAIR.search(text))
+
+
+def secrets_in(text: str) -> set[str]:
+    """The secrets of a URL, as written and decoded; of anything else, all of the text.
+
+    Connection strings are taken apart where they are read; this is for what is
+    known of them before.
+    """
+    if not holds_secret(text):
+        return set()
+    try:
+        url = urlsplit(text)
+        query = parse_qsl(url.query)
+    except ValueError:
+        return {text}
+    if not url.netloc:
+        return {text}
+    parts = {url.password, url.username if url.scheme in ("http", "https") else None}
+    written = {part for part in parts if part}
+    named = {value for name, value in query if value and _SECRET_NAME.search(name)}
+    return written | {unquote(part) for part in written} | named
 
 
 def masked(text: str) -> str:

@@ -17,6 +17,8 @@ from pydantic import (
     SecretStr,
 )
 
+from rubix_token_sync.settings.masking import secrets_in
+
 GUIDE_NAMES: Final = frozenset(
     {
         "num_ipfs_workers",
@@ -220,3 +222,14 @@ class Settings(BaseModel):
     def origin(self, name: str) -> str:
         """Where the value of the setting ``name`` comes from, in words."""
         return self._origins.get(name, "default")
+
+    def secrets(self) -> set[str]:
+        """Every text in these settings that must not appear anywhere (see `logs`)."""
+        found = secrets_in(self.target.get_secret_value())
+        for gateway in self.gateways:
+            found |= secrets_in(gateway)
+        if self.ipfs_api_token is not None:
+            token = self.ipfs_api_token.get_secret_value()
+            # `bearer:TOKEN` and `basic:USER:PASSWORD`, as Kubo's own option has it.
+            found |= {token, token.partition(":")[2] or token}
+        return found
