@@ -30,8 +30,8 @@ Value = TypeVar("Value")
 
 DEFAULT_PORT: Final = 1433
 DEFAULT_CONNECT_TIMEOUT_S: Final = 30
-PACKET_BYTES: Final = 32_767
-"""The largest packet the protocol knows; twice as fast as the default of 4,096."""
+PACKET_BYTES: Final = 16_383
+"""The largest packet of an encrypted connection; twice as fast as the default of 4,096."""
 
 _MEANING: Final = {
     "server": "server",
@@ -318,7 +318,7 @@ def _target(pairs: list[tuple[str, str]]) -> MssqlTarget:
         connect_timeout_s=parsed("connect_timeout_s", _number(0, 3600), 0)
         or DEFAULT_CONNECT_TIMEOUT_S,
         command_timeout_s=parsed("command_timeout_s", _number(0, 86_400), 0) or None,
-        packet_bytes=parsed("packet_bytes", _number(512, PACKET_BYTES), PACKET_BYTES),
+        packet_bytes=parsed("packet_bytes", _number(512, 32_767), PACKET_BYTES),
         multi_subnet_failover=parsed("multi_subnet_failover", _boolean, False),
         application_intent=parsed("application_intent", _intent, ""),
         ip_address_preference=parsed("ip_address_preference", _address_preference, ""),

@@ -1,0 +1,354 @@
+"""Connections of Microsoft's driver, bounded by our own clock.
+
+Three things the driver (mssql-python 1.16) lacks are added around it:
+
+* Every call runs in the connection's own thread and is waited for no longer
+  than ``call_seconds``.  The driver's own time-out can hang while the server
+  does not acknowledge the cancel.  A connection with a call that did not come
+  back is never used again; its thread closes it should the call ever return.
+* The server's error number is kept with each exception (``diagnostics``),
+  read from the statement handle before the driver lets go of it.
+* A panic of the bulk copy's native client becomes an ordinary error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import mssql_python
+import pyarrow as pa
+import sqlalchemy as sa
+from mssql_python import ddbc_bindings
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
+
+from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
+from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
+
+__all__ = ["DIALECT", "DriverConnection", "DriverCursor", "open_connection"]
+
+DIALECT: Final = "mssql+rubixsync"
+
+_GRACE_SECONDS: Final = 5.0
+"""The driver's own time-out comes first, so that a cancel that works is used."""
+
+_SETTINGS: Final = "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 2147483647;"
+
+T = TypeVar("T")
+
+_read_diagnostics: Callable[[Any], Sequence[Any]] = vars(ddbc_bindings)["DDBCSQLGetAllDiagRecords"]
+
+
+class _Hung(mssql_python.OperationalError):
+    """A call that did not come back in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("Timeout expired", f"No answer within {seconds:g} s.")
+
+
+class _Thread:
+    """Runs one connection's calls, one after the other."""
+
+    def __init__(self) -> None:
+        self.hung = False
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon: a call that never returns must not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name="rubix-mssql", daemon=True)
+        self._thread.start()
+
+    def call(
+        self, work: Callable[[], T], seconds: float, late: Callable[[], None] | None = None
+    ) -> T:
+        """The result of ``work``; raises `_Hung` when it takes longer than ``seconds``.
+
+        ``late`` runs in the thread if the call returns after all.
+        """
+        if threading.current_thread() is self._thread:
+            return work()
+        if self.hung:
+            raise mssql_python.InterfaceError(
+                "Connection not open", "Cannot use a closed connection: its last call hung."
+            )
+        finished = threading.Event()
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                result.append(work())
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller
+                failure.append(error)
+            with self._lock:
+                finished.set()
+                if not self.hung:
+                    return
+            if late is not None:
+                late()
+            self.end()
+
+        self._calls.put(run)
+        if not finished.wait(seconds):
+            with self._lock:
+                self.hung = not finished.is_set()
+            if self.hung:
+                raise _Hung(seconds)
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+class DriverConnection:
+    """A connection of the driver, as SQLAlchemy uses it."""
+
+    def __init__(self, raw: Any, thread: _Thread, call_seconds: float) -> None:
+        self._raw = raw
+        self._thread = thread
+        self.call_seconds = call_seconds
+
+    def bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
+        """Run ``work`` in this connection's thread, within ``seconds``."""
+        return self._thread.call(work, seconds or self.call_seconds + _GRACE_SECONDS, self._drop)
+
+    @property
+    def autocommit(self) -> bool:
+        return bool(self._raw.autocommit)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.bounded(lambda: self._raw.setautocommit(value))
+
+    def cursor(self) -> DriverCursor:
+        return DriverCursor(self, self.bounded(self._raw.cursor))
+
+    def commit(self) -> None:
+        self.bounded(self._raw.commit)
+
+    def rollback(self) -> None:
+        self.bounded(self._raw.rollback)
+
+    def close(self) -> None:
+        if self._thread.hung:
+            return  # its thread closes it, should the call ever return
+        try:
+            self.bounded(self._raw.close)
+        finally:
+            self._thread.end()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(mssql_python.Error):
+            self._raw.close()
+
+
+class DriverCursor:
+    """A cursor of the driver, as SQLAlchemy uses it."""
+
+    def __init__(self, connection: DriverConnection, raw: Any) -> None:
+        self.connection = connection
+        self._raw = raw
+        self._kept: list[Any] = []
+        release = getattr(raw, "_reset_cursor", None)
+        if release is not None:
+            # The driver frees the statement's handle, and with it the error's
+            # number, before it raises: read it just before.  Without this hook
+            # (another version) errors are told by their words.
+            def keep_and_release() -> None:
+                self._kept = _diagnostics(raw)
+                release()
+
+            raw._reset_cursor = keep_and_release
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)  # description, rowcount, arraysize, messages, …
+
+    @property
+    def arraysize(self) -> int:
+        return int(self._raw.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        self._raw.arraysize = value
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def execute(self, sql: str, *parameters: Any) -> DriverCursor:
+        self._bounded(lambda: self._raw.execute(sql, *parameters))
+        return self
+
+    def executemany(self, sql: str, rows: Sequence[Any]) -> None:
+        self._bounded(lambda: self._raw.executemany(sql, rows))
+
+    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        self._raw.setinputsizes(list(sizes))
+
+    def fetchone(self) -> Any:
+        return self._bounded(self._raw.fetchone)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self._bounded(lambda: self._raw.fetchmany(size))
+
+    def fetchall(self) -> Any:
+        return self._bounded(self._raw.fetchall)
+
+    def nextset(self) -> Any:
+        return self._bounded(self._raw.nextset)
+
+    def arrow_batch(self, size: int) -> pa.RecordBatch:
+        """The next ``size`` rows at most, as Arrow; no rows at the end."""
+        return self._bounded(lambda: self._raw.arrow_batch(size))
+
+    def close(self) -> None:
+        if not self.connection._thread.hung:
+            self._bounded(self._raw.close)
+
+    def bulk_copy(self, table: str, rows: pa.RecordBatch, columns: Sequence[str]) -> int:
+        """Load ``rows`` into ``columns`` of ``table`` over a connection of its own.
+
+        Commits by itself.  Returns the driver's count, which is not to be
+        trusted: ask the server.
+        """
+        seconds = self.connection.call_seconds
+
+        def work() -> int:
+            # The bulk connection takes its login time-out from the cursor's.
+            result = self._raw.bulkcopy_arrow(
+                table, rows, timeout=max(1, int(seconds)), column_mappings=list(columns)
+            )
+            return int(result["rows_copied"])
+
+        # Login and load each have their own time-out in the driver.
+        return self._bounded(work, 2 * seconds + _GRACE_SECONDS)
+
+    def _bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
+        self._kept = []
+
+        def guarded() -> T:
+            try:
+                return work()
+            except mssql_python.Error as error:
+                # Where `read_driver_error` looks for the server's number.
+                error.__dict__["diagnostics"] = self._kept or _diagnostics(self._raw)
+                raise
+            except (RuntimeError, OSError) as error:  # what the bulk copy's client raises
+                raise mssql_python.OperationalError("Bulk copy failed", str(error)) from error
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":
+                    raise
+                raise mssql_python.OperationalError(
+                    "Bulk copy panicked", f"The driver's bulk copy panicked: {error}"
+                ) from error
+
+        return self.connection.bounded(guarded, seconds)
+
+
+def _diagnostics(raw: Any) -> list[Any]:
+    handle = getattr(raw, "hstmt", None)
+    if handle is None:
+        return []
+    try:
+        return list(_read_diagnostics(handle))
+    except RuntimeError:  # the handle is gone: its words must do
+        return []
+
+
+def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
+    """Log in; raises the driver's errors, with ``diagnostics`` where they say more."""
+    thread = _Thread()
+    login_seconds = target.connect_timeout_s
+    opened: list[Any] = []
+
+    def work() -> None:
+        _resolve(target)
+        string = target.to_driver()
+        try:
+            raw = mssql_python.connect(string, timeout=login_seconds)
+        except mssql_python.Error as error:
+            if "Packet size change not supported" not in str(error):
+                raise _explained(error, target) from error
+            # A refused login whose first record is about the packet's size: ask
+            # again without one, to hear the reason.
+            string = string.replace(f"PacketSize={target.packet_bytes};", "")
+            raw = mssql_python.connect(string, timeout=login_seconds)
+        opened.append(raw)
+        raw.timeout = max(1, int(call_seconds))
+        cursor = raw.cursor()
+        cursor.execute(_SETTINGS.format(lock_ms=int(call_seconds * 1000)))
+        cursor.close()
+        raw.commit()
+
+    def close() -> None:
+        for raw in opened:
+            with contextlib.suppress(mssql_python.Error):
+                raw.close()
+
+    try:
+        thread.call(work, 2 * login_seconds + call_seconds + _GRACE_SECONDS, close)
+    except BaseException:
+        if not thread.hung:
+            close()
+            thread.end()
+        raise
+    return DriverConnection(opened[0], thread, call_seconds)
+
+
+def _host(target: MssqlTarget) -> tuple[str, int]:
+    return target.server.partition("\\")[0], target.port or DEFAULT_PORT
+
+
+def _resolve(target: MssqlTarget) -> None:
+    """Fail at once where the name means nothing: the driver would wait its time-out out."""
+    try:
+        socket.getaddrinfo(*_host(target), type=socket.SOCK_STREAM)
+    except OSError:
+        raise mssql_python.OperationalError(
+            "Client unable to establish connection", "No such host is known. (0x2AF9)"
+        ) from None
+
+
+def _explained(error: Any, target: MssqlTarget) -> Any:
+    """A port that is closed says so itself; the driver only says that it could not connect."""
+    if "TCP Provider" in str(error) and target.port is not None:
+        try:
+            socket.create_connection(_host(target), timeout=2).close()
+        except ConnectionRefusedError:
+            return mssql_python.OperationalError(
+                "Client unable to establish connection", "Connection refused: the port is closed."
+            )
+        except OSError:
+            return error
+    return error
+
+
+class Dialect(MSDialect_mssqlpython):
+    """SQLAlchemy's dialect for the driver, for servers that only resemble SQL Server too."""
+
+    supports_statement_cache = True
+
+    def _get_server_version_info(self, connection: sa.Connection) -> Any:
+        found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
+        return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Whatever reconnecting may help with is not worth the old connection."""
+        if super().is_disconnect(e, connection, cursor):
+            return True
+        if not isinstance(e, mssql_python.Error):
+            return False
+        return rule_for(read_driver_error(e)).error.kind == "transient"
+
+
+registry.register("mssql.rubixsync", __name__, "Dialect")
