@@ -103,6 +103,7 @@ def log_event(
     level: int,
     event: str,
     message: str,
+    /,
     *,
     exc_info: BaseException | None = None,
     **fields: Any,
