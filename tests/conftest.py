@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine makes an example slow, not wrong; each test has its own time limit.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 ARCHIVE = Path(__file__).parent / "data" / "fleet.tar.gz"
 
