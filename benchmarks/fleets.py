@@ -1,0 +1,52 @@
+"""Fleets on disk, made once and kept: a benchmark must not wait for a million files twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from rubix_token_sync.testing import FleetPlan, change_status, make_fleet
+
+__all__ = ["BenchFleet", "cached_fleet"]
+
+
+@dataclass(frozen=True)
+class BenchFleet:
+    """A finished fleet in the cache."""
+
+    directory: Path
+    tokens: int
+    nodes: int
+
+    @property
+    def databases(self) -> list[str]:
+        return sorted(map(str, self.directory.glob("*/Rubix/rubix.db")))
+
+    @property
+    def repositories(self) -> list[str]:
+        return sorted(map(str, self.directory.glob("*/.ipfs")))
+
+    def change(self, share: float, seed: int) -> int:
+        """Change the status of that share of every database's rows; gives their number.
+
+        Stays as it is: a fleet with other statuses serves the next benchmark as well.
+        """
+        return sum(len(change_status(path, share, seed=seed)) for path in self.databases)
+
+
+def cached_fleet(cache: Path, nodes: int, tokens_per_node: int) -> BenchFleet:
+    """The fleet of that size from the cache, made now where it is not there."""
+    plan = FleetPlan(nodes=nodes, tokens_per_node=tokens_per_node)
+    name = sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:8]
+    directory = cache / f"fleet-{nodes}x{tokens_per_node}-{name}"
+    if not directory.exists():
+        partial = cache / f"{directory.name}.partial-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        make_fleet(partial, plan)
+        os.sync()  # or the kernel writes it out while the first scenario runs
+        partial.rename(directory)
+    return BenchFleet(directory, nodes * tokens_per_node, nodes)

