@@ -130,6 +130,17 @@ class DriverConnection:
     def autocommit(self, value: bool) -> None:
         self.bounded(lambda: self._raw.setautocommit(value))
 
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Give calls up to ``seconds`` each, for the time being."""
+        before, before_driver = self.call_seconds, self._raw.timeout
+        self.call_seconds = max(before, seconds)
+        self._raw.timeout = int(self.call_seconds)
+        try:
+            yield
+        finally:
+            self.call_seconds, self._raw.timeout = before, before_driver
+
     def cursor(self) -> DriverCursor:
         return DriverCursor(self, self.bounded(self._raw.cursor))
 
@@ -226,7 +237,11 @@ class DriverCursor:
         def work() -> int:
             # The bulk connection takes its login time-out from the cursor's.
             result = self._raw.bulkcopy_arrow(
-                table, rows, timeout=max(1, int(seconds)), column_mappings=list(columns)
+                table,
+                rows,
+                timeout=max(1, int(seconds)),
+                column_mappings=list(columns),
+                check_constraints=True,  # to skip them takes the right to ALTER the table
             )
             return int(result["rows_copied"])
 

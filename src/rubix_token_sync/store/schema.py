@@ -51,7 +51,10 @@ _SERVER_NOW: Final = {
     "postgresql": "timezone('utc', now())",
     "mssql": "GETUTCDATE()",
 }
-_NEW_UUID: Final = {"postgresql": "gen_random_uuid()", "mssql": "NEWID()"}
+_NEW_UUID: Final = {
+    "postgresql": "(md5(random()::text || clock_timestamp()::text))::uuid",  # before 13, too
+    "mssql": "NEWID()",
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ class Tables:
         return [getattr(self, f.name) for f in fields(self) if f.name != "metadata"]
 
 
-def _record_columns() -> list[sa.Column[Any]]:
+def _record_columns(dialect: str = "") -> list[sa.Column[Any]]:
     """The guide's columns of TokenRecords after ``id``, in its order, without defaults."""
     size = COLUMN_SIZES
+    no = "false" if dialect == "postgresql" else "0"
     return [
         sa.Column("source_ip", sa.Unicode(size["source_ip"]), nullable=False),
         sa.Column("node_name", sa.Unicode(size["node_name"]), nullable=False),
@@ -85,7 +89,7 @@ def _record_columns() -> list[sa.Column[Any]]:
         sa.Column("parent_token_id", sa.Unicode(size["parent_token_id"])),
         sa.Column("token_value", _TEXT),
         sa.Column("ipfs_data", _TEXT),
-        sa.Column("ipfs_fetched", sa.Boolean(), server_default=sa.text("0")),
+        sa.Column("ipfs_fetched", sa.Boolean(), server_default=sa.text(no)),
         sa.Column("ipfs_error", sa.Unicode(size["ipfs_error"])),
         sa.Column("db_path", sa.Unicode(size["db_path"]), nullable=False),
         sa.Column("ipfs_path", sa.Unicode(size["ipfs_path"])),
@@ -103,8 +107,11 @@ STAGED_COLUMNS: Final = (
 """The columns of a batch, in RECORD_SCHEMA's order; ``synced_at`` is the server's time."""
 
 
-def build_tables(dialect: str) -> Tables:
-    """The tables as the target with SQLAlchemy dialect name ``dialect`` spells them."""
+def build_tables(dialect: str, *, covering: bool = True) -> Tables:
+    """The tables as the target with SQLAlchemy dialect name ``dialect`` spells them.
+
+    ``covering`` False is for PostgreSQL 10, whose indexes cannot INCLUDE columns.
+    """
     metadata = sa.MetaData()
     now = sa.text(_SERVER_NOW[dialect])
 
@@ -114,12 +121,10 @@ def build_tables(dialect: str) -> Tables:
     def counter(column: str) -> sa.Column[int]:
         return sa.Column(column, sa.Integer(), server_default=sa.text("0"))
 
-    record_columns = _record_columns()
+    record_columns = _record_columns(dialect)
     for column in record_columns:
         if column.name == "synced_at":
             column.server_default = sa.DefaultClause(now)
-        if column.name == "ipfs_fetched" and dialect == "postgresql":
-            column.server_default = sa.DefaultClause(sa.text("false"))
     records = sa.Table(
         name("TokenRecords"),
         metadata,
@@ -137,7 +142,7 @@ def build_tables(dialect: str) -> Tables:
         "ux_tokenrecords_record_key",
         records.c.record_key,
         unique=True,
-        postgresql_include=covered,
+        postgresql_include=covered if covering else [],
         mssql_include=covered,
     )
     if dialect == "sqlite":  # has no INCLUDE
@@ -152,7 +157,9 @@ def build_tables(dialect: str) -> Tables:
             postgresql_where=invalid,
         )
     for late in LATE_INDEXES:
-        sa.Index(f"ix_tokenrecords_{late}", records.c[late])
+        # SQL Server takes 1,700 bytes as a key; a did may have 2,000, and would be refused.
+        if (dialect, late) != ("mssql", "did"):
+            sa.Index(f"ix_tokenrecords_{late}", records.c[late])
 
     databases = sa.Table(
         name("ProcessedDatabases"),
@@ -243,9 +250,28 @@ def build_tables(dialect: str) -> Tables:
         name("TokenRecordDuplicates"),
         metadata,
         sa.Column("original_id", sa.BigInteger(), primary_key=True, autoincrement=False),
-        *_record_columns(),
+        *_record_columns(dialect),
         sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
         sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
     )
     sa.Index("ix_tokenrecordduplicates_record_key", duplicates.c.record_key)
+    if dialect == "mssql":
+        _add_staging(metadata)
     return Tables(metadata, records, databases, sessions, errors, leases, duplicates)
+
+
+def _add_staging(metadata: sa.MetaData) -> None:
+    """Where rows wait for their publication; Microsoft's bulk copy sees no ``#temp`` table.
+
+    Clustered by load: deleting from a heap would leave its pages behind.
+    """
+    staging = sa.Table(
+        "TokenRecordStaging",
+        metadata,
+        sa.Column("load_id", sa.BigInteger(), nullable=False),
+        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
+        sa.Column("row_digest", _fixed_bytes(ROW_DIGEST_BYTES), nullable=False),
+        *(c for c in _record_columns() if c.name != "synced_at"),
+        sa.Column("loaded_at", _TIME, nullable=False, server_default=sa.text("GETUTCDATE()")),
+    )
+    sa.Index("ix_tokenrecordstaging_load_id", staging.c.load_id, mssql_clustered=True)

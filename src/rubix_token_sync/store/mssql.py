@@ -1,0 +1,397 @@
+"""The Azure SQL and SQL Server target.
+
+A chunk is staged first, outside of any lock: by Microsoft's bulk copy (which
+has a connection of its own and commits by itself) or, when it is small, by
+parameterised inserts.  Staged rows belong to a load by its id.  Then one short
+transaction checks the lease, publishes the load set-based, writes the mark and
+commits.  Whatever a dead run leaves staged is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import mssql_python
+import pyarrow as pa
+import sqlalchemy as sa
+from pydantic import SecretStr
+from tenacity import RetryCallState
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import (
+    CommitAmbiguous,
+    RecordRefused,
+    SchemaError,
+    SyncError,
+    TargetError,
+    TargetOverloaded,
+    TargetUnavailable,
+    TransactionTooLarge,
+)
+from rubix_token_sync.store import mssql_statements as statements
+from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
+from rubix_token_sync.store.connection_string import parse_connection_string
+from rubix_token_sync.store.mssql_driver import (
+    DIALECT,
+    DriverConnection,
+    DriverCursor,
+    open_connection,
+)
+from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
+from rubix_token_sync.store.mssql_pace import Pace
+from rubix_token_sync.store.sql import SqlStore
+
+__all__ = ["MssqlStore"]
+
+_LARGEST_TRANSACTION: Final = 50_000
+_SMALLEST_BULK: Final = 500
+"""Rows below which a bulk copy's own login costs more than it saves."""
+
+_IDLE_SECONDS: Final = 30.0
+"""A connection that idled longer is asked whether it is alive before it is used."""
+
+_LIFE_SECONDS: Final = 1_800
+"""A connection is replaced after this: tokens of Entra ID end, gateways rebalance."""
+
+_SCHEMA_WAIT_SECONDS: Final = 3_600.0
+_INDEX_NAMES_LOCK: Final = "rubix_token_sync.schema"
+_KNOWN_BLOCK: Final = 50_000
+
+_WAITS: Final = {
+    # code → seconds before the second attempt; doubled for each one after it
+    "throttled": 10.0,  # what 40501 asks for
+    "reconfiguring": 5.0,
+    "not_available_yet": 20.0,
+    "no_such_database": 5.0,
+    "connection_lost": 1.0,
+    "deadlock": 0.2,
+    "raced": 0.05,
+}
+_USUAL_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 60.0
+
+
+class MssqlStore(SqlStore):
+    """A target on Azure SQL Database or SQL Server (2016 or newer)."""
+
+    kind = "mssql"
+    now = sa.text(statements.NOW)
+
+    pace_factor: float = 1.0
+    """Scales the waits between attempts; tests that inject faults make it small."""
+
+    def __init__(self, address: SecretStr, options: StoreOptions) -> None:
+        self.target = parse_connection_string(address.get_secret_value())
+        self.place = self.target.label
+        self.warnings = self.target.warnings
+        # A bulk copy opens a second connection beside its writer's own.
+        self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
+        bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
+        self._bulk_connections = threading.BoundedSemaphore(bulk) if bulk else None
+        self._bulk_works: bool | None = None if bulk else False
+        self.bulk_refusal = "" if bulk else "CONNECTION_POOL_SIZE leaves no connection for it."
+        self._bulk_probe = threading.Lock()
+        self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
+        self._mine = threading.local()
+        self._source: str | None = None
+        engine = sa.create_engine(
+            f"{DIALECT}://",
+            creator=self._open,
+            poolclass=sa.pool.QueuePool,
+            pool_size=max(1, options.pool_size - bulk),
+            max_overflow=0,
+            pool_timeout=2 * options.call_seconds,
+            pool_recycle=_LIFE_SECONDS,
+            pool_use_lifo=True,
+            use_insertmanyvalues=False,
+        )
+        sa.event.listen(engine, "checkin", _note_use)
+        sa.event.listen(engine, "checkout", _check_idle)
+        sa.event.listen(engine, "handle_error", _keep_the_others)
+        super().__init__(engine, options)
+
+    def _open(self) -> DriverConnection:
+        faults.point("store.open")
+        conn = open_connection(self.target, self.options.call_seconds)
+        cursor = conn.cursor()
+        cursor.execute("SELECT SCHEMA_NAME()")
+        schema = cursor.fetchone()[0]
+        cursor.close()
+        conn.rollback()
+        if schema != "dbo":
+            conn.close()
+            raise SchemaError(
+                "The database user's default schema is not dbo.",
+                code="default_schema",
+                remedy="Have a DBA run: ALTER USER [name] WITH DEFAULT_SCHEMA = dbo;",
+            )
+        return conn
+
+    # ---------------------------------------------------------------- errors
+
+    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+        original = getattr(error, "orig", None) or error
+        if isinstance(original, SyncError):
+            return original
+        found = read_driver_error(original)
+        rule = rule_for(found)
+        kind, code, sentence, remedy = rule.error, rule.code, rule.sentence, rule.remedy
+        if isinstance(error, sa.exc.TimeoutError):
+            kind, code = TargetUnavailable, "pool_exhausted"
+            sentence = "All connections of the pool were busy for too long."
+            remedy = "Raise CONNECTION_POOL_SIZE, or look for what holds the database up."
+        if issubclass(kind, TargetOverloaded):
+            self.pace.slow_down()
+        if kind is RecordRefused and "ux_tokenrecords_record_key" in found.text.lower():
+            # Our own keys are unique in a chunk: somebody else inserted this one just now.
+            kind, code, remedy = TargetUnavailable, "raced", ""
+            sentence = "Another session stored the same record at the same moment."
+        if committing and kind.kind == "transient" and kind is not TransactionTooLarge:
+            kind, code = CommitAmbiguous, "commit_unknown"
+            sentence = f"It is not known whether a commit happened. {sentence}"
+        if kind is RecordRefused:
+            sentence = f"{sentence} {_said(found.text)}".strip()
+        context = {"number": found.number, "sqlstate": found.sqlstate, "said": _said(found.text)}
+        password = self.target.password.get_secret_value()
+        if password:
+            sentence = sentence.replace(password, "***")
+            context["said"] = str(context["said"]).replace(password, "***")
+        return kind(f"{self.place}: {sentence}", code=code, remedy=remedy, context=context)
+
+    def _driver_errors(self) -> tuple[type[BaseException], ...]:
+        return (mssql_python.Error, OSError, UnicodeError, OverflowError)
+
+    def wait_before_retry(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        first = _WAITS.get(getattr(error, "code", ""), _USUAL_WAIT)
+        if isinstance(error, CommitAmbiguous):
+            first = _WAITS["connection_lost"]
+        wait = min(_LONGEST_WAIT, first * 2.0 ** (state.attempt_number - 1))
+        jitter = random.uniform(1.0, 1.5)  # noqa: S311 - spreads retries, hides nothing
+        return wait * jitter * self.pace_factor
+
+    # ---------------------------------------------------------------- schema, lease
+
+    @contextlib.contextmanager
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+        with _patient(conn, _SCHEMA_WAIT_SECONDS):
+            taken = conn.exec_driver_sql(
+                "DECLARE @taken INT; EXEC @taken = sp_getapplock"
+                f" @Resource = '{_INDEX_NAMES_LOCK}', @LockMode = 'Exclusive',"
+                f" @LockOwner = 'Transaction', @LockTimeout = {int(_SCHEMA_WAIT_SECONDS * 500)};"
+                " SELECT @taken"
+            ).scalar_one()
+            if taken < 0:
+                raise TargetUnavailable(
+                    "Another run has been changing the schema for too long.",
+                    code="schema_locked",
+                    remedy="Wait for it to end, then run again.",
+                )
+            yield
+
+    def acquire_lease(self, lease: Lease, holder: str) -> None:
+        super().acquire_lease(lease, holder)
+        self._source = lease.source
+
+    # ---------------------------------------------------------------- writing
+
+    def prepare_load(self) -> None:
+        """Remove what dead runs left staged: ours, and anybody's that is days old."""
+        faults.point("store.clean")
+        self._clean("loaded_at < DATEADD(DAY, -2, SYSUTCDATETIME())")
+        if self._source is not None:
+            # Under the lease nobody else stages rows of this source.
+            self._clean("source_ip = ?", self._source)
+
+    def _clean(self, where: str, *parameters: Any) -> None:
+        sql = statements.CLEAN.format(where=where)
+
+        def work(conn: sa.Connection) -> int:
+            return int(conn.exec_driver_sql(sql, tuple(parameters)).scalar_one())
+
+        while self.transact(work):
+            pass
+
+    def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        loads: dict[int, tuple[pa.RecordBatch, int]] = {}
+        self._mine.loads = loads
+        self._mine.bulk_loads = 0
+        try:
+            with self.pace.turn():
+                published = super().publish(lease, chunk)
+        finally:
+            self._mine.loads = {}
+            self._forget(loads)
+        published.bulk_loads = self._mine.bulk_loads
+        self.pace.went_well()
+        return published
+
+    def _forget(self, loads: dict[int, tuple[pa.RecordBatch, int]]) -> None:
+        """Remove staged rows whose chunk is published, or will never be."""
+        for _rows, load_id in loads.values():
+            try:
+                self._clean("load_id = ?", load_id)
+            except TargetError as error:
+                # They harm nobody: the next run removes them, and says so if it cannot.
+                self.warnings = (*self.warnings, f"Staged rows were left behind. {error.message}")
+
+    def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
+        if chunk.rows.num_rows > self.pace.rows:
+            raise TransactionTooLarge(
+                "The transaction is larger than the server's pace allows now.", code="paced"
+            )
+        if chunk.rows.num_rows:
+            # Before the lease is fenced: whoever stages holds up nobody.
+            self._stage(conn, chunk)
+        return super()._publish_once(conn, lease, chunk)
+
+    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        _rows, load_id = self._mine.loads[id(chunk.rows)]
+        updated, inserted = conn.exec_driver_sql(statements.PUBLISH, (load_id, load_id)).one()
+        return Published(inserted=int(inserted), updated=int(updated), batches=1)
+
+    # ---------------------------------------------------------------- staging
+
+    def _stage(self, conn: sa.Connection, chunk: Chunk) -> None:
+        """Have the chunk's rows staged, under a load id that is noted for this thread."""
+        rows = chunk.rows
+        staged = self._mine.loads.pop(id(rows), None)
+        if staged is not None and self._staged_count(conn, staged[1]) == rows.num_rows:
+            self._mine.loads[id(rows)] = staged  # an earlier attempt got this far
+            return
+        if staged is not None:
+            self._forget({0: staged})
+        load_id = secrets.randbits(63)
+        self._mine.loads[id(rows)] = (rows, load_id)
+        faults.point("store.stage")
+        if chunk.bulk and rows.num_rows >= _SMALLEST_BULK and self._bulk_usable(rows):
+            self._bulk_copy(conn, rows, load_id)
+            self._mine.bulk_loads += 1
+        else:
+            cursor = _driver(conn).cursor()
+            try:
+                blocks = statements.Parameters(rows, load_id).blocks(self.options.batch_size)
+                for types, values in blocks:
+                    cursor.setinputsizes(types)
+                    cursor.executemany(statements.STAGE_ROW, values)
+            finally:
+                cursor.close()
+        count = self._staged_count(conn, load_id)
+        if count != rows.num_rows:
+            raise TargetUnavailable(
+                f"{rows.num_rows} rows were sent to be staged, the server holds {count}.",
+                code="stage_count",
+                remedy="Run again; if it stays, report it with the log of a --verbose run.",
+            )
+
+    def _staged_count(self, conn: sa.Connection, load_id: int) -> int:
+        return int(conn.exec_driver_sql(statements.COUNT_STAGED, (load_id,)).scalar_one())
+
+    def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
+        assert self._bulk_connections is not None
+        cursor = _driver(conn).cursor()
+        try:
+            with self._bulk_connections:
+                cursor.bulk_copy(
+                    statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
+                )
+        finally:
+            cursor.close()
+
+    def _bulk_usable(self, rows: pa.RecordBatch) -> bool:
+        """Whether bulk copy works here: found out once, by copying a few rows and looking.
+
+        Servers that only resemble SQL Server, proxies and old drivers fail in
+        many ways; parameterised batches work everywhere.
+        """
+        with self._bulk_probe:
+            if self._bulk_works is None:
+                try:
+                    self._bulk_works = self._probe_bulk(rows.slice(0, 3))
+                except TargetError as error:
+                    if error.kind != "permanent":
+                        raise
+                    self._bulk_works, self.bulk_refusal = False, error.message
+                if not self._bulk_works:
+                    self.warnings = (
+                        *self.warnings,
+                        "The server does not take the driver's bulk copy; rows go in by "
+                        f"parameterised batches, which is slower. {self.bulk_refusal}".strip(),
+                    )
+            return self._bulk_works
+
+    def _probe_bulk(self, rows: pa.RecordBatch) -> bool:
+        load_id = secrets.randbits(63)
+
+        def work(conn: sa.Connection) -> bool:
+            self._bulk_copy(conn, rows, load_id)
+            columns = ", ".join(rows.schema.names)
+            found = conn.exec_driver_sql(
+                f"SELECT {columns} FROM {statements.STAGING} WHERE load_id = ?"  # noqa: S608
+                " ORDER BY record_key",
+                (load_id,),
+            )
+            wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
+            return [tuple(row) for row in found] == wanted
+
+        try:
+            same = self.read(work)
+        finally:
+            self._clean("load_id = ?", load_id)
+        if not same:
+            self.bulk_refusal = "What it stored differs from what was sent."
+        return same
+
+
+# --- connections -------------------------------------------------------------------
+
+
+def _driver(conn: sa.Connection) -> DriverConnection:
+    raw: Any = conn.connection.dbapi_connection
+    if not isinstance(raw, DriverConnection):
+        raise TypeError(f"not a connection of this driver: {type(raw).__name__}")
+    return raw
+
+
+@contextlib.contextmanager
+def _patient(conn: sa.Connection, seconds: float) -> Iterator[None]:
+    """Give the calls of this connection more time: DDL, and waiting for another's."""
+    raw = _driver(conn)
+    with raw.patient(seconds):
+        yield
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _check_idle(connection: DriverConnection, record: Any, _proxy: Any) -> None:
+    if time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
+        return
+    try:
+        cursor: DriverCursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+        cursor.close()
+        connection.rollback()
+    except mssql_python.Error as error:
+        raise sa.exc.DisconnectionError("The connection died while it idled.") from error
+
+
+def _keep_the_others(context: Any) -> None:
+    """One connection's end says nothing of the others, which are checked when used."""
+    context.invalidate_pool_on_disconnect = False
+
+
+def _said(text: str) -> str:
+    """The server's own words without the driver's brackets, on one line."""
+    words = text
+    while words.startswith("["):
+        words = words.partition("]")[2]
+    return " ".join(words.split())[:500]

@@ -1,0 +1,150 @@
+"""The T-SQL of staging and publishing, and rows in the form its parameters take.
+
+Publishing is set-based and without MERGE: one batch updates what differs and
+inserts what is new, and reports both counts as a row (counts come from the
+server, never from the driver).  Texts are compared as bytes, because the usual
+collation of Azure SQL ignores case and trailing blanks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from mssql_python.constants import ConstantsDDBC
+
+from rubix_token_sync.records import RECORD_SCHEMA
+from rubix_token_sync.store.schema import STAGED_COLUMNS
+
+__all__ = [
+    "BULK_COLUMNS",
+    "CLEAN",
+    "COUNT_STAGED",
+    "NOW",
+    "PUBLISH",
+    "STAGE_ROW",
+    "STAGING",
+    "Parameters",
+    "with_load",
+]
+
+NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
+"""Whole microseconds, as Python has them: a time read equals the time stored."""
+
+STAGING: Final = "TokenRecordStaging"
+
+_TEXTS: Final = ("ipfs_data", "ipfs_error", "validation_errors")
+_CLEAN_ROWS: Final = 20_000
+
+
+def _differs() -> str:
+    parts = [
+        "r.row_digest <> s.row_digest",
+        "r.source_deleted_at IS NOT NULL",
+        "r.ipfs_fetched IS NULL",
+        "r.ipfs_fetched <> s.ipfs_fetched",
+    ]
+    for name in _TEXTS:
+        parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
+        parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
+        parts.append(f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))")
+    return " OR ".join(parts)
+
+
+def _publish() -> str:
+    columns = ", ".join(STAGED_COLUMNS)
+    sets = ", ".join(f"{name} = s.{name}" for name in STAGED_COLUMNS if name != "record_key")
+    return (
+        "SET NOCOUNT ON; DECLARE @updated INT; "  # noqa: S608 - our own names
+        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL"
+        f" FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key"
+        f" WHERE s.load_id = ? AND ({_differs()}); "
+        "SET @updated = @@ROWCOUNT; "
+        f"INSERT INTO TokenRecords ({columns}, synced_at)"
+        f" SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}"
+        f" FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key); "
+        "SELECT @updated, @@ROWCOUNT"  # noqa: S608 - our own names
+    )
+
+
+PUBLISH: Final = _publish()
+"""Takes the load id twice; one row: updated, inserted."""
+
+STAGE_ROW: Final = (
+    f"INSERT INTO {STAGING} (load_id, {', '.join(STAGED_COLUMNS)})"  # noqa: S608 - our own names
+    f" VALUES ({', '.join('?' * (len(STAGED_COLUMNS) + 1))})"
+)
+
+COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our own names
+
+CLEAN: Final = (
+    f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
+    " SELECT @@ROWCOUNT"
+)
+"""Removes a bounded number of staged rows; one row: how many."""
+
+BULK_COLUMNS: Final = ("load_id", *STAGED_COLUMNS)
+
+
+def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
+    """``rows`` with the load's id in front: what a bulk copy takes."""
+    ids = pa.array([load_id], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int32()))
+    return pa.RecordBatch.from_arrays(
+        [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
+    )
+
+
+_INLINE_UNITS: Final = 4_000
+"""Longer texts travel apart from the others, which would all be given their room."""
+
+
+class Parameters:
+    """Rows as parameters of `STAGE_ROW`, with their types said explicitly.
+
+    Left to itself the driver asks the server for the type of a column of
+    NULLs, which not every server can answer.
+    """
+
+    def __init__(self, rows: pa.RecordBatch, load_id: int) -> None:
+        self._rows = rows
+        self._load_id = load_id
+
+    def blocks(self, size: int) -> Iterator[tuple[list[Any], list[tuple[Any, ...]]]]:
+        """Types and rows of each block: the short rows, then the ones with long texts."""
+        long = _has_long_text(self._rows)
+        for part in (self._rows.filter(pc.invert(long)), self._rows.filter(long)):
+            for start in range(0, part.num_rows, size):
+                yield self._block(part.slice(start, size))
+
+    def _block(self, part: pa.RecordBatch) -> tuple[list[Any], list[tuple[Any, ...]]]:
+        types: list[Any] = [(ConstantsDDBC.SQL_BIGINT.value, 0, 0)]
+        types += [
+            _type(field.type, column)
+            for field, column in zip(part.schema, part.columns, strict=True)
+        ]
+        columns = [column.to_pylist() for column in part.columns]
+        return types, list(zip([self._load_id] * part.num_rows, *columns, strict=True))
+
+
+def _has_long_text(rows: pa.RecordBatch) -> pa.BooleanArray:
+    long = pa.array([False]).take(pa.array([0] * rows.num_rows, pa.int32()))
+    for column in rows.columns:
+        if pa.types.is_string(column.type):
+            # A character takes at most two UTF-16 units, and at least one byte in UTF-8.
+            length = pc.fill_null(pc.binary_length(column), 0)
+            long = pc.or_(long, pc.greater(length, _INLINE_UNITS // 2))
+    return long
+
+
+def _type(kind: pa.DataType, column: pa.Array) -> tuple[int, int, int]:
+    if pa.types.is_fixed_size_binary(kind):
+        return ConstantsDDBC.SQL_BINARY.value, kind.byte_width, 0
+    if pa.types.is_boolean(kind):
+        return ConstantsDDBC.SQL_BIT.value, 0, 0
+    if pa.types.is_timestamp(kind):
+        return ConstantsDDBC.SQL_TYPE_TIMESTAMP.value, 26, 6
+    longest = pc.max(pc.binary_length(column)).as_py() or 1
+    return ConstantsDDBC.SQL_WVARCHAR.value, max(1, longest), 0
