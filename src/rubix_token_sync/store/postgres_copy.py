@@ -118,7 +118,7 @@ class KnownRows:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add what the server sent."""
         self._data += data
 
@@ -129,7 +129,7 @@ class KnownRows:
             ValueError: this is not the form that `copy_payload` describes.
         """
         body = memoryview(self._data)[len(_HEADER) :]
-        if not self._data.startswith(_HEADER) or body[-2:] != _TRAILER:
+        if not self._data.startswith(_HEADER) or bytes(body[-2:]) != _TRAILER:
             raise ValueError("the server's COPY data has an unknown form")
         rows = np.frombuffer(body[:-2], self._ROW)
         return rows["key"].tobytes(), rows["digest"].tobytes()

@@ -36,7 +36,7 @@ LATE_INDEXES: Final = (
 )
 """The guide's secondary indexes on TokenRecords, one column each."""
 
-_TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")
+_TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
 _TEXT: Final = sa.UnicodeText()
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")

@@ -18,7 +18,9 @@ depends_on = None
 
 def upgrade() -> None:
     conn = op.get_bind()
-    tables = build_tables(conn.dialect.name)
+    version = conn.dialect.server_version_info or ()
+    old_postgresql = conn.dialect.name == "postgresql" and version < (11,)
+    tables = build_tables(conn.dialect.name, covering=not old_postgresql)
     adopt_bare_tables(conn, tables)
     tables.metadata.create_all(conn)
 

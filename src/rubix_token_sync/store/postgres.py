@@ -1,0 +1,263 @@
+"""The PostgreSQL target.
+
+Rows are staged by binary COPY into a temporary table of the same transaction
+and published by one ``INSERT … ON CONFLICT``: a dead run leaves nothing behind.
+
+The lease is fenced by a shared row lock: the writers of one run do not wait
+for each other, nor for the heartbeat (which changes no key), and whoever takes
+the lease over (``FOR UPDATE``) waits until the last of them has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import psycopg
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import SyncError, TargetUnavailable
+from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
+from rubix_token_sync.store.postgres_address import PostgresAddress
+from rubix_token_sync.store.postgres_connection import BoundedConnection, driver
+from rubix_token_sync.store.postgres_copy import KnownRows, copy_payload
+from rubix_token_sync.store.postgres_errors import translate_error
+from rubix_token_sync.store.schema import LATE_INDEXES, STAGED_COLUMNS
+from rubix_token_sync.store.sql import SqlStore, key_range, lost
+
+__all__ = ["PostgresStore"]
+
+_SCHEMA_LOCK: Final = 0x5275_6269_7853_796E  # any number; the same in every version
+_INDEX_LOCK: Final = _SCHEMA_LOCK + 1
+_COPY_ROWS: Final = 4_000
+_POLL_SECONDS: Final = 0.2
+_CHANGING = ("row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors")
+
+
+class PostgresStore(SqlStore):
+    """A target on a PostgreSQL server (10 or newer)."""
+
+    kind = "postgresql"
+    now = sa.text("timezone('utc', clock_timestamp())")
+
+    def __init__(self, address: SecretStr, options: StoreOptions) -> None:
+        self.address = PostgresAddress.parse(address)
+        self.place = self.address.place
+        self.writers = max(1, min(2, options.pool_size - 1))
+        engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=self._open,
+            pool_size=options.pool_size,
+            max_overflow=0,
+            pool_timeout=options.call_seconds,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+        super().__init__(engine, options)
+
+    def _open(self) -> BoundedConnection:
+        faults.point("store.open")
+        conn = BoundedConnection.connect(
+            **self.address.connection_arguments(),  # type: ignore[arg-type] # names from libpq
+            autocommit=True,
+            prepare_threshold=None,  # nothing stays behind in a pooler's connection
+        )
+        conn.call_seconds = self.options.call_seconds + 10  # the server's own limit comes first
+        milliseconds = int(self.options.call_seconds * 1000)
+        try:
+            conn.execute(
+                f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds};"
+                f" SET idle_in_transaction_session_timeout = {5 * milliseconds};"
+                " SET timezone = 'UTC'; SET datestyle = 'ISO'; SET client_encoding = 'UTF8';"
+                " SET synchronous_commit = on"
+                + ("; SET default_transaction_read_only = on" if self.options.read_only else "")
+            )
+        except psycopg.Error:
+            conn.close()
+            raise
+        conn.autocommit = False
+        return conn
+
+    # ---------------------------------------------------------------- errors
+
+    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+        original = getattr(error, "orig", None) or error
+        found = translate_error(original, self.place, committing=committing)
+        found.message = self.address.redact(found.message)
+        return found
+
+    def _driver_errors(self) -> tuple[type[BaseException], ...]:
+        return (psycopg.Error, OSError, UnicodeError, OverflowError)
+
+    # ---------------------------------------------------------------- schema, lease
+
+    @contextlib.contextmanager
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+        # An upgrade of old tables can take long, and so can waiting for another's.
+        conn.exec_driver_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        with driver(conn).unbounded():
+            conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+            yield
+
+    def _fence(self, conn: sa.Connection, lease: Lease) -> None:
+        leases = self.tables.leases
+        ours = conn.execute(
+            sa.select(leases.c.session_id)
+            .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
+            .with_for_update(read=True, key_share=True)
+        ).first()
+        if ours is None:
+            raise lost(lease)
+
+    # ---------------------------------------------------------------- indexes
+
+    def prepare_load(self) -> None:
+        """A first load builds the secondary indexes at its end, any other has them.
+
+        A run that died before its end leaves them to this call of the next one.
+        """
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> bool:
+            # Whoever else loads a first time holds this lock until its indexes are there.
+            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
+            if not empty:
+                return False
+            faults.point("store.indexes.drop")
+            for column in LATE_INDEXES:
+                conn.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(column)}")
+            return True
+
+        if not self.transact(work):
+            self.finish_load()
+
+    def finish_load(self) -> None:
+        """Build missing secondary indexes while others go on writing; statistics."""
+        missing = self.read(self._missing_indexes)
+        if missing:
+            self._retrying(self._build_indexes)
+        if missing or not self.read(self._has_statistics):
+            self.transact(self._analyze)
+
+    def _missing_indexes(self, conn: sa.Connection) -> list[str]:
+        """Columns whose secondary index is not there, or was left half built."""
+        valid = {
+            row[0]
+            for row in conn.exec_driver_sql(
+                "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+                " WHERE i.indrelid = 'tokenrecords'::regclass AND i.indisvalid"
+            )
+        }
+        return [column for column in LATE_INDEXES if _index(column) not in valid]
+
+    def _build_indexes(self) -> None:
+        """CONCURRENTLY cannot run in a transaction; a session lock keeps builders apart."""
+        try:
+            faults.point("store.connect")
+            with self.engine.connect() as plain:
+                conn = plain.execution_options(isolation_level="AUTOCOMMIT")
+                with self._index_lock(conn), driver(conn).unbounded():
+                    for column in self._missing_indexes(conn):
+                        faults.point("store.indexes.build")
+                        conn.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(column)}")
+                        conn.exec_driver_sql(
+                            f"CREATE INDEX CONCURRENTLY {_index(column)} ON tokenrecords ({column})"
+                        )
+        except faults.FaultInjected as error:
+            raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
+        except self._database_errors() as error:
+            raise self.translate(error) from error
+
+    @contextlib.contextmanager
+    def _index_lock(self, conn: sa.Connection) -> Iterator[None]:
+        # Asked for again and again: a statement that waits for it would hold a snapshot,
+        # and the holder's CREATE INDEX CONCURRENTLY would wait for that.
+        while not conn.exec_driver_sql(f"SELECT pg_try_advisory_lock({_INDEX_LOCK})").scalar_one():
+            time.sleep(_POLL_SECONDS)
+        conn.exec_driver_sql(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET maintenance_work_mem = '256MB'"
+        )
+        try:
+            yield
+        finally:
+            conn.invalidate()  # ends the session: lock and settings go with it
+
+    def _has_statistics(self, conn: sa.Connection) -> bool:
+        query = "SELECT reltuples > 0 FROM pg_class WHERE oid = 'tokenrecords'::regclass"
+        return bool(conn.exec_driver_sql(query).scalar_one())
+
+    def _analyze(self, conn: sa.Connection) -> None:
+        conn.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        with driver(conn).unbounded():
+            conn.exec_driver_sql("ANALYZE tokenrecords")
+
+    # ---------------------------------------------------------------- writing
+
+    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        faults.point("store.stage")
+        conn.exec_driver_sql(_CREATE_STAGING)
+        with driver(conn).cursor() as cursor, cursor.copy(_COPY_IN) as copy:
+            for part in copy_payload(chunk.rows, _COPY_ROWS):
+                copy.write(part)
+        faults.point("store.publish.rows")
+        inserted, updated = conn.exec_driver_sql(_PUBLISH).one()
+        conn.exec_driver_sql("DROP TABLE staged")
+        return Published(
+            inserted=inserted, updated=updated, batches=1, bulk_loads=1 if chunk.bulk else 0
+        )
+
+    # ---------------------------------------------------------------- reading
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> tuple[bytes, bytes]:
+            faults.point("store.known")
+            known = KnownRows()
+            with driver(conn).cursor() as cursor, cursor.copy(_COPY_KNOWN, (low, high)) as copy:
+                for data in copy:
+                    known.feed(data)
+            return known.columns()
+
+        return self.read(work)
+
+
+def _index(column: str) -> str:
+    return f"ix_tokenrecords_{column}"
+
+
+_CREATE_STAGING: Final = (
+    "CREATE TEMPORARY TABLE staged ON COMMIT DROP AS"  # noqa: S608 - our names
+    f" SELECT {', '.join(STAGED_COLUMNS)} FROM tokenrecords WITH NO DATA"
+)
+_COPY_IN: Final = f"COPY staged ({', '.join(STAGED_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY_KNOWN: Final = (
+    "COPY (SELECT record_key, row_digest FROM tokenrecords"
+    " WHERE record_key BETWEEN %s AND %s AND source_deleted_at IS NULL)"
+    " TO STDOUT (FORMAT BINARY)"
+)
+
+
+def _publish() -> str:
+    columns = ", ".join(STAGED_COLUMNS)
+    now = "timezone('utc', clock_timestamp())"
+    sets = ", ".join(f"{name} = excluded.{name}" for name in (*STAGED_COLUMNS[1:], "synced_at"))
+    stored = ", ".join(f"tokenrecords.{name}" for name in _CHANGING)
+    fresh = ", ".join(f"excluded.{name}" for name in _CHANGING)
+    # A row that this statement inserted has no xmax; one that it locked and updated has.
+    return (
+        f"WITH done AS (INSERT INTO tokenrecords ({columns}, synced_at)"  # noqa: S608 - our names
+        f" SELECT {columns}, {now} FROM staged ORDER BY record_key"
+        f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
+        f" WHERE ({stored}) IS DISTINCT FROM ({fresh})"
+        "  OR tokenrecords.source_deleted_at IS NOT NULL"
+        " RETURNING xmax = 0 AS fresh)"
+        " SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM done"
+    )
+
+
+_PUBLISH: Final = _publish()
