@@ -7,7 +7,7 @@ the others move to TokenRecordDuplicates in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
-from rubix_token_sync.records import ROW_DIGEST_BYTES, database_key, record_key
+from rubix_token_sync.normalize import cut
+from rubix_token_sync.records import COLUMN_SIZES, ROW_DIGEST_BYTES, database_key, record_key
 from rubix_token_sync.store.schema import Tables
 
 __all__ = ["adopt_bare_tables"]
 
 _BLOCK = 1_000
+_LONG_AGO = datetime(1970, 1, 1)
 _UNKNOWN_DIGEST = b"\x00" * ROW_DIGEST_BYTES  # equals no real one: the next sync compares anew
 
 
@@ -28,6 +30,7 @@ def adopt_bare_tables(conn: sa.Connection, tables: Tables) -> None:
     """Turn the guide's bare tables, where they exist, into this schema's."""
     operations = Operations(MigrationContext.configure(conn))
     inspector = sa.inspect(conn)
+    _widen(conn, tables)
     if _is_bare(inspector, tables.records):
         _adopt_records(conn, operations, tables)
     if _is_bare(inspector, tables.sessions):
@@ -57,9 +60,7 @@ def _add_missing(conn: sa.Connection, operations: Operations, table: sa.Table) -
 def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) -> None:
     records = tables.records
     _add_missing(conn, operations, records)
-    newest: dict[bytes, tuple[datetime, int]] = {}
     nulls: dict[bytes, int] = {}
-    losers: list[int] = []
     for block in _blocks(conn, records):
         keyed = []
         for row in block:
@@ -69,14 +70,6 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
                 occurrence = nulls.get(database, 0)
                 nulls[database] = occurrence + 1
             key = record_key(database, row.token_id, occurrence)
-            age = (row.synced_at or datetime.min, row.id)
-            best = newest.get(key)
-            if best is None or age > best:
-                newest[key] = age
-                if best is not None:
-                    losers.append(best[1])
-            else:
-                losers.append(row.id)
             keyed.append({"row": row.id, "key": key})
         conn.execute(
             sa.update(records)
@@ -84,19 +77,7 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
             .values(record_key=sa.bindparam("key"), row_digest=_UNKNOWN_DIGEST),
             keyed,
         )
-    tables.duplicates.create(conn)
-    moved = [c.name for c in tables.duplicates.c if c.name not in ("original_id", "set_aside_at")]
-    for start in range(0, len(losers), _BLOCK):
-        part = losers[start : start + _BLOCK]
-        conn.execute(
-            sa.insert(tables.duplicates).from_select(
-                ["original_id", *moved],
-                sa.select(records.c.id, *(records.c[name] for name in moved)).where(
-                    records.c.id.in_(part)
-                ),
-            )
-        )
-        conn.execute(sa.delete(records).where(records.c.id.in_(part)))
+    _set_duplicates_aside(conn, tables)
     if conn.dialect.name != "sqlite":  # which cannot alter; the unique index serves there
         for name in ("record_key", "row_digest"):
             operations.alter_column(
@@ -108,20 +89,48 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
             index.create(conn)
 
 
-def _blocks(conn: sa.Connection, records: sa.Table) -> Iterator[list[sa.Row[Any]]]:
-    columns = (
+def _set_duplicates_aside(conn: sa.Connection, tables: Tables) -> None:
+    """Of the records with one key the newest stays (by time, then by id)."""
+    records, duplicates = tables.records, tables.duplicates
+    duplicates.create(conn)
+    ranked = sa.select(
         records.c.id,
-        records.c.source_ip,
-        records.c.db_path,
-        records.c.token_id,
-        records.c.synced_at,
-    )
+        sa.func.row_number()
+        .over(
+            partition_by=records.c.record_key,
+            order_by=(
+                sa.case((records.c.synced_at.is_(None), 1), else_=0),
+                records.c.synced_at.desc(),
+                records.c.id.desc(),
+            ),
+        )
+        .label("place"),
+    ).subquery()
+    losers = list(conn.scalars(sa.select(ranked.c.id).where(ranked.c.place > 1)))
+    moved = [c.name for c in duplicates.c if c.name not in ("original_id", "set_aside_at")]
+    for start in range(0, len(losers), _BLOCK):
+        part = losers[start : start + _BLOCK]
+        conn.execute(
+            sa.insert(duplicates).from_select(
+                ["original_id", *moved],
+                sa.select(records.c.id, *(records.c[name] for name in moved)).where(
+                    records.c.id.in_(part)
+                ),
+            )
+        )
+        conn.execute(sa.delete(records).where(records.c.id.in_(part)))
+
+
+def _blocks(conn: sa.Connection, records: sa.Table) -> Iterator[Sequence[sa.Row[Any]]]:
+    columns: list[sa.Column[Any]] = [
+        records.c[name] for name in ("id", "source_ip", "db_path", "token_id")
+    ]
     after = None
     while True:
         query = sa.select(*columns).order_by(records.c.id).limit(_BLOCK)
         if after is not None:
             query = query.where(records.c.id > after)
-        block = list(conn.execute(query))
+        block = conn.execute(query).all()
         if not block:
             return
         yield block
@@ -131,31 +140,56 @@ def _blocks(conn: sa.Connection, records: sa.Table) -> Iterator[list[sa.Row[Any]
 def _adopt_databases(conn: sa.Connection, operations: Operations, tables: Tables) -> None:
     """Key by (source, path); a fingerprint of NULL makes the next sync read each once."""
     databases, records = tables.databases, tables.records
-    guide = [
-        "db_path",
-        "last_modified",
-        "last_processed",
-        "record_count",
-        "ipfs_success_count",
-        "ipfs_fail_count",
-        "validation_error_count",
-        "processing_duration_seconds",
-    ]
-    old = [
-        row._asdict()
-        for row in conn.execute(sa.select(*(databases.c[name] for name in guide))).all()
-    ]
+    inspector = sa.inspect(conn)
+    there = {column["name"] for column in inspector.get_columns(databases.name)}
+    kept = [databases.c[name] for name in databases.c.keys() if name in there]  # noqa: SIM118
+    old = [dict(row._mapping) for row in conn.execute(sa.select(*kept)).all()]
     sources: dict[str, list[str]] = {}
-    if sa.inspect(conn).has_table(records.name):
+    if inspector.has_table(records.name):
         pairs = conn.execute(sa.select(records.c.source_ip, records.c.db_path).distinct())
         for source, path in pairs:
             sources.setdefault(path, []).append(source)
     operations.drop_table(databases.name)
     databases.create(conn)
     rows = [
-        {**row, "source_ip": source, "database_key": database_key(source, row["db_path"])}
+        {
+            **row,
+            "db_path": cut(row["db_path"], COLUMN_SIZES["db_path"]),
+            "last_modified": row.get("last_modified") or _LONG_AGO,
+            "last_processed": row.get("last_processed") or _LONG_AGO,
+            "source_ip": source,
+            "database_key": database_key(source, row["db_path"]),
+        }
         for row in old
-        for source in sources.get(row["db_path"], [""])
+        for source in ([row["source_ip"]] if row.get("source_ip") else ())
+        or sources.get(row["db_path"], [""])
     ]
     if rows:
         conn.execute(sa.insert(databases), rows)
+
+
+def _widen(conn: sa.Connection, tables: Tables) -> None:
+    """The older system's PostgreSQL tables: SERIAL ids end at 2^31, ids of sessions are text."""
+    if conn.dialect.name != "postgresql":
+        return
+    for table, column, kind in (
+        (tables.records, "id", "bigint"),
+        (tables.sessions, "session_id", "uuid"),
+    ):
+        if not sa.inspect(conn).has_table(table.name):
+            continue
+        found = {c["name"]: c["type"] for c in sa.inspect(conn).get_columns(table.name)}
+        if column in found and str(found[column]).lower() != kind:
+            conn.exec_driver_sql(
+                f"ALTER TABLE {table.name} ALTER COLUMN {column} DROP DEFAULT"
+                if kind == "uuid"
+                else f"ALTER SEQUENCE {_sequence(conn, table.name)} AS bigint"
+            )
+            conn.exec_driver_sql(
+                f"ALTER TABLE {table.name} ALTER COLUMN {column} TYPE {kind} USING {column}::{kind}"
+            )
+
+
+def _sequence(conn: sa.Connection, table: str) -> str:
+    query = sa.text("SELECT pg_get_serial_sequence(:table, 'id')")
+    return str(conn.execute(query, {"table": table}).scalar_one())
