@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -132,7 +132,7 @@ class SqlStore:
         yield from result.partitions()
 
     @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - for others
         """Only one process at a time creates or upgrades."""
         yield
 
@@ -184,7 +184,7 @@ class SqlStore:
                 return result
         except faults.FaultInjected as error:
             raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
-        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+        except self._database_errors() as error:
             raise self.translate(error) from error
 
     def _commit(self, transaction: sa.Transaction) -> None:
@@ -195,8 +195,11 @@ class SqlStore:
             raise CommitAmbiguous(
                 "The acknowledgement of a commit was lost.", code="commit_unknown"
             ) from error
-        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+        except self._database_errors() as error:
             raise self.translate(error, committing=True) from error
+
+    def _database_errors(self) -> tuple[type[BaseException], ...]:
+        return (sa.exc.SQLAlchemyError, *self._driver_errors())
 
     def _driver_errors(self) -> tuple[type[BaseException], ...]:
         """Errors of the driver that SQLAlchemy does not wrap."""
@@ -255,10 +258,29 @@ class SqlStore:
                 for index in sorted(table.indexes, key=lambda i: str(i.name))
             ]
         parts.append("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);")
-        parts.append(f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');")
+        parts.append(
+            f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');"  # noqa: S608
+        )
         return "\n\n".join(parts) + "\n"
 
+    def describe_connection(self) -> str:
+        version = self.read(lambda conn: ".".join(map(str, _server_version(conn))))
+        return f"{self.kind} {version}"
+
+    def server_time(self) -> datetime:
+        column = self.tables.sessions.c.start_time.type
+        query = sa.select(sa.type_coerce(sa.literal_column(self.now.text), column))
+        value: datetime = self.read(lambda conn: conn.execute(query).scalar_one())
+        return value
+
     # ---------------------------------------------------------------- sessions and leases
+
+    def leases(self) -> list[Lease]:
+        leases = self.tables.leases
+        query = sa.select(leases.c.source_ip, leases.c.session_id, leases.c.heartbeat_at)
+        held = self.read(lambda conn: conn.execute(query).all())
+        since = self.server_time() - timedelta(seconds=LEASE_SECONDS)
+        return [Lease(row[0], str(row[1])) for row in held if row[2] >= since]
 
     def start_session(
         self, session_id: str, source: str, host: str, pid: int, command: str
@@ -369,7 +391,9 @@ class SqlStore:
                     leases.c.acquired_at,
                     leases.c.heartbeat_at,
                     sa.type_coerce(sa.literal_column(self.now.text), leases.c.heartbeat_at.type),
-                ).where(leases.c.source_ip == lease.source)
+                )
+                .where(leases.c.source_ip == lease.source)
+                .with_for_update()  # where writers hold a shared lock, wait for their end
             ).first()
             if found is None:
                 conn.execute(sa.insert(leases).values(source_ip=lease.source, **mine))
@@ -537,6 +561,24 @@ class SqlStore:
         )
         return self.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
 
+    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        records = self.tables.records
+        columns = [records.c[name] for name in STAGED_COLUMNS]
+
+        def work(conn: sa.Connection) -> dict[bytes, dict[str, Any]]:
+            return {
+                bytes(row.record_key): {
+                    **row._mapping,
+                    "record_key": bytes(row.record_key),
+                    "row_digest": bytes(row.row_digest),
+                    "ipfs_fetched": bool(row.ipfs_fetched),
+                }
+                for part in _parts(record_keys)
+                for row in conn.execute(sa.select(*columns).where(records.c.record_key.in_(part)))
+            }
+
+        return self.read(work) if record_keys else {}
+
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         try:
             with self.engine.connect() as conn:
@@ -550,7 +592,7 @@ class SqlStore:
                         ],
                         schema=RECORD_SCHEMA,
                     )
-        except (sa.exc.SQLAlchemyError, *self._driver_errors()) as error:
+        except self._database_errors() as error:
             raise self.translate(error) from error
 
     # ---------------------------------------------------------------- writing
@@ -580,6 +622,17 @@ class SqlStore:
 
         return self.transact(work)
 
+    def remove_records(self, lease: Lease, database_key: bytes) -> None:
+        records, databases = self.tables.records, self.tables.databases
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> None:
+            self._fence(conn, lease)
+            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+            conn.execute(sa.delete(records).where(records.c.record_key.between(low, high)))
+
+        self.transact(work)
+
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
         before = self.retries
         published = self._publish(lease, chunk)
@@ -588,7 +641,7 @@ class SqlStore:
 
     def _publish(self, lease: Lease, chunk: Chunk) -> Published:
         try:
-            return self.transact(lambda conn: self._publish_once(conn, lease, chunk))
+            return self._publish_piece(lease, chunk)
         except TransactionTooLarge:
             if chunk.rows.num_rows < 2:
                 raise
@@ -612,7 +665,7 @@ class SqlStore:
             part = pending.pop()
             piece = Chunk(rows=part, bulk=chunk.bulk)
             try:
-                total.add(self.transact(lambda conn, p=piece: self._publish_once(conn, lease, p)))
+                total.add(self._publish_piece(lease, piece))
             except RecordRefused as refused:
                 if part.num_rows == 1:
                     total.rejected.append(_rejected(part, refused))
@@ -623,8 +676,11 @@ class SqlStore:
         outdated = b"".join(rejected.record_key for rejected in total.rejected)
         rest = replace(chunk, rows=chunk.rows.slice(0, 0), vanished=chunk.vanished + outdated)
         rest = _without(rest, total.rejected)
-        total.add(self.transact(lambda conn: self._publish_once(conn, lease, rest)))
+        total.add(self._publish_piece(lease, rest))
         return total
+
+    def _publish_piece(self, lease: Lease, chunk: Chunk) -> Published:
+        return self.transact(lambda conn: self._publish_once(conn, lease, chunk))
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
         self._fence(conn, lease)
@@ -695,6 +751,10 @@ class SqlStore:
         return counts
 
 
+def _server_version(conn: sa.Connection) -> tuple[object, ...]:
+    return conn.dialect.server_version_info or ()
+
+
 def lost(lease: Lease) -> LeaseLost:
     """The error of a run that was taken for dead."""
     return LeaseLost(
@@ -740,5 +800,3 @@ def _without(chunk: Chunk, rejected: Sequence[Rejected]) -> Chunk:
             rejected_count=mark.rejected_count + len(rejected),
         ),
     )
-
-

@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from rubix_token_sync import faults
 from rubix_token_sync.errors import (
@@ -85,7 +84,12 @@ class SqliteStore(SqlStore):
 
     # ---------------------------------------------------------------- errors
 
-    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+    def translate(
+        self,
+        error: BaseException,
+        *,
+        committing: bool = False,  # noqa: ARG002 - a local commit is never in doubt
+    ) -> SyncError:
         original = getattr(error, "orig", None) or error
         code = getattr(original, "sqlite_errorcode", None)
         primary = code & 0xFF if isinstance(code, int) else None
@@ -198,7 +202,7 @@ class SqliteStore(SqlStore):
         self, conn: sa.Connection, database_key: bytes
     ) -> Iterator[Sequence[Sequence[Any]]]:
         rows = _driver(conn).execute(
-            f"SELECT {', '.join(STAGED_COLUMNS)} FROM TokenRecords"
+            f"SELECT {', '.join(STAGED_COLUMNS)} FROM TokenRecords"  # noqa: S608 - our names
             " WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL ORDER BY record_key",
             key_range(database_key),
         )
@@ -206,7 +210,7 @@ class SqliteStore(SqlStore):
             yield block
 
     @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - not needed
         yield  # BEGIN IMMEDIATE already keeps everybody else out
 
 
@@ -216,7 +220,7 @@ def _begin(conn: sa.Connection) -> None:
 
 
 def _driver(conn: sa.Connection) -> sqlite3.Connection:
-    raw: DBAPIConnection | None = conn.connection.dbapi_connection
+    raw: object = conn.connection.dbapi_connection
     if not isinstance(raw, sqlite3.Connection):
         raise TypeError(f"not a SQLite connection: {type(raw).__name__}")
     return raw
