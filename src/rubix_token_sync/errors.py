@@ -13,6 +13,7 @@
     ├── LeaseHeld                another run works for this source      exit 4
     ├── LeaseLost                our lease was taken over: stop writing exit 1
     ├── SourceError              one node's database cannot be read     exit 1
+    │   └── SourceUnsettled      transient: busy, or changed while it was read
     ├── WorkerCrashed            a worker process ended or raised       exit 1
     └── ReportMismatch           counters and target disagree           exit 1
 
@@ -120,6 +121,12 @@ class SourceError(SyncError):
     """One node's database cannot be read; the run goes on with the others."""
 
     category = "database"
+
+
+class SourceUnsettled(SourceError):
+    """The database is busy or was changed while it was read: read it again."""
+
+    kind = "transient"
 
 
 class WorkerCrashed(SyncError):

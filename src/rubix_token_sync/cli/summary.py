@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rubix_token_sync.cli.console import stdout_console
 from rubix_token_sync.sync.run import Outcome
 
 __all__ = ["print_summary"]
@@ -17,7 +17,7 @@ _LISTED = 40
 
 def print_summary(outcome: Outcome, report: dict[str, Any]) -> None:
     """A table of the databases that were touched and a few lines of totals, on stdout."""
-    console = Console(highlight=False)
+    console = stdout_console()
     touched = [d for d in outcome.databases if d.status != "current"]
     if touched:
         table = Table(box=None, pad_edge=False, header_style="bold")

@@ -83,14 +83,14 @@ def _command(name: str, options: dict[str, Any]) -> int:
     common = load_common(options)
     for note in common.notes:
         _LOG.warning("%s", note)
-    run_options = _run_options_of(name, common, options)
-    with _signals():
+    run_options = run_options_of(name, common, options)
+    with interruptible():
         if run_options.dry_run:
             from rubix_token_sync.sync.dry_run import dry_run
 
             outcome = dry_run(run_options)
         else:
-            with _shown(common, options) as show:
+            with showing(common, options) as show:
                 outcome = run_sync(run_options, on_progress=show)
     report = build_report(outcome)
     if not run_options.dry_run:
@@ -105,10 +105,10 @@ def _command(name: str, options: dict[str, Any]) -> int:
     return outcome.exit_code
 
 
-def _run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOptions:
+def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOptions:
     settings = common.settings
     for root in common.roots:
-        _check_root(root)
+        check_root(root)
     return RunOptions(
         roots=common.roots,
         source=settings.source_ip,
@@ -120,7 +120,7 @@ def _run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOp
         force=bool(options.get("force")),
         only_failed=name == "retry-failed",
         dry_run=bool(options.get("dry_run")),
-        max_shrink=None if options["allow_shrink"] else settings.max_shrink,
+        max_shrink=None if options.get("allow_shrink") else settings.max_shrink,
         max_shrink_rows=settings.max_shrink_rows,
         recheck=recheck_age(settings),
         heartbeat_seconds=settings.heartbeat_seconds,
@@ -129,7 +129,7 @@ def _run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOp
     )
 
 
-def _check_root(root: str) -> None:
+def check_root(root: str) -> None:
     if not Path(root).is_dir():
         raise SettingsError(
             f"{root} is no directory.",
@@ -139,7 +139,7 @@ def _check_root(root: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
     seen: list[int] = []
 
@@ -159,7 +159,7 @@ def _signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progress], None]]:
+def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progress], None]]:
     """A live bar where a person looks at a terminal."""
     if common.quiet or options["no_progress"] or not sys.stderr.isatty():
         yield lambda _progress: None

@@ -233,7 +233,16 @@ class Store(Protocol):
     def schema_script(self) -> str:
         """The DDL for an empty database, for a DBA to read and run."""
 
+    def describe_connection(self) -> str:
+        """Connect and say, for people: version, encryption, user.  No secrets."""
+
+    def server_time(self) -> datetime:
+        """UTC without a zone, by the server's clock."""
+
     # runs
+    def leases(self) -> list[Lease]:
+        """Leases that are held now (heartbeat not older than a lease lasts)."""
+
     def start_session(
         self, session_id: str, source: str, host: str, pid: int, command: str
     ) -> None:
@@ -284,6 +293,9 @@ class Store(Protocol):
     def failed_tokens(self, database_key: bytes) -> set[bytes]:
         """Keys of live records whose content failed."""
 
+    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
+
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""
 
@@ -303,6 +315,9 @@ class Store(Protocol):
 
         Returns how many there were.
         """
+
+    def remove_records(self, lease: Lease, database_key: bytes) -> None:
+        """Delete a database's records and state for good; only `check` does that to its own."""
 
     def finish_load(self) -> None:
         """Once a run after the last chunk: build deferred indexes, statistics."""

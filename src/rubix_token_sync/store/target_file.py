@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,13 @@ from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
 
-__all__ = ["DEFAULT_TARGET_FILES", "TargetFile", "default_target_file", "read_target_file"]
+__all__ = [
+    "DEFAULT_TARGET_FILES",
+    "TargetFile",
+    "connection_template",
+    "default_target_file",
+    "read_target_file",
+]
 
 DEFAULT_TARGET_FILES: Final = (
     "azure_sql_connection.txt",
@@ -45,6 +52,12 @@ def default_target_file(directory: str | os.PathLike[str] = ".") -> Path | None:
         if path.exists():
             return path
     return None
+
+
+def connection_template() -> str:
+    """The guide's template of a connection file, with comments."""
+    template = resources.files("rubix_token_sync.store") / "azure_sql_connection_template.txt"
+    return template.read_text("utf-8")
 
 
 def read_target_file(path: str | os.PathLike[str], *, allow_insecure: bool = False) -> TargetFile:

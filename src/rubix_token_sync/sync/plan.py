@@ -24,6 +24,8 @@ class PlanRules:
     force: bool = False
     only_failed: bool = False
     """Only databases with failed content, to ask for it again (`retry-failed`)."""
+    everything: bool = False
+    """Every database, whatever is known of it (`verify`)."""
     recheck: timedelta = timedelta(days=7)
 
 
@@ -115,6 +117,8 @@ def _decide(
     seen: Observed, state: DatabaseState | None, rules: PlanRules, now: datetime
 ) -> tuple[str, bool]:
     """Why to read it ('' = not at all), and whether to ask again for failed content."""
+    if rules.everything:
+        return "verify", False
     if state is None or state.fingerprint is None:
         return ("", False) if rules.only_failed else ("new", True)
     failed = state.ipfs_fail_count > 0

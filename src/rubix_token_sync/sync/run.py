@@ -234,7 +234,9 @@ class Run:
             options.source,
             nodes,
             states,
-            PlanRules(options.force, options.only_failed, options.recheck),
+            PlanRules(
+                options.force, options.only_failed, options.command == "verify", options.recheck
+            ),
             now=self.started_at,
             inside=lambda path: any(path.startswith(root) for root in roots),
         )

@@ -1,0 +1,27 @@
+"""Reading one node's database: one consistent moment, leaving no trace.
+
+    with open_snapshot("/mnt/a/node1/Rubix/rubix.db") as snapshot:
+        for rows in snapshot.rows(5000):
+            ...
+
+How it is read depends on the state of the node's directory (SQLite 3.22 or later):
+
+* rollback journal: ``mode=ro`` under SQLite's shared lock, which is given back
+  before the first row is handed out, so that no node waits for us to commit;
+* WAL without ``-wal``: ``immutable=1``, and for each batch it is proved that nothing
+  was written meanwhile;
+* WAL with ``-wal`` and ``-shm``: ``mode=ro&readonly_shm=1``;
+* ``-wal`` without ``-shm``: a private copy of both;
+* hot ``-journal``: a private copy of both, recovered.
+
+Nothing is created, changed or removed in the node's directory.  In one case a
+byte of the ``-shm`` changes, as with every reader: when no read mark in it is
+usable, SQLite must set one.
+"""
+
+from rubix_token_sync.source.failures import REMEDIES
+from rubix_token_sync.source.files import fingerprint
+from rubix_token_sync.source.scratch import sweep
+from rubix_token_sync.source.snapshot import Snapshot, open_snapshot
+
+__all__ = ["REMEDIES", "Snapshot", "fingerprint", "open_snapshot", "sweep"]
