@@ -165,6 +165,11 @@ def test_short_texts_are_not_taken_for_secrets_everywhere() -> None:
     assert stream.getvalue().endswith(" INFO abracadabra abc\n")
 
 
+def test_a_secret_that_begins_another_leaves_no_rest_of_it() -> None:
+    register_secrets(["hunter2", "hunter2-Sesame"])
+    assert redact("hunter2-Sesame hunter2") == "*** ***"
+
+
 @given(st.text(min_size=4), st.text(), st.text())
 def test_a_registered_secret_never_survives(secret: str, before: str, after: str) -> None:
     tear_down()

@@ -230,6 +230,37 @@ def test_a_long_or_dirty_failure_stays_readable() -> None:
     assert records[1]["validation_errors"] is None
 
 
+@pytest.mark.parametrize(
+    "content", [b"00" + WHOLE[3:], b"00" + WHOLE[3:] + b"\n", b"079" + WHOLE[3:] + b"\n"]
+)
+def test_levels_are_checked_in_every_length_of_whole_tokens(content: bytes) -> None:
+    assert [codes(record) for record in finish([row(), row()], Content([WHOLE, content]))] == [
+        [],
+        ["level_invalid"],
+    ]
+
+
+def test_infinite_values_among_finite_ones() -> None:
+    values = [1.0, float("inf"), 0.5, float("-inf")]
+    records = finish([row(token_value=value) for value in values])
+    assert [record["token_value"] for record in records] == ["1.0", "inf", "0.5", "-inf"]
+    assert [codes(record) for record in records] == [
+        [],
+        ["token_value_not_number"],
+        [],
+        ["token_value_not_number"],
+    ]
+
+
+@pytest.mark.parametrize("token_id", ["a\0b", "é", "é\0", "x" * 501, "", "\udcff"])
+def test_an_odd_id_is_judged_even_where_content_was_found(token_id: str) -> None:
+    content = Content([WHOLE, WHOLE])
+    records = finish([row(), row(token_id=token_id)], content)
+    alone = validation.token_id(token_id, is_cid=True)
+    assert [records[0]["token_id"], records[1]["token_id"]] == [TOKEN, alone.text]
+    assert records[1]["validation_errors"] == validation.errors_text(alone.findings)
+
+
 # --- content -----------------------------------------------------------------
 
 
