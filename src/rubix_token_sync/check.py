@@ -180,7 +180,9 @@ def _check_node(node: Node, content: ContentOptions, scratch: str | None) -> Che
             count = snapshot.count
             sample = next(iter(snapshot.rows(_SAMPLE)), [])
     except SyncError as error:
-        return CheckResult(name, False, f"{node.db_path}: {error.message}", error.remedy, error.code)
+        return CheckResult(
+            name, False, f"{node.db_path}: {error.message}", error.remedy, error.code
+        )
     if not sample:
         return CheckResult(name, True, f"{node.db_path}: no tokens")
     chain = open_chain(node.repository, content)
@@ -192,4 +194,6 @@ def _check_node(node: Node, content: ContentOptions, scratch: str | None) -> Che
     first = next((str(f) for f in resolved.failure if f is not None), "")
     told = f"{count:,} tokens; content of {fetched} of the first {len(sample)}"
     ok = fetched > 0 or "access_denied" not in first
-    return CheckResult(name, ok, f"{node.db_path}: {told}" + (f" ({first})" if first else ""), first)
+    return CheckResult(
+        name, ok, f"{node.db_path}: {told}" + (f" ({first})" if first else ""), first
+    )

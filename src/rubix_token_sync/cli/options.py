@@ -130,19 +130,12 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
         verbosity="quiet" if quiet else "verbose" if verbose else "normal",
         log_file=settings.log_file,
         log_format=settings.log_format,
-        secrets=_secrets(settings),
+        secrets=settings.secrets(),
         stream=stream,
     )
     notes = [f"{name} is no setting of this program." for name in unknown_variables()]
     target, told = _target(settings, options)
-    return Common(
-        settings, target, bool(options.get("as_json")), quiet, verbose, (*notes, *told)
-    )
-
-
-def _secrets(settings: Settings) -> list[str]:
-    token = settings.ipfs_api_token
-    return [token.get_secret_value()] if token is not None else []
+    return Common(settings, target, bool(options.get("as_json")), quiet, verbose, (*notes, *told))
 
 
 def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[str]]:

@@ -13,6 +13,7 @@ from rubix_token_sync.errors import SettingsError
 
 __all__ = ["demo", "init"]
 
+_EXAMPLE = "SELECT token_id, node_name, ipfs_data FROM TokenRecords LIMIT 5"
 _SETTINGS_FILE = "rubix-token-sync.toml"
 _CONNECTION_FILE = "azure_sql_connection.txt"
 
@@ -86,7 +87,7 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     if not as_json:
         click.echo(
             "\nLook around:\n"
-            f"  sqlite3 {store} 'SELECT token_id, node_name, ipfs_data FROM TokenRecords LIMIT 5'\n"
+            f"  sqlite3 {store} '{_EXAMPLE}'\n"
             f"  rubix-token-sync verify {fleet} --target sqlite:///{store} --source-ip demo"
         )
     return int(code)

@@ -182,9 +182,6 @@ def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progr
         def show(progress: Progress) -> None:
             records, _ = progress.so_far()
             rate = records / progress.seconds
-            bar.update(
-                task, completed=progress.share, detail=f"{records:,} records, {rate:,.0f}/s"
-            )
+            bar.update(task, completed=progress.share, detail=f"{records:,} records, {rate:,.0f}/s")
 
         yield show
-

@@ -310,6 +310,9 @@ class Store(Protocol):
         server counts), TargetError.
         """
 
+    def note_seen(self, lease: Lease, database_keys: Sequence[bytes]) -> None:
+        """These databases were found unchanged: what the target holds of them is current."""
+
     def retire_database(self, lease: Lease, database_key: bytes) -> int:
         """Mark all of a database's records as deleted at the source and forget its state.
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -146,7 +146,8 @@ def _examine(
             if proven is not False:
                 columns = [c for c in columns if c not in (*_CONTENT, "validation_errors")]
         if columns:
-            letter = "c" if set(columns) <= {*_CONTENT, "validation_errors"} else "*"
+            only_content = set(columns) <= {*_CONTENT, "validation_errors"}
+            letter: Literal["c", "*"] = "c" if only_content else "*"
             found.append(Difference(letter, path[i].as_py(), row["token_id"], tuple(columns)))
     return found, doubts
 

@@ -56,9 +56,7 @@ class Crew:
         # Python 3.14 has terminate_workers(); before that the pool's own table is the only way.
         self._worker_pids = lambda: list(getattr(pool, "_processes", None) or {})
         self._executor = pool
-        threading.Thread(
-            target=self._drain, args=(pipe,), name="rubix-events", daemon=True
-        ).start()
+        threading.Thread(target=self._drain, args=(pipe,), name="rubix-events", daemon=True).start()
 
     def _drain(self, pipe: Any) -> None:
         """Take events off the pipe; stays behind (a daemon) when a worker died mid-event."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rubix_token_sync.records import RECORD_KEY_BYTES
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Store
 from rubix_token_sync.store.schema import SCHEMA_VERSION
-from rubix_token_sync.records import RECORD_KEY_BYTES
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job
 from rubix_token_sync.sync.run import Interrupted, Outcome, Run, RunOptions
 

@@ -101,7 +101,7 @@ class Known:
         if not len(self):
             return np.zeros(len(keys) // RECORD_KEY_BYTES, np.bool_)
         at = self._find_keys(keys)
-        held = at != _ABSENT
+        held: NDArray[np.bool_] = at != _ABSENT
         self._seen[at[held]] = True
         return held
 

@@ -13,6 +13,7 @@ from rubix_token_sync.discovery import Discovery, discover
 from rubix_token_sync.errors import ReportMismatch, SourceError, SyncError
 from rubix_token_sync.ipfs.chain import ContentOptions
 from rubix_token_sync.logs import ProgressPace, log_event
+from rubix_token_sync.records import database_key
 from rubix_token_sync.store import Target, open_store
 from rubix_token_sync.store.base import (
     DatabaseState,
@@ -210,6 +211,10 @@ class Run:
             store.prepare_load()
             self._publish_all(store, session, jobs)
             store.finish_load()
+        if not options.only_failed:  # which looks at no database that has all of its content
+            store.note_seen(
+                session.lease, [database_key(options.source, n.db_path) for n in plan.current]
+            )
         store.record_errors(session.lease, self.errors)
         self._reconcile(store)
         self.tick(final=bool(jobs))
@@ -368,9 +373,7 @@ class Run:
 
     def fail(self, job: int | None, db_path: str, node_name: str, error: SyncError) -> None:
         self.progress.failed(job)
-        outcome = self.databases.setdefault(
-            db_path, DatabaseOutcome(db_path, node_name, "failed")
-        )
+        outcome = self.databases.setdefault(db_path, DatabaseOutcome(db_path, node_name, "failed"))
         outcome.status, outcome.reason = "failed", error.code
         self.errors.append(
             ErrorEntry(
@@ -455,9 +458,7 @@ class Run:
         parts += [f"{label}: {count}" for label, count in sorted(counts.items())]
         return "; ".join(parts) or None
 
-    def outcome(
-        self, status: Status, session_id: str | None, place: str, dead: int = 0
-    ) -> Outcome:
+    def outcome(self, status: Status, session_id: str | None, place: str, dead: int = 0) -> Outcome:
         return Outcome(
             options=self.options,
             session_id=session_id,

@@ -64,9 +64,7 @@ class Session:
         """
         self._store.acquire_lease(self.lease, own_holder())
         source = self.lease.source
-        self._store.start_session(
-            self.id, source, socket.gethostname(), os.getpid(), self._command
-        )
+        self._store.start_session(self.id, source, socket.gethostname(), os.getpid(), self._command)
         dead = self._store.close_dead_sessions(source, self.id)
         self._thread.start()
         return dead

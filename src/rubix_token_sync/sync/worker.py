@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from rubix_token_sync.errors import SourceError, SyncError, TargetError
@@ -201,7 +200,11 @@ class DigestedRows:
         return DigestedRows(
             [self.rows[i] for i in chosen],
             b"".join([self.digests[i * width : i * width + width] for i in chosen]),
-            {new: self.occurrences[old] for new, old in enumerate(chosen) if old in self.occurrences}
+            {
+                new: self.occurrences[old]
+                for new, old in enumerate(chosen)
+                if old in self.occurrences
+            }
             if self.occurrences
             else {},
         )
@@ -282,9 +285,7 @@ class RowReader:
                 self._nulls += 1
         return numbers
 
-    def _renumbered(
-        self, rows: list[SourceRow], digests: bytes, numbers: dict[int, int]
-    ) -> bytes:
+    def _renumbered(self, rows: list[SourceRow], digests: bytes, numbers: dict[int, int]) -> bytes:
         changed = bytearray(digests)
         for at, number in numbers.items():
             start = at * ROW_DIGEST_BYTES
@@ -345,9 +346,7 @@ class Content:
             self._recall(keys, held, found)
         if self._job.ask_target:
             self._borrow(ids, found)
-        missing = [
-            i for i in range(count) if found.data[i] is None and found.failure[i] is None
-        ]
+        missing = [i for i in range(count) if found.data[i] is None and found.failure[i] is None]
         if missing:
             resolved = self._chain.resolve([ids[i] for i in missing])
             for at, i in enumerate(missing):
@@ -406,5 +405,3 @@ def _guard_loss(job: Job, known: Known, lost: int) -> None:
         remedy="If that is right, run again with --allow-shrink.",
         context={"known": len(known), "lost": lost},
     )
-
-
