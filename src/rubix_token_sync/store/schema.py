@@ -183,6 +183,8 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         sa.Column("fingerprint", sa.Unicode(200)),
         sa.Column("repository_fingerprint", sa.Unicode(200)),
         sa.Column("content_checked_at", _TIME),
+        # The end of the last sync that read it or found it unchanged.
+        sa.Column("last_seen_at", _TIME),
         counter("rejected_count"),
     )
     sa.Index("ix_processeddatabases_source_ip", databases.c.source_ip)

@@ -603,6 +603,22 @@ class SqlStore:
     def finish_load(self) -> None:
         """Nothing is deferred on targets that do not defer."""
 
+    def note_seen(self, lease: Lease, database_keys: Sequence[bytes]) -> None:
+        databases = self.tables.databases
+
+        def work(conn: sa.Connection) -> None:
+            self._fence(conn, lease)
+            faults.point("store.seen")
+            for part in _parts(database_keys):
+                conn.execute(
+                    sa.update(databases)
+                    .where(databases.c.database_key.in_(part))
+                    .values(last_seen_at=self.now)
+                )
+
+        if database_keys:
+            self.transact(work)
+
     def retire_database(self, lease: Lease, database_key: bytes) -> int:
         records, databases = self.tables.records, self.tables.databases
         low, high = key_range(database_key)
@@ -739,6 +755,7 @@ class SqlStore:
         values |= {
             "db_path": mark.db_path[:500],
             "last_processed": self.now,
+            "last_seen_at": self.now,
             "ipfs_success_count": counts.ipfs_success,
             "ipfs_fail_count": counts.ipfs_failures,
             "validation_error_count": counts.validation_errors,
