@@ -31,6 +31,7 @@ from rubix_token_sync.cid import parse
 from rubix_token_sync.testing.flatfs import Block, block_path
 
 _CHUNK = 50_000
+_DLT = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
 _HEXED = ("record_key", "row_digest")
 
 Result = tuple[int, float]
@@ -38,14 +39,15 @@ Result = tuple[int, float]
 
 def run_peer(*arguments: str) -> Result:
     """Run this module in a process of its own; gives records and seconds."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"},
-    )
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, **_DLT, "DLT_DATA_DIR": home},
+        )
     if done.returncode:
         raise RuntimeError(f"peer {arguments[0]} failed:\n{done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
@@ -111,10 +113,12 @@ def _dlt_records(source: Path, *, limit: bool) -> Any:
 def _run_dlt(scratch: Path, to: str, data: Any) -> None:
     import dlt
 
+    # dlt insists on a host and a password; the server goes by the socket and trusts us.
+    address = to.replace("//postgres@/", "//postgres:unused@localhost/")
     pipeline = dlt.pipeline(
         pipeline_name="bench",
         pipelines_dir=str(scratch / "pipelines"),
-        destination=dlt.destinations.postgres(to),
+        destination=dlt.destinations.postgres(address),
         dataset_name="peer",
     )
     pipeline.run(data).raise_on_failed_jobs()

@@ -40,8 +40,12 @@ class Run:
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's, without settings that someone left in it, and with the source first."""
+    """This process's, without settings that someone left in it, and with the source first.
+
+    Bytecode is kept (by the warm-up), as it is where the package is installed.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get("PYTHONPATH", "")]))
     return {**kept, "PYTHONPATH": path, **settings}
 
@@ -98,8 +102,8 @@ def run_program(
     )
 
 
-def first_line_seconds(*arguments: str) -> float:
-    """Seconds from start to the first line on stderr; the run is then ended by SIGTERM."""
+def first_line_seconds(*arguments: str, word: bytes) -> float:
+    """Seconds from start until stderr holds ``word``; the run is then ended by SIGTERM."""
     with tempfile.TemporaryDirectory() as empty:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -111,20 +115,20 @@ def first_line_seconds(*arguments: str) -> float:
         )
         assert process.stderr is not None
         try:
-            return _await_line(process.stderr, began)
+            return _await_line(process.stderr, word, began)
         finally:
             process.terminate()
             process.stderr.close()
             process.wait()
 
 
-def _await_line(stream: IO[bytes], began: float) -> float:
+def _await_line(stream: IO[bytes], word: bytes, began: float) -> float:
     said = b""
-    while b"\n" not in said and b"\r" not in said:
+    while word not in said:
         ready, _, _ = select.select([stream], [], [], 60)
         chunk = os.read(stream.fileno(), 4096) if ready else b""
         if not chunk:
-            raise ProgramFailedError(f"no line on stderr: {said[-500:]!r}")
+            raise ProgramFailedError(f"no line with {word!r} on stderr: {said[-500:]!r}")
         said += chunk
     return time.perf_counter() - began
 
