@@ -26,7 +26,10 @@ from rubix_token_sync import faults
 from rubix_token_sync.cid import Cid, parse
 from rubix_token_sync.ipfs import ContentReader, Failure, FailureCode
 from rubix_token_sync.ipfs.blockstore import BlockStoreReader
-from rubix_token_sync.ipfs.repository import open_repository
+from rubix_token_sync.ipfs.command import ProgramReader, find_program
+from rubix_token_sync.ipfs.gateway import GatewayReader
+from rubix_token_sync.ipfs.repository import Repository, open_repository
+from rubix_token_sync.ipfs.rpc import DaemonReader
 
 __all__ = ["NO_CID", "WAYS", "ContentChain", "ContentOptions", "Resolved", "open_chain"]
 
@@ -77,7 +80,7 @@ class ContentOptions:
     timeout_s: float = 10.0
     attempts: int = 3
     network: bool = False
-    gateways: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
     program: str | None = None
     daemon_authorization: SecretStr | None = None
     ways: tuple[str, ...] = WAYS
@@ -160,10 +163,50 @@ class ContentChain:
 
 
 def open_chain(repository_path: str | None, options: ContentOptions) -> ContentChain:
-    """The ways that ``options`` allow for the node whose repository is at this path."""
+    """The ways that ``options`` allow for the node whose repository is at this path.
+
+    Raises:
+        SettingsError: a gateway is no plain http or https URL.
+    """
+    repository = open_repository(repository_path)
     readers: list[ContentReader] = []
-    if "blockstore" in options.ways:
-        readers.append(BlockStoreReader(open_repository(repository_path)))
+    blocks_can_be_read = "blockstore" in options.ways
+    if blocks_can_be_read:
+        readers.append(BlockStoreReader(repository))
+        blocks_can_be_read = isinstance(repository, Repository) and repository.readable
+    if "daemon" in options.ways:
+        readers.append(
+            DaemonReader(
+                repository_path,
+                workers=options.workers,
+                timeout_s=options.timeout_s,
+                attempts=options.attempts,
+                network=options.network,
+                authorization=options.daemon_authorization,
+            )
+        )
+    if "gateway" in options.ways and options.network and options.gateways:
+        readers.append(
+            GatewayReader(
+                options.gateways,
+                workers=options.workers,
+                timeout_s=options.timeout_s,
+                attempts=options.attempts,
+            )
+        )
+    # The program reads nothing that the block store does not, where that can read at all.
+    if "program" in options.ways and isinstance(repository, Repository) and not blocks_can_be_read:
+        program = find_program(repository.path, options.program)
+        if program is not None:
+            readers.append(
+                ProgramReader(
+                    repository,
+                    program,
+                    workers=options.workers,
+                    timeout_s=options.timeout_s,
+                    attempts=options.attempts,
+                )
+            )
     return ContentChain(readers)
 
 

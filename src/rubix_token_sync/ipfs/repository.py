@@ -146,11 +146,16 @@ def repository_fingerprint(path: str | None) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: str) -> Any:
-    """A JSON file of at most 1 MiB; raises OSError or ValueError."""
+def read_json(path: str, *, own: bool = False) -> Any:
+    """A JSON file of at most 1 MiB; raises OSError or ValueError.
+
+    With ``own`` it must not be a link, and belong to who owns its directory.
+    """
     # A FIFO in its place must not hang the run: do not wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0))
     with open(fd, "rb") as file:
+        if own and os.fstat(fd).st_uid != os.stat(os.path.dirname(path)).st_uid:
+            raise ValueError("the file belongs to somebody else")
         text = file.read(_CONFIG_LIMIT + 1)
     if len(text) > _CONFIG_LIMIT:
         raise ValueError("the file is larger than any configuration")
