@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -119,15 +120,14 @@ def test_whoever_takes_over_waits_for_a_write_that_is_under_way(
         def work(conn: sa.Connection) -> None:
             store._fence(conn, lease)
             inside.set()
-            assert not ended.wait(0.5)
+            assert not ended.wait(0.5)  # the successor cannot get past us
             order.append("zombie")
 
         store.transact(work)
 
     def take() -> None:
         inside.wait()
-        age_later = successor  # what it reads is older than the lease's time
-        age_later.acquire_lease(OTHER, ELSEWHERE)
+        successor.acquire_lease(OTHER, ELSEWHERE)
         order.append("successor")
         ended.set()
 
@@ -140,22 +140,9 @@ def test_whoever_takes_over_waits_for_a_write_that_is_under_way(
 
 
 def run_both(*works: Callable[[], None]) -> None:
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(len(works)) as pool:
+        for running in [pool.submit(work) for work in works]:
+            running.result(60)
 
 
 def test_two_that_start_at_the_same_moment(

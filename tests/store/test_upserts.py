@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
 
@@ -27,26 +28,19 @@ def test_eight_sessions_on_one_key(store: SqlStore, opened: Callable[..., SqlSto
         store.start_session(lease.session_id, lease.source, "host", number, "sync")
         store.acquire_lease(lease, "elsewhere|-|1|1")
         leases.append(lease)
-    done: list[tuple[int, int]] = []
-    failures: list[BaseException] = []
     barrier = threading.Barrier(SESSIONS)
 
-    def session(number: int) -> None:
-        try:
-            barrier.wait()
-            for time in range(TIMES):
-                row = record(1, token_status=f"{number}.{time}")
-                published = stores[number].publish(leases[number], Chunk(rows=batch(row)))
-                done.append((published.inserted, published.updated))
-        except BaseException as error:
-            failures.append(error)
+    def session(number: int) -> list[tuple[int, int]]:
+        done = []
+        barrier.wait()
+        for time in range(TIMES):
+            row = record(1, token_status=f"{number}.{time}")
+            published = stores[number].publish(leases[number], Chunk(rows=batch(row)))
+            done.append((published.inserted, published.updated))
+        return done
 
-    threads = [threading.Thread(target=session, args=(n,)) for n in range(SESSIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        done = [pair for pairs in pool.map(session, range(SESSIONS)) for pair in pairs]
     assert len(done) == SESSIONS * TIMES
     assert sum(inserted for inserted, _ in done) == 1
     assert sum(updated for _, updated in done) == SESSIONS * TIMES - 1
@@ -58,21 +52,14 @@ def test_eight_sessions_on_one_key(store: SqlStore, opened: Callable[..., SqlSto
 
 def test_writers_of_one_run_side_by_side(store: SqlStore, lease: Lease) -> None:
     """As many threads as the store says pay, overlapping records, one lease."""
-    failures: list[BaseException] = []
+    writers = max(2, store.writers)
 
     def write(number: int) -> None:
-        try:
-            for start in range(0, 100, 20):
-                numbers = range(start + number, start + number + 25)
-                store.publish(lease, Chunk(rows=batch_of(numbers), bulk=bool(number % 2)))
-        except BaseException as error:
-            failures.append(error)
+        for start in range(0, 100, 20):
+            numbers = range(start + number, start + number + 25)
+            store.publish(lease, Chunk(rows=batch_of(numbers), bulk=bool(number % 2)))
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(max(2, store.writers))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    last = 80 + max(2, store.writers) - 1 + 25
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(write, range(writers)))
+    last = 80 + writers - 1 + 25
     assert len(store.known_rows(DATABASE)[0]) == last * 24

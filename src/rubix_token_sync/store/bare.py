@@ -77,6 +77,8 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
             .values(record_key=sa.bindparam("key"), row_digest=_UNKNOWN_DIGEST),
             keyed,
         )
+    tables.duplicates.create(conn)
+    _loosen_duplicates(conn, operations, tables)
     _set_duplicates_aside(conn, tables)
     if conn.dialect.name != "sqlite":  # which cannot alter; the unique index serves there
         for name in ("record_key", "row_digest"):
@@ -89,10 +91,23 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
             index.create(conn)
 
 
+def _loosen_duplicates(conn: sa.Connection, operations: Operations, tables: Tables) -> None:
+    """What the older system's PostgreSQL columns hold (TEXT, NULL) fits the table of duplicates."""
+    if conn.dialect.name != "postgresql":
+        return
+    for column in sa.inspect(conn).get_columns(tables.records.name):
+        name = column["name"]
+        if name not in tables.duplicates.c or name == "record_key":
+            continue
+        if str(column["type"]) == "TEXT":
+            operations.alter_column(tables.duplicates.name, name, type_=sa.Text())
+        if column["nullable"]:
+            operations.alter_column(tables.duplicates.name, name, nullable=True)
+
+
 def _set_duplicates_aside(conn: sa.Connection, tables: Tables) -> None:
     """Of the records with one key the newest stays (by time, then by id)."""
     records, duplicates = tables.records, tables.duplicates
-    duplicates.create(conn)
     ranked = sa.select(
         records.c.id,
         sa.func.row_number()
