@@ -20,8 +20,7 @@ usable, SQLite must set one.
 """
 
 from rubix_token_sync.source.failures import REMEDIES
-from rubix_token_sync.source.files import fingerprint
 from rubix_token_sync.source.scratch import sweep
-from rubix_token_sync.source.snapshot import Snapshot, open_snapshot
+from rubix_token_sync.source.snapshot import Snapshot, fingerprint, open_snapshot
 
 __all__ = ["REMEDIES", "Snapshot", "fingerprint", "open_snapshot", "sweep"]

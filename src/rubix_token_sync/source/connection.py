@@ -16,7 +16,7 @@ from rubix_token_sync import faults
 from rubix_token_sync.records import SOURCE_COLUMNS
 from rubix_token_sync.source.failures import failure
 
-__all__ = ["TABLE", "VALUE_LIMIT_BYTES", "Connection", "Table"]
+__all__ = ["TABLE", "USUAL_VALUE_BYTES", "VALUE_LIMIT_BYTES", "Connection", "Table"]
 
 TABLE: Final = "TokensTable"
 VALUE_LIMIT_BYTES: Final = 2**20
@@ -24,6 +24,9 @@ VALUE_LIMIT_BYTES: Final = 2**20
 
 No token's column holds more than some hundred bytes; without a limit one value
 could take all memory (SQLite's own limit is 1 GB)."""
+
+USUAL_VALUE_BYTES: Final = 2**12
+"""Values larger than this are read too, but with care for memory."""
 
 _STEP_SECONDS: Final = 60.0
 _OPERATIONS_BETWEEN_LOOKS: Final = 1_000_000
@@ -74,12 +77,20 @@ class Connection:
         for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0"):
             raw.execute(f"PRAGMA {pragma}")
 
+    def limit_values(self, size: int) -> None:
+        """Make reading a value larger than ``size`` bytes the error SQLITE_TOOBIG."""
+        self._raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+
     def expect_progress(self) -> None:
         """From now, one call of SQLite may take `_STEP_SECONDS`."""
         self._deadline = time.monotonic() + _STEP_SECONDS
 
     def _late(self) -> bool:
         return time.monotonic() > self._deadline
+
+    def interrupt(self) -> None:
+        """Make the running call fail; from any thread."""
+        self._raw.interrupt()
 
     def execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         return self._raw.execute(statement, values)

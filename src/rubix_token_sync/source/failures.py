@@ -30,6 +30,7 @@ REMEDIES: Final = {
     "anywhere.",
     "stalled": "Check the disk or the network mount.",
     "too_large_value": "No real token has such a value; look at the database.",
+    "too_many_duplicates": "No node's table has so many; look at the database.",
     "too_many_files": "Raise the limit of open files (ulimit -n) or use fewer workers.",
     "took_too_long": "The file is built or damaged in a way that makes reading it endless.",
     "unfinished_transaction": "Start the node once, so that it recovers its database.",

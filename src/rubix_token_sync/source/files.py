@@ -24,7 +24,7 @@ import stat
 import struct
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import TracebackType
 from typing import Final
@@ -32,7 +32,7 @@ from typing import Final
 from rubix_token_sync import faults
 from rubix_token_sync.source.failures import failure, from_os_error
 
-__all__ = ["JOURNAL", "SHM", "WAL", "Files", "State", "fingerprint"]
+__all__ = ["JOURNAL", "SHM", "WAL", "Files", "State"]
 
 WAL: Final = "-wal"
 SHM: Final = "-shm"
@@ -78,6 +78,8 @@ class State:
     wal_header: bytes
     journal: _Stat | None
     shm: bool
+    is_settled: bool = field(default=True, compare=False)
+    """Whether a change of the files would show in `text` (see `Files.fingerprint`)."""
 
     @property
     def is_wal(self) -> bool:
@@ -131,35 +133,18 @@ class State:
         return longest
 
 
-def fingerprint(db_path: str) -> str:
-    """A text that changes whenever the database at ``db_path`` may have changed.
-
-    It covers the database file (inode, size, times in nanoseconds, SQLite's own
-    header with its change counter), the ``-wal`` (the same, and its header) and
-    the ``-journal``.  Compare for equality only.  A checkpoint, a copy or a
-    touched file changes it although the tokens are the same; nothing that
-    changes a token leaves it as it was.  When the files were changed so recently
-    that a further change could hide in the same tick of the clock, the text is
-    unique: it will never compare equal.
-
-    Raises:
-        SourceError: the file is missing, empty, no regular file or unreadable.
-    """
-    with Files(db_path) as files:
-        return files.fingerprint()[1]
-
-
 class _Held:
     """A database file that this process has open."""
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self) -> None:
+        self.fd = -1
         self.users = 0
         self.lockers = 0
+        self.using = threading.Lock()  # of descriptor and lock
 
 
 _held: dict[tuple[int, int], _Held] = {}
-_held_guard = threading.Lock()
+_held_guard = threading.Lock()  # of the dictionary and users: never held in a call that may hang
 
 
 class Files:
@@ -177,11 +162,16 @@ class Files:
         self._identity = status.st_dev, status.st_ino
         self._locked = False
         with _held_guard:
-            held = _held.get(self._identity)
-            if held is None:
-                held = _held[self._identity] = _Held(self._open())
+            held = _held.setdefault(self._identity, _Held())
             held.users += 1
         self._held: _Held | None = held
+        try:
+            with held.using:
+                if held.fd < 0:
+                    held.fd = self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> int:
         try:
@@ -216,15 +206,18 @@ class Files:
         held, self._held = self._held, None
         if held is None:
             return
-        with _held_guard:
-            if self._locked:
+        if self._locked:
+            with held.using:
                 held.lockers -= 1
                 if held.lockers == 0:
                     _set_lock(held.fd, fcntl.F_UNLCK, _SHARED_FIRST, _SHARED_SIZE)
+        with _held_guard:
             held.users -= 1
-            if held.users == 0:
-                del _held[self._identity]
-                os.close(held.fd)
+            if held.users > 0:
+                return
+            del _held[self._identity]
+        if held.fd >= 0:
+            os.close(held.fd)
 
     def lock(self) -> None:
         """Take the shared lock, as a reader of SQLite does; no wait.
@@ -232,16 +225,17 @@ class Files:
         Raises:
             SourceUnsettled: ``busy``, a node has the file exclusively right now.
         """
-        with _held_guard:
-            assert self._held is not None, "closed"
-            if self._held.lockers == 0:
+        held = self._held
+        assert held is not None, "closed"
+        with held.using:
+            if held.lockers == 0:
                 # A writer that waits for its turn holds the pending byte: let it go first.
-                _set_lock(self.descriptor, fcntl.F_RDLCK, _PENDING_BYTE, 1)
+                _set_lock(held.fd, fcntl.F_RDLCK, _PENDING_BYTE, 1)
                 try:
-                    _set_lock(self.descriptor, fcntl.F_RDLCK, _SHARED_FIRST, _SHARED_SIZE)
+                    _set_lock(held.fd, fcntl.F_RDLCK, _SHARED_FIRST, _SHARED_SIZE)
                 finally:
-                    _set_lock(self.descriptor, fcntl.F_UNLCK, _PENDING_BYTE, 1)
-            self._held.lockers += 1
+                    _set_lock(held.fd, fcntl.F_UNLCK, _PENDING_BYTE, 1)
+            held.lockers += 1
             self._locked = True
 
     def still_there(self) -> bool:
@@ -282,8 +276,9 @@ class Files:
             time.sleep(wait / 1e9)
             state = self.state()
             wait = state.unsettled_ns(time.time_ns())
-        text = state.text()
-        return state, text if wait == 0 else f"{text}:{secrets.token_hex(4)}"
+        if wait == 0:
+            return state, state.text()
+        return replace(state, is_settled=False), f"{state.text()}:{secrets.token_hex(4)}"
 
     def _companion(self, suffix: str, header: int) -> tuple[_Stat | None, bytes]:
         path = self.path + suffix

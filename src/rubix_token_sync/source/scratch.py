@@ -14,7 +14,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from rubix_token_sync import faults
@@ -63,16 +63,23 @@ class PrivateCopy:
             file once more would drop SQLite's locks).
         suffixes: which companions to copy too, e.g. ``("-wal",)``.
         scratch: directory for the copy; None takes the system's (TMPDIR).
+        progress: called after each part.
 
     Raises:
         SourceError: ``no_scratch_space``, or an error of the operating system.
     """
 
-    def __init__(self, files: Files, suffixes: Iterable[str], scratch: str | None) -> None:
+    def __init__(
+        self,
+        files: Files,
+        suffixes: Iterable[str],
+        scratch: str | None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory, self._lock = _locked_directory(scratch or tempfile.gettempdir())
         self.path = os.path.join(self._directory, "copy.db")
         try:
-            _copy_files(files, tuple(suffixes), self.path)
+            _copy_files(files, tuple(suffixes), self.path, progress)
         except BaseException:
             self.remove()
             raise
@@ -103,7 +110,9 @@ def _locked_directory(scratch: str) -> tuple[str, int]:
         raise from_os_error(error, f"make a directory in {scratch}") from error
 
 
-def _copy_files(files: Files, suffixes: tuple[str, ...], target: str) -> None:
+def _copy_files(
+    files: Files, suffixes: tuple[str, ...], target: str, progress: Callable[[], None]
+) -> None:
     opened: list[int] = []
     try:
         sources = [("", files.descriptor)]
@@ -115,7 +124,7 @@ def _copy_files(files: Files, suffixes: tuple[str, ...], target: str) -> None:
         _check_room(os.path.dirname(target), sum(sizes))
         for (suffix, fd), size in zip(sources, sizes, strict=True):
             faults.point("source.copy")
-            _copy(fd, size, target + suffix)
+            _copy(fd, size, target + suffix, progress)
     except OSError as error:
         raise from_os_error(error, "copy the database") from error
     finally:
@@ -136,7 +145,7 @@ def _check_room(directory: str, needed: int) -> None:
         )
 
 
-def _copy(source: int, size: int, target: str) -> None:
+def _copy(source: int, size: int, target: str, progress: Callable[[], None]) -> None:
     """Copy ``size`` bytes, not more: the file may be growing."""
     write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -146,5 +155,6 @@ def _copy(source: int, size: int, target: str) -> None:
             if sent == 0:
                 break
             done += sent
+            progress()
     finally:
         os.close(write)

@@ -1,0 +1,157 @@
+"""Opens a node's database in the way that the state of its files asks for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from rubix_token_sync.errors import SourceError
+from rubix_token_sync.source.connection import Connection
+from rubix_token_sync.source.failures import failure
+from rubix_token_sync.source.files import JOURNAL, WAL, Files, State
+from rubix_token_sync.source.scratch import PrivateCopy
+
+__all__ = ["Opened"]
+
+_READONLY_CANTINIT: Final = 1288  # SQLITE_READONLY_CANTINIT: no usable read mark
+_JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+
+
+class Opened:
+    """A database in one read transaction.
+
+    Attributes:
+        state: of its files before it was opened.
+        fingerprint: of that state.
+        way: ``read-only``, ``immutable``, ``wal`` or ``copy``.
+    """
+
+    def __init__(self, files: Files, scratch: str | None, progress: Callable[[], None]) -> None:
+        self._files = files
+        self._scratch = scratch
+        self._progress = progress
+        self._copy: PrivateCopy | None = None
+        self._connection: Connection | None = None
+        try:
+            files.lock()
+            self.state, self.fingerprint = files.fingerprint()
+            self.way, connect = self._choose(self.state)
+            self._connection = connect()
+            if not files.still_there():
+                raise failure("changed_while_reading", "The file was replaced while opened.")
+            if self.way == "copy":
+                files.close()  # a node that starts now must be able to recover its database
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None:
+            raise ValueError("the snapshot is closed")
+        return self._connection
+
+    def close(self) -> None:
+        """Give back connection, copy, lock and files, in this order."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._copy is not None:
+            self._copy.remove()
+            self._copy = None
+        self._files.close()
+
+    def changed(self) -> bool:
+        """For ``immutable``: whether anything was written since the fingerprint.
+
+        A writer in WAL mode first makes a ``-wal``, and cannot remove it while the
+        shared lock is held; so without a change here all that was read is right.
+        """
+        return self.way == "immutable" and self._files.state() != self.state
+
+    def continue_on_a_copy(self) -> None:
+        """Replace the connection by one on a copy of the database file alone.
+
+        * ``read-only``: the node must not wait for us to commit.  The copy is made
+          under the shared lock; without room for it the lock is kept, as any reader
+          would.
+        * ``immutable``: the node began to write, so far to its ``-wal`` only.
+        """
+        try:
+            self._copy = PrivateCopy(self._files, [], self._scratch, self._progress)
+        except SourceError as error:
+            if error.code != "no_scratch_space" or self.way == "immutable":
+                raise
+            return
+        if self.way == "immutable" and self._files.state().main != self.state.main:
+            raise failure("changed_while_reading", "The node wrote while it was read.")
+        self.connection.close()
+        self._connection = None
+        # Made under the shared lock, so no journal is needed to read it.
+        self._connection = Connection(self._copy.path, "mode=ro&immutable=1")
+        self._copy.remove()
+        self._files.close()
+        self.way = "copy"
+
+    def _choose(self, state: State) -> tuple[str, Callable[[], Connection]]:
+        """How to read files in this state; see the package's table."""
+        wal_has_frames = state.wal is not None and state.wal.size > 0
+        if state.wal is not None and state.shm:
+            return "wal", self._connect_live
+        if wal_has_frames or (state.wal is not None and not state.is_wal):
+            return "copy", self._connect_copy
+        if not state.is_wal:
+            return "read-only", self._connect_plain
+        if state.journal is not None and state.journal.size > 0:
+            return "copy", self._connect_copy
+        return "immutable", lambda: Connection(self._files.path, "mode=ro&immutable=1")
+
+    def _connect_plain(self) -> Connection:
+        try:
+            return Connection(self._files.path, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+        # A hot journal: SQLite would have to roll back, which it must not do there.
+        self.way = "copy"
+        return self._connect_copy()
+
+    def _connect_live(self) -> Connection:
+        try:
+            return Connection(self._files.path, "mode=ro&readonly_shm=1")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != _READONLY_CANTINIT:
+                raise
+        return Connection(self._files.path, "mode=ro")
+
+    def _connect_copy(self) -> Connection:
+        present = ((WAL, self.state.wal), (JOURNAL, self.state.journal))
+        suffixes = [suffix for suffix, file in present if file is not None]
+        if not self.state.is_settled:
+            # Time stamps so new cannot prove that nothing changed during the copy.
+            raise failure("busy", "The node writes without a pause.")
+        self._copy = PrivateCopy(self._files, suffixes, self._scratch, self._progress)
+        if self._files.state() != self.state:
+            raise failure("changed_while_reading", "The files changed while they were copied.")
+        if JOURNAL in suffixes:
+            _refuse_super_journal(self._copy.path + JOURNAL)
+        connection = Connection(self._copy.path, "mode=rw" if JOURNAL in suffixes else "mode=ro")
+        self._copy.remove()  # SQLite has its files open and needs no names any more
+        return connection
+
+
+def _refuse_super_journal(path: str) -> None:
+    """Refuse a journal that names a super-journal.
+
+    Recovery would open, and perhaps delete, whatever file is named there.  SQLite
+    writes one only for transactions over several attached databases, which a node
+    does not have.  (Format: readSuperJournal in SQLite's pager.c.)
+    """
+    with open(path, "rb") as journal:
+        size = journal.seek(0, 2)
+        journal.seek(max(0, size - len(_JOURNAL_MAGIC)))
+        if journal.read() == _JOURNAL_MAGIC:
+            raise failure(
+                "unfinished_transaction", "Its unfinished transaction spans several databases."
+            )
