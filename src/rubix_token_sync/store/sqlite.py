@@ -12,6 +12,7 @@ one upsert keyed by ``record_key``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -171,11 +172,14 @@ class SqliteStore(SqlStore):
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         highest = "SELECT coalesce(max(id), 0) FROM TokenRecords"
         before = conn.exec_driver_sql(highest).scalar_one()
+        now = str(conn.exec_driver_sql(f"SELECT {_NOW}").scalar_one())
         driver = _driver(conn)
         changes = driver.total_changes
-        for start in range(0, chunk.rows.num_rows, self.options.batch_size):
+        rows = chunk.rows.sort_by("record_key")  # neighbours in the unique index, one after another
+        for start in range(0, rows.num_rows, self.options.batch_size):
             faults.point("store.stage")
-            driver.executemany(_UPSERT, _tuples(chunk.rows.slice(start, self.options.batch_size)))
+            batch = rows.slice(start, self.options.batch_size)
+            driver.executemany(_UPSERT, _tuples(batch, now))
         changed = driver.total_changes - changes
         inserted = int(conn.exec_driver_sql(highest).scalar_one()) - int(before)
         return Published(inserted=inserted, updated=changed - inserted, batches=1)
@@ -186,7 +190,7 @@ class SqliteStore(SqlStore):
         def work(conn: sa.Connection) -> tuple[bytes, bytes]:
             faults.point("store.known")
             rows = _driver(conn).execute(
-                "SELECT record_key, row_digest FROM TokenRecords INDEXED BY ix_tokenrecords_known"
+                "SELECT record_key, row_digest FROM TokenRecords"
                 " WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL",
                 (low, high),
             )
@@ -227,7 +231,7 @@ def _driver(conn: sa.Connection) -> sqlite3.Connection:
 
 
 def _late_indexes() -> list[str]:
-    return [f"ix_tokenrecords_{column}" for column in LATE_INDEXES]
+    return [f"ix_tokenrecords_{column}" for column in (*LATE_INDEXES, "known")]
 
 
 def _upsert() -> str:
@@ -236,7 +240,7 @@ def _upsert() -> str:
     differs = " OR ".join(f"TokenRecords.{name} IS NOT excluded.{name}" for name in _CHANGING)
     return (
         f"INSERT INTO TokenRecords ({', '.join(STAGED_COLUMNS)}, synced_at)"  # noqa: S608 - our names
-        f" VALUES ({', '.join('?' * len(STAGED_COLUMNS))}, {_NOW})"
+        f" VALUES ({', '.join('?' * len(STAGED_COLUMNS))}, ?)"
         f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
         f" WHERE {differs} OR TokenRecords.source_deleted_at IS NOT NULL"
     )
@@ -245,10 +249,10 @@ def _upsert() -> str:
 _UPSERT = _upsert()
 
 
-def _tuples(rows: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """The rows as SQLite takes them: times as SQLAlchemy's text form."""
+def _tuples(rows: pa.RecordBatch, now: str) -> Iterator[tuple[Any, ...]]:
+    """The rows as SQLite takes them: times as SQLAlchemy's text form, ``synced_at`` last."""
     columns = [
         column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column
         for column in rows.columns
     ]
-    return zip(*(column.to_pylist() for column in columns), strict=True)
+    return zip(*(column.to_pylist() for column in columns), itertools.repeat(now))
