@@ -1,0 +1,304 @@
+"""`status`, `sessions`, `databases` and `errors`: questions to the target, read only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rubix_token_sync.cli.options import Common, common_options, load_common, store_options
+from rubix_token_sync.cli.tables import print_csv, print_json
+from rubix_token_sync.errors import TargetRefused
+from rubix_token_sync.monitor import (
+    DatabaseRow,
+    Filters,
+    RunRow,
+    failure_report,
+    list_databases,
+    list_runs,
+    parse_age,
+    read_status,
+    trend,
+)
+from rubix_token_sync.monitor.export import export_errors
+from rubix_token_sync.monitor.failures import NodeRow, Reason
+from rubix_token_sync.monitor.health import Problem, SourceRow
+from rubix_token_sync.store import open_store
+from rubix_token_sync.store.sql import SqlStore
+
+__all__ = ["databases", "errors", "sessions", "status"]
+
+_LOG = logging.getLogger(__name__)
+_CATEGORIES = ("ipfs", "database", "validation", "system")
+_STATUSES = ("RUNNING", "COMPLETED", "FAILED", "INTERRUPTED")
+
+
+def _age(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
+    try:
+        return None if value is None else parse_age(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+_since = click.option(
+    "--since", callback=_age, metavar="AGE", help="Only what is not older: 90s, 30m, 24h, 7d, 2w."
+)
+_source = click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this machine; repeat."
+)
+_node = click.option(
+    "--node", "nodes", multiple=True, metavar="NAME", help="Only this node; repeat."
+)
+_limit = click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="At most so many rows of each list.",
+)
+_max_age = click.option(
+    "--max-age",
+    callback=_age,
+    metavar="AGE",
+    help="A node whose last successful sync is older is overdue.",
+)
+_stuck_after = click.option(
+    "--stuck-after",
+    callback=_age,
+    metavar="AGE",
+    default="60s",
+    show_default=True,
+    help="A run that has been silent for longer is stuck.",
+)
+_csv = click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+
+
+@contextlib.contextmanager
+def _asked(options: dict[str, Any]) -> Iterator[tuple[Common, SqlStore, datetime]]:
+    """The target, opened for reading only, and its time.
+
+    Raises:
+        TargetError: it cannot be reached, or no sync has made its tables.
+    """
+    if options["as_json"] and options.get("as_csv"):
+        raise click.UsageError("Give --json or --csv, not both.")
+    common = load_common(options)
+    for note in common.notes:
+        _LOG.warning("%s", note)
+    if not common.target.exists():
+        raise TargetRefused(
+            "The target does not exist yet.",
+            code="target_absent",
+            remedy="Run `rubix-token-sync sync` first, or name another one by --target.",
+        )
+    store = open_store(common.target, store_options(common.settings, read_only=True))
+    try:
+        store.ensure_schema()
+        yield common, store, store.server_time()
+    finally:
+        store.close()
+
+
+def _filters(options: dict[str, Any]) -> Filters:
+    return Filters(
+        since=options.get("since"),
+        nodes=tuple(options.get("nodes", ())),
+        sources=tuple(options.get("sources", ())),
+        category=options.get("category"),
+        statuses=tuple(options.get("statuses", ())),
+        limit=options.get("limit") or 20,
+    )
+
+
+def _columns(row: type[Any]) -> list[str]:
+    return [field.name for field in fields(row)]
+
+
+def _rows(found: list[Any]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in found]
+
+
+@click.command()
+@common_options
+@_source
+@_node
+@_max_age
+@_stuck_after
+@_csv
+def status(**options: Any) -> int:
+    """Show how it stands: runs under way on all machines, stuck ones, what is wrong.
+
+    Exit codes: 0 all is well; 1 something is wrong: a run is stuck, the last
+    run of a machine failed or was interrupted, a database could not be
+    processed, or (with --max-age) a node is overdue; 2 usage; 3 the target
+    cannot be reached.  With --csv the list of problems is printed.
+    """
+    with _asked(options) as (_common, store, now):
+        found = read_status(
+            store,
+            _filters(options),
+            now,
+            stuck_seconds=options["stuck_after"].total_seconds(),
+            max_age=options["max_age"],
+        )
+        exit_code = 0 if found.ok else 1
+        if options["as_json"]:
+            print_json(
+                {
+                    "ok": found.ok,
+                    "exit_code": exit_code,
+                    "server_time": now,
+                    "target": store.place,
+                    "problems": found.problems,
+                    "running": found.running,
+                    "sources": found.sources,
+                }
+            )
+        elif options["as_csv"]:
+            print_csv(_rows(found.problems), _columns(Problem))
+        else:
+            _shown(options, lambda views: views.show_status(found, store.place))
+    return exit_code
+
+
+@click.command()
+@common_options
+@_since
+@_source
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice(_STATUSES, case_sensitive=False),
+    multiple=True,
+    help="Only runs that ended so, or are under way; repeat.",
+)
+@_limit
+@_stuck_after
+@_csv
+def sessions(**options: Any) -> int:
+    """Show runs, the newest first, with their rates and the trend.
+
+    Exit codes: 0; 2 usage; 3 the target cannot be reached.
+    """
+    with _asked(options) as (_common, store, now):
+        stuck = options["stuck_after"].total_seconds()
+        found = list_runs(store, _filters(options), now, stuck_seconds=stuck)
+        if options["as_json"]:
+            print_json(
+                {
+                    "server_time": now,
+                    "target": store.place,
+                    "sessions": found,
+                    "trend": trend(found),
+                }
+            )
+        elif options["as_csv"]:
+            print_csv(_rows(found), _columns(RunRow))
+        else:
+            _shown(options, lambda views: views.show_runs(found, trend(found)))
+    return 0
+
+
+@click.command()
+@common_options
+@_since
+@_source
+@_node
+@_max_age
+@_csv
+def databases(**options: Any) -> int:
+    """Show every node's database: records, content missing by reason, invalid, age.
+
+    Exit codes: 0 every database is current; 1 one failed in the last sync or
+    (with --max-age) is overdue; 2 usage; 3 the target cannot be reached.
+    """
+    with _asked(options) as (_common, store, now):
+        found = list_databases(store, _filters(options), now, max_age=options["max_age"])
+        exit_code = 0 if all(row.state == "current" for row in found) else 1
+        if options["as_json"]:
+            print_json(
+                {
+                    "ok": exit_code == 0,
+                    "exit_code": exit_code,
+                    "server_time": now,
+                    "target": store.place,
+                    "databases": found,
+                }
+            )
+        elif options["as_csv"]:
+            print_csv(_rows(found), _columns(DatabaseRow))
+        else:
+            _shown(options, lambda views: views.show_databases(found))
+    return exit_code
+
+
+@click.command()
+@common_options
+@_since
+@_source
+@_node
+@click.option("--category", type=click.Choice(_CATEGORIES), help="Only errors of this category.")
+@_limit
+@click.option(
+    "--export",
+    metavar="FILE",
+    help="Write every single error there: .csv, else JSON lines; --limit does not count.",
+)
+@_csv
+def errors(**options: Any) -> int:
+    """Show what failed, by category and reason, with an example of each.
+
+    Content and validation errors are those of the records as they are now,
+    events are what runs wrote down.  Exit codes: 0; 2 usage; 3 the target
+    cannot be reached.
+    """
+    with _asked(options) as (_common, store, now):
+        filters = _filters(options)
+        exported = None
+        if options["export"]:
+            exported = export_errors(store, filters, now, Path(options["export"]))
+        found = failure_report(store, filters, now)
+        if options["as_json"]:
+            print_json(
+                {
+                    "server_time": now,
+                    "target": store.place,
+                    **asdict(found),
+                    "exported": None
+                    if exported is None
+                    else {"file": options["export"], "lines": exported},
+                }
+            )
+        elif options["as_csv"]:
+            print_csv(_rows([*found.content, *found.validation, *found.events]), _columns(Reason))
+        else:
+            _shown(options, lambda views: views.show_failures(found))
+            if exported is not None and not options["quiet"]:
+                click.echo(f"{exported:,} errors written to {options['export']}")
+    return 0
+
+
+def _shown(options: dict[str, Any], show: Callable[[Any], None]) -> None:
+    """Tables load only where a person reads them."""
+    if not options["quiet"]:
+        from rubix_token_sync.cli import monitor_views
+
+        show(monitor_views)
+
+
+CONTRACT = {
+    "problem": _columns(Problem),
+    "run": _columns(RunRow),
+    "source": _columns(SourceRow),
+    "database": _columns(DatabaseRow),
+    "node": _columns(NodeRow),
+    "reason": _columns(Reason),
+}
+"""The keys of the rows in ``--json`` and the columns of ``--csv``; documented in docs/JSON.md."""

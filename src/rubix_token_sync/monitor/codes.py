@@ -1,0 +1,20 @@
+"""The code in ``ipfs_error`` (``code: sentence``), taken apart by the server."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["code_of"]
+
+
+def code_of(column: sa.ColumnElement[str], dialect: str) -> sa.ColumnElement[str]:
+    """What stands before the first colon; a text without one as it is."""
+    if dialect == "postgresql":
+        return sa.func.split_part(column, ":", 1)
+    if dialect == "mssql":
+        place: sa.ColumnElement[int] = sa.func.charindex(":", column)
+        before: sa.ColumnElement[str] = sa.func.left(column, place - 1)
+    else:
+        place = sa.func.instr(column, ":")
+        before = sa.func.substr(column, 1, place - 1)
+    return sa.case((place > 0, before), else_=column)

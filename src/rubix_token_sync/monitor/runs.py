@@ -1,0 +1,179 @@
+"""Runs: the rows of SyncSessions, with what can be told from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from rubix_token_sync.monitor.filters import Filters
+from rubix_token_sync.store.sql import SqlStore
+
+__all__ = ["STUCK_SECONDS", "RunRow", "Trend", "last_runs", "list_runs", "trend"]
+
+STUCK_SECONDS: Final = 60.0
+"""A RUNNING session that has been silent for longer is called stuck."""
+
+_STORED: Final = (
+    "source_ip",
+    "host",
+    "pid",
+    "command",
+    "program_version",
+    "status",
+    "start_time",
+    "end_time",
+    "heartbeat_at",
+    "progress_percent",
+    "total_databases_found",
+    "total_databases_processed",
+    "total_records_processed",
+    "total_ipfs_success",
+    "total_ipfs_failures",
+    "total_sql_inserts",
+    "total_sql_errors",
+    "total_validation_errors",
+    "error_summary",
+)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run.  Times are the target's, UTC; rates are None where nothing was processed."""
+
+    session_id: str
+    source_ip: str
+    host: str | None
+    pid: int | None
+    command: str | None
+    program_version: str | None
+    status: str
+    stuck: bool
+    start_time: datetime | None
+    end_time: datetime | None
+    duration_seconds: float | None
+    """Until the end; of a run under way, until now."""
+    heartbeat_at: datetime | None
+    heartbeat_age_seconds: float | None
+    """Of a run under way only."""
+    progress_percent: float | None
+    total_databases_found: int
+    total_databases_processed: int
+    total_records_processed: int
+    total_ipfs_success: int
+    total_ipfs_failures: int
+    total_sql_inserts: int
+    total_sql_errors: int
+    total_validation_errors: int
+    records_per_second: float | None
+    ipfs_success_rate: float | None
+    """Per cent of the records, as in the guide's query."""
+    error_summary: str | None
+
+    @property
+    def running(self) -> bool:
+        """Under way, or dead without having said so."""
+        return self.status == "RUNNING"
+
+
+def list_runs(
+    store: SqlStore, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
+) -> list[RunRow]:
+    """Runs, the newest first: the guide's two session queries in one."""
+    sessions = store.tables.sessions
+    query = (
+        sa.select(sessions)
+        .where(*filters.by(sessions, now, time="start_time"))
+        .order_by(sessions.c.start_time.desc(), sessions.c.session_id)
+        .limit(filters.limit)
+    )
+    if filters.statuses:
+        query = query.where(sessions.c.status.in_(filters.statuses))
+    return store.read(lambda conn: [_row(r, now, stuck_seconds) for r in conn.execute(query)])
+
+
+def last_runs(
+    store: SqlStore, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
+) -> dict[str, RunRow]:
+    """The newest finished sync of each source, or the newest with ``status``."""
+    sessions = store.tables.sessions
+    wanted = [
+        # Of the earlier script's rows no command is known; all of them were syncs.
+        sa.or_(sessions.c.command.is_(None), sessions.c.command == "sync"),
+        sessions.c.status == status if status else sessions.c.status != "RUNNING",
+    ]
+    if sources:
+        wanted.append(sessions.c.source_ip.in_(sources))
+    place = sa.func.row_number().over(
+        partition_by=sessions.c.source_ip,
+        order_by=(sessions.c.start_time.desc(), sessions.c.session_id),
+    )
+    ranked = sa.select(sessions, place.label("place")).where(*wanted).subquery()
+    query = sa.select(ranked).where(ranked.c.place == 1).order_by(ranked.c.source_ip)
+    rows = store.read(lambda conn: [_row(r, now, STUCK_SECONDS) for r in conn.execute(query)])
+    return {row.source_ip: row for row in rows}
+
+
+def _row(row: sa.Row[Any], now: datetime, stuck_seconds: float) -> RunRow:
+    held: dict[str, Any] = {name: getattr(row, name) for name in _STORED}
+    for name in _STORED:
+        if name.startswith("total_"):
+            held[name] = held[name] or 0
+    running = row.status == "RUNNING"
+    # Rows of the earlier script have no heartbeat: their start is the last sign of life.
+    sign = row.heartbeat_at or row.start_time
+    age = (now - sign).total_seconds() if running and sign is not None else None
+    until = row.end_time or (now if running else row.heartbeat_at)
+    seconds = None
+    if row.start_time is not None and until is not None:
+        seconds = round(max(0.0, (until - row.start_time).total_seconds()), 3)
+    records = held["total_records_processed"]
+    return RunRow(
+        session_id=str(row.session_id),
+        stuck=age is not None and age > stuck_seconds,
+        duration_seconds=seconds,
+        heartbeat_age_seconds=None if age is None else round(max(0.0, age), 3),
+        records_per_second=round(records / seconds, 1) if records and seconds else None,
+        ipfs_success_rate=round(held["total_ipfs_success"] * 100 / records, 2) if records else None,
+        **held,
+    )
+
+
+@dataclass(frozen=True)
+class Trend:
+    """What several runs say together."""
+
+    runs: int
+    completed: int
+    failed: int
+    interrupted: int
+    running: int
+    success_rate: float | None
+    """Per cent of the finished runs that completed."""
+    median_duration_seconds: float | None
+    median_records_per_second: float | None
+    rates: list[float | None]
+    """Records a second of each finished run, the oldest first; None where it had none."""
+
+
+def trend(runs: Sequence[RunRow]) -> Trend:
+    """Sum up runs (the newest first, as `list_runs` gives them)."""
+    finished = [run for run in runs if not run.running]
+    completed = [run for run in finished if run.status == "COMPLETED"]
+    seconds = [r.duration_seconds for r in completed if r.duration_seconds is not None]
+    rates = [r.records_per_second for r in completed if r.records_per_second is not None]
+    return Trend(
+        runs=len(runs),
+        completed=len(completed),
+        failed=sum(run.status == "FAILED" for run in finished),
+        interrupted=sum(run.status == "INTERRUPTED" for run in finished),
+        running=len(runs) - len(finished),
+        success_rate=round(len(completed) * 100 / len(finished), 2) if finished else None,
+        median_duration_seconds=round(median(seconds), 3) if seconds else None,
+        median_records_per_second=round(median(rates), 1) if rates else None,
+        rates=[run.records_per_second for run in reversed(finished)],
+    )
