@@ -21,7 +21,7 @@ import os
 import signal
 import time
 
-__all__ = ["FaultInjected", "point"]
+__all__ = ["FaultInjected", "arm", "point"]
 
 
 class FaultInjected(OSError):
@@ -31,18 +31,26 @@ class FaultInjected(OSError):
         super().__init__(errno.EIO, f"injected fault at {name}")
 
 
-def _arm() -> tuple[str, int, str, bool] | None:
-    spec = os.environ.get("RUBIX_SYNC_FAULT", "")
-    if not spec:
-        return None
-    name, nth, action, *rest = spec.split(":")
-    return name, int(nth), action, rest == ["forever"]
-
-
-_armed = _arm()
-_log = os.environ.get("RUBIX_SYNC_FAULT_LOG", "")
+_armed: tuple[str, int, str, bool] | None = None
+_log = ""
 _passed = 0
-_active = _armed is not None or bool(_log)
+_active = False
+
+
+def arm() -> None:
+    """Read the environment (again, in a process that was forked with another one)."""
+    global _armed, _log, _passed, _active
+    spec = os.environ.get("RUBIX_SYNC_FAULT", "")
+    _armed = None
+    if spec:
+        name, nth, action, *rest = spec.split(":")
+        _armed = name, int(nth), action, rest == ["forever"]
+    _log = os.environ.get("RUBIX_SYNC_FAULT_LOG", "")
+    _passed = 0
+    _active = _armed is not None or bool(_log)
+
+
+arm()
 
 
 def point(name: str) -> None:

@@ -1,0 +1,1 @@
+"""Exact under fire: faults, kills, rivals, living sources, broken surroundings, fuzz."""

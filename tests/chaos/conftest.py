@@ -1,0 +1,23 @@
+"""Fixtures of the chaos tests: the door, and the field that faults are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.battlefield import Battlefield
+from chaos.door import Door
+
+
+@pytest.fixture(scope="session")
+def door() -> Iterator[Door]:
+    """Commands in forked children of one warmed-up process."""
+    with Door() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def battlefield(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlefield:
+    """The small fleet and what undisturbed runs make of it; only to be read."""
+    return Battlefield.make(tmp_path_factory.mktemp("field"), door)

@@ -1,0 +1,92 @@
+"""A process that has everything loaded and forks a child for each command.
+
+Run as ``python -m chaos.nursery`` by `chaos.door`.  It reads one JSON document a
+line and answers with one: ``start`` forks a child that is the program in every
+respect (own session, own exit, own threads) except that its modules are loaded
+already; ``wait`` reaps it.  Thousands of runs would spend most of their time on
+imports otherwise.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any, NoReturn
+
+_LOADED = (
+    "alembic.command",
+    "rubix_token_sync.cli.look",
+    "rubix_token_sync.cli.summary",
+    "rubix_token_sync.cli.sync",
+    "rubix_token_sync.cli.verify",
+    "rubix_token_sync.store.migrations",
+    "rubix_token_sync.store.migrations.env",
+    "rubix_token_sync.store.postgres",
+    "rubix_token_sync.store.sqlite",
+    "rubix_token_sync.sync.compare",
+    "rubix_token_sync.sync.dry_run",
+    "rubix_token_sync.sync.worker",
+)
+
+
+def _become(request: dict[str, Any]) -> list[str]:
+    """Turn this fresh child into what the request asks for; gives its arguments."""
+    os.setsid()
+    for fd, name in ((0, os.devnull), (1, request["stdout"]), (2, request["stderr"])):
+        flags = os.O_RDONLY if fd == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        opened = os.open(name, flags, 0o600)
+        os.dup2(opened, fd)
+        os.close(opened)
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    for name, limit in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    if request["user"]:
+        os.setgroups([])
+        os.setgid(request["user"])
+        os.setuid(request["user"])
+    from rubix_token_sync import faults
+    from rubix_token_sync.sync import run
+
+    faults.arm()
+    if request["processes"]:
+        run._INLINE_BYTES = 0  # even the smallest fleet is worth worker processes
+    return list(request["arguments"])
+
+
+def _child(request: dict[str, Any]) -> NoReturn:
+    from rubix_token_sync.cli import main
+
+    arguments = _become(request)
+    sys.argv[1:] = arguments
+    main(arguments)
+    raise AssertionError("main() returns by SystemExit")
+
+
+def serve() -> None:
+    """Answer requests until standard input ends; children return from here by exceptions."""
+    for name in _LOADED:
+        if name.endswith(".env"):
+            continue  # alembic runs that one itself
+        importlib.import_module(name)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if request["do"] == "wait":
+            _, status = os.waitpid(request["pid"], 0)
+            print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            _child(request)
+        print(json.dumps({"pid": pid}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

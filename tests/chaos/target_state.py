@@ -1,0 +1,142 @@
+"""What a target holds, apart from ids and times, and what a run must not leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from rubix_token_sync.store import open_store, parse_target
+from rubix_token_sync.store.base import StoreOptions
+from rubix_token_sync.store.schema import LATE_INDEXES
+from rubix_token_sync.store.sql import SqlStore
+
+__all__ = ["Content", "content_of", "error_repeats", "leftovers", "rows_of"]
+
+_OWN = frozenset({"id", "synced_at", "source_deleted_at"})
+# Times, durations, and fingerprints (which hold the inode and times of a file).
+_TIMES = frozenset(
+    {
+        "content_checked_at",
+        "last_processed",
+        "last_seen_at",
+        "processing_duration_seconds",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Every record and every database, comparable between targets."""
+
+    records: dict[bytes, tuple[Any, ...]]
+    databases: dict[bytes, tuple[Any, ...]]
+
+    def difference(self, other: Content) -> str:
+        """What differs, for people; empty when nothing does."""
+        told = []
+        for name, mine, theirs in (
+            ("records", self.records, other.records),
+            ("databases", self.databases, other.databases),
+        ):
+            only = len(mine.keys() - theirs.keys())
+            missing = len(theirs.keys() - mine.keys())
+            both = mine.keys() & theirs.keys()
+            unequal = [key for key in both if mine[key] != theirs[key]]
+            if only or missing or unequal:
+                told.append(f"{name}: {only} too many, {missing} missing, {len(unequal)} differ")
+                told += [f"  {mine[key]}\n  {theirs[key]}" for key in unequal[:2]]
+        return "\n".join(told)
+
+
+def _open(url: str) -> SqlStore:
+    return open_store(parse_target(url), StoreOptions(read_only=True))
+
+
+def _plain(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview | bytearray) else value
+
+
+def content_of(url: str, *, fingerprints: bool = True) -> Content:
+    """All of a target's records and databases, apart from ids and times.
+
+    ``fingerprints`` False leaves those of the files out, for fleets that were copied.
+    """
+    store = _open(url)
+    try:
+        records, databases = store.tables.records, store.tables.databases
+        named = [c for c in records.c if c.name not in _OWN]
+        dead = records.c.source_deleted_at.is_not(None)
+        skipped = _TIMES if fingerprints else _TIMES | {"fingerprint", "repository_fingerprint"}
+        states = [c for c in databases.c if c.name not in skipped]
+
+        def work(conn: sa.Connection) -> Content:
+            rows = conn.execute(sa.select(records.c.record_key, dead, *named)).all()
+            marks = conn.execute(sa.select(databases.c.database_key, *states)).all()
+            content = Content(
+                {bytes(r[0]): tuple(_plain(v) for v in r[1:]) for r in rows},
+                {bytes(m[0]): tuple(_plain(v) for v in m[1:]) for m in marks},
+            )
+            assert len(content.records) == len(rows), "two records with one key"
+            return content
+
+        return store.read(work)
+    finally:
+        store.close()
+
+
+def leftovers(url: str) -> list[str]:
+    """What an ended run must not leave: running sessions, leases, staged rows, no indexes."""
+    store = _open(url)
+    try:
+        tables = store.tables
+
+        def work(conn: sa.Connection) -> list[str]:
+            told = []
+            running = conn.scalar(
+                sa.select(sa.func.count()).where(tables.sessions.c.status == "RUNNING")
+            )
+            if running:
+                told.append(f"{running} sessions are RUNNING")
+            leases = conn.scalar(sa.select(sa.func.count()).select_from(tables.leases))
+            if leases:
+                told.append(f"{leases} leases are held")
+            there = {index["name"] for index in sa.inspect(conn).get_indexes(tables.records.name)}
+            for column in LATE_INDEXES:
+                if f"ix_tokenrecords_{column}" not in there and (store.kind, column) != (
+                    "mssql",
+                    "did",
+                ):
+                    told.append(f"the index on {column} is missing")
+            for name in sa.inspect(conn).get_table_names():
+                if "staging" in name.lower() or "staged" in name.lower():
+                    count = conn.scalar(sa.text(f"SELECT count(*) FROM {name}"))
+                    if count:
+                        told.append(f"{count} rows are staged in {name}")
+            return told
+
+        return store.read(work)
+    finally:
+        store.close()
+
+
+def error_repeats(url: str) -> list[Any]:
+    """Errors that one session recorded twice."""
+    store = _open(url)
+    try:
+        errors = store.tables.errors
+        what = (errors.c.session_id, errors.c.code, errors.c.db_path, errors.c.token_id)
+        query = sa.select(*what).group_by(*what).having(sa.func.count() > 1)
+        return store.read(lambda conn: list(conn.execute(query)))
+    finally:
+        store.close()
+
+
+def rows_of(url: str, statement: str) -> list[Any]:
+    """The rows of any SELECT."""
+    store = _open(url)
+    try:
+        return store.read(lambda conn: [tuple(row) for row in conn.execute(sa.text(statement))])
+    finally:
+        store.close()
