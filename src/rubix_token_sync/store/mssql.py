@@ -44,8 +44,14 @@ from rubix_token_sync.store.mssql_driver import (
     open_connection,
 )
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
+from rubix_token_sync.store.mssql_indexes import (
+    build_index,
+    drop_late_indexes,
+    may_alter,
+    missing_indexes,
+)
 from rubix_token_sync.store.mssql_pace import Pace
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["MssqlStore"]
 
@@ -60,8 +66,8 @@ _LIFE_SECONDS: Final = 1_800
 """A connection is replaced after this: tokens of Entra ID end, gateways rebalance."""
 
 _SCHEMA_WAIT_SECONDS: Final = 3_600.0
-_INDEX_NAMES_LOCK: Final = "rubix_token_sync.schema"
-_KNOWN_BLOCK: Final = 50_000
+_SCHEMA_LOCK: Final = "rubix_token_sync.schema"
+_ARROW_ROWS: Final = 20_000
 
 _WAITS: Final = {
     # code → seconds before the second attempt; doubled for each one after it
@@ -112,8 +118,8 @@ class MssqlStore(SqlStore):
             use_insertmanyvalues=False,
         )
         sa.event.listen(engine, "checkin", _note_use)
-        sa.event.listen(engine, "checkout", _check_idle)
-        sa.event.listen(engine, "handle_error", _keep_the_others)
+        sa.event.listen(engine, "checkout", _check_before_use)
+        sa.event.listen(engine, "handle_error", _note_failure)
         super().__init__(engine, options)
 
     def _open(self) -> DriverConnection:
@@ -183,7 +189,7 @@ class MssqlStore(SqlStore):
         with _patient(conn, _SCHEMA_WAIT_SECONDS):
             taken = conn.exec_driver_sql(
                 "DECLARE @taken INT; EXEC @taken = sp_getapplock"
-                f" @Resource = '{_INDEX_NAMES_LOCK}', @LockMode = 'Exclusive',"
+                f" @Resource = '{_SCHEMA_LOCK}', @LockMode = 'Exclusive',"
                 f" @LockOwner = 'Transaction', @LockTimeout = {int(_SCHEMA_WAIT_SECONDS * 500)};"
                 " SELECT @taken"
             ).scalar_one()
@@ -199,21 +205,91 @@ class MssqlStore(SqlStore):
         super().acquire_lease(lease, holder)
         self._source = lease.source
 
+    # ---------------------------------------------------------------- reading
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> tuple[bytes, bytes]:
+            faults.point("store.known")
+            keys, digests = bytearray(), bytearray()
+            for block in self._arrow(conn, statements.KNOWN, (low, high)):
+                keys += statements.joined(block.column(0))
+                digests += statements.joined(block.column(1))
+            return bytes(keys), bytes(digests)
+
+        return self.read(work)
+
+    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
+        try:
+            with self.engine.connect() as conn:
+                blocks = self._arrow(conn, statements.STORED, key_range(database_key))
+                for block in blocks:
+                    yield statements.as_records(block)
+        except self._database_errors() as error:
+            raise self.translate(error) from error
+
+    def _arrow(
+        self, conn: sa.Connection, sql: str, parameters: tuple[bytes, bytes]
+    ) -> Iterator[pa.RecordBatch]:
+        with _driver_cursor(conn) as cursor:
+            cursor.execute(sql, parameters)
+            while (block := cursor.arrow_batch(_ARROW_ROWS)).num_rows:
+                yield block
+
+    # ---------------------------------------------------------------- indexes
+
+    def finish_load(self) -> None:
+        """Build missing secondary indexes, where this user may."""
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> bool:
+            missing = missing_indexes(conn, records)
+            if not missing or not may_alter(conn):
+                return False
+            with self._schema_lock(conn):
+                missing = missing_indexes(conn, records)  # another run may have built them
+                if missing:
+                    build_index(conn, missing[0])
+                return len(missing) > 1
+
+        while self.transact(work):
+            pass
+
+    def _leave_out_indexes(self) -> bool:
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> bool:
+            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
+            if empty and may_alter(conn):
+                with self._schema_lock(conn):
+                    drop_late_indexes(conn, records)
+                return True
+            return False
+
+        return self.transact(work)
+
     # ---------------------------------------------------------------- writing
 
     def prepare_load(self) -> None:
-        """Remove what dead runs left staged: ours, and anybody's that is days old."""
+        """Remove what dead runs left staged: ours, and anybody's that is days old.
+
+        A first load builds the secondary indexes at its end, any other has
+        them; a run that died before its end leaves them to the next one.
+        """
+        if not self._leave_out_indexes():
+            self.finish_load()
         faults.point("store.clean")
-        self._clean("loaded_at < DATEADD(DAY, -2, SYSUTCDATETIME())")
+        self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
         if self._source is not None:
             # Under the lease nobody else stages rows of this source.
             self._clean("source_ip = ?", self._source)
 
-    def _clean(self, where: str, *parameters: Any) -> None:
+    def _clean(self, where: str, parameter: int | str) -> None:
         sql = statements.CLEAN.format(where=where)
 
         def work(conn: sa.Connection) -> int:
-            return int(conn.exec_driver_sql(sql, tuple(parameters)).scalar_one())
+            return int(conn.exec_driver_sql(sql, (parameter,)).scalar_one())
 
         while self.transact(work):
             pass
@@ -274,14 +350,11 @@ class MssqlStore(SqlStore):
             self._bulk_copy(conn, rows, load_id)
             self._mine.bulk_loads += 1
         else:
-            cursor = _driver(conn).cursor()
-            try:
+            with _driver_cursor(conn) as cursor:
                 blocks = statements.Parameters(rows, load_id).blocks(self.options.batch_size)
                 for types, values in blocks:
                     cursor.setinputsizes(types)
                     cursor.executemany(statements.STAGE_ROW, values)
-            finally:
-                cursor.close()
         count = self._staged_count(conn, load_id)
         if count != rows.num_rows:
             raise TargetUnavailable(
@@ -295,14 +368,10 @@ class MssqlStore(SqlStore):
 
     def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
         assert self._bulk_connections is not None
-        cursor = _driver(conn).cursor()
-        try:
-            with self._bulk_connections:
-                cursor.bulk_copy(
-                    statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
-                )
-        finally:
-            cursor.close()
+        with self._bulk_connections, _driver_cursor(conn) as cursor:
+            cursor.bulk_copy(
+                statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
+            )
 
     def _bulk_usable(self, rows: pa.RecordBatch) -> bool:
         """Whether bulk copy works here: found out once, by copying a few rows and looking.
@@ -360,6 +429,23 @@ def _driver(conn: sa.Connection) -> DriverConnection:
 
 
 @contextlib.contextmanager
+def _driver_cursor(conn: sa.Connection) -> Iterator[DriverCursor]:
+    """The driver's own cursor, for what SQLAlchemy has no word for."""
+    cursor = _driver(conn).cursor()
+    try:
+        yield cursor
+    except mssql_python.Error as error:
+        conn.info["failed"] = True
+        if cursor.lost(error):
+            # Else the rollback that follows would fail, and hide this error.
+            conn.invalidate(error)
+        raise
+    finally:
+        if not conn.invalidated:
+            cursor.close()
+
+
+@contextlib.contextmanager
 def _patient(conn: sa.Connection, seconds: float) -> Iterator[None]:
     """Give the calls of this connection more time: DDL, and waiting for another's."""
     raw = _driver(conn)
@@ -371,12 +457,14 @@ def _note_use(_connection: Any, record: Any) -> None:
     record.info["used"] = time.monotonic()
 
 
-def _check_idle(connection: DriverConnection, record: Any, _proxy: Any) -> None:
-    if time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
+def _check_before_use(connection: DriverConnection, record: Any, _proxy: Any) -> None:
+    """Ask a connection that idled, or had an error, whether it is well."""
+    failed = record.info.pop("failed", False)
+    if not failed and time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
         return
     try:
         cursor: DriverCursor = connection.cursor()
-        cursor.execute("SELECT 1")
+        cursor.execute("SET NOCOUNT OFF; SELECT 1")  # which a failed batch can leave on
         cursor.fetchall()
         cursor.close()
         connection.rollback()
@@ -384,9 +472,11 @@ def _check_idle(connection: DriverConnection, record: Any, _proxy: Any) -> None:
         raise sa.exc.DisconnectionError("The connection died while it idled.") from error
 
 
-def _keep_the_others(context: Any) -> None:
+def _note_failure(context: Any) -> None:
     """One connection's end says nothing of the others, which are checked when used."""
     context.invalidate_pool_on_disconnect = False
+    if context.connection is not None and not context.connection.invalidated:
+        context.connection.info["failed"] = True
 
 
 def _said(text: str) -> str:

@@ -123,6 +123,11 @@ class DriverConnection:
         return self._thread.call(work, seconds or self.call_seconds + _GRACE_SECONDS, self._drop)
 
     @property
+    def hung(self) -> bool:
+        """A call did not come back: the connection is never used again."""
+        return self._thread.hung
+
+    @property
     def autocommit(self) -> bool:
         return bool(self._raw.autocommit)
 
@@ -222,8 +227,12 @@ class DriverCursor:
         """The next ``size`` rows at most, as Arrow; no rows at the end."""
         return self._bounded(lambda: self._raw.arrow_batch(size))
 
+    def lost(self, error: BaseException) -> bool:
+        """Whether the connection is of no use after ``error``."""
+        return self.connection.hung or connection_is_over(error)
+
     def close(self) -> None:
-        if not self.connection._thread.hung:
+        if not self.connection.hung:
             self._bounded(self._raw.close)
 
     def bulk_copy(self, table: str, rows: pa.RecordBatch, columns: Sequence[str]) -> int:
@@ -296,7 +305,7 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
                 raise _explained(error, target) from error
             # A refused login whose first record is about the packet's size: ask
             # again without one, to hear the reason.
-            string = string.replace(f"PacketSize={target.packet_bytes};", "")
+            string = string.replace(f"PacketSize={target.packet};", "")
             raw = mssql_python.connect(string, timeout=login_seconds)
         opened.append(raw)
         raw.timeout = max(1, int(call_seconds))
@@ -348,6 +357,13 @@ def _explained(error: Any, target: MssqlTarget) -> Any:
     return error
 
 
+def connection_is_over(error: BaseException) -> bool:
+    """Whatever reconnecting may help with is not worth the old connection."""
+    if not isinstance(error, mssql_python.Error):
+        return False
+    return rule_for(read_driver_error(error)).error.kind == "transient"
+
+
 class Dialect(MSDialect_mssqlpython):
     """SQLAlchemy's dialect for the driver, for servers that only resemble SQL Server too."""
 
@@ -357,13 +373,13 @@ class Dialect(MSDialect_mssqlpython):
         found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
         return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
 
+    def _setup_supports_comments(self, connection: Any) -> None:
+        """No comments are written: spare a question that not every server can answer."""
+        del connection
+        self.supports_comments = False
+
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        """Whatever reconnecting may help with is not worth the old connection."""
-        if super().is_disconnect(e, connection, cursor):
-            return True
-        if not isinstance(e, mssql_python.Error):
-            return False
-        return rule_for(read_driver_error(e)).error.kind == "transient"
+        return super().is_disconnect(e, connection, cursor) or connection_is_over(e)
 
 
 registry.register("mssql.rubixsync", __name__, "Dialect")

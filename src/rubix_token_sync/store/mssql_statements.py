@@ -22,11 +22,15 @@ __all__ = [
     "BULK_COLUMNS",
     "CLEAN",
     "COUNT_STAGED",
+    "KNOWN",
     "NOW",
     "PUBLISH",
     "STAGE_ROW",
     "STAGING",
+    "STORED",
     "Parameters",
+    "as_records",
+    "joined",
     "with_load",
 ]
 
@@ -56,33 +60,40 @@ def _differs() -> str:
 def _publish() -> str:
     columns = ", ".join(STAGED_COLUMNS)
     sets = ", ".join(f"{name} = s.{name}" for name in STAGED_COLUMNS if name != "record_key")
-    return (
-        "SET NOCOUNT ON; DECLARE @updated INT; "  # noqa: S608 - our own names
-        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL"
-        f" FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key"
-        f" WHERE s.load_id = ? AND ({_differs()}); "
-        "SET @updated = @@ROWCOUNT; "
-        f"INSERT INTO TokenRecords ({columns}, synced_at)"
-        f" SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}"
-        f" FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS"
-        " (SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key); "
-        "SELECT @updated, @@ROWCOUNT"  # noqa: S608 - our own names
+    parts = (
+        "SET NOCOUNT ON; DECLARE @updated INT;",
+        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
+        f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
+        f"WHERE s.load_id = ? AND ({_differs()});",
+        "SET @updated = @@ROWCOUNT;",
+        f"INSERT INTO TokenRecords ({columns}, synced_at)",
+        f"SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}",
+        f"FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS",
+        "(SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key);",
+        "SELECT @updated, @@ROWCOUNT; SET NOCOUNT OFF",
     )
+    return " ".join(parts)
 
 
 PUBLISH: Final = _publish()
 """Takes the load id twice; one row: updated, inserted."""
 
+_LIVE: Final = "FROM TokenRecords WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
+
+KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
+STORED: Final = f"SELECT {', '.join(STAGED_COLUMNS)} {_LIVE} ORDER BY record_key"
+"""Both take the smallest and the largest key of a database."""
+
 STAGE_ROW: Final = (
-    f"INSERT INTO {STAGING} (load_id, {', '.join(STAGED_COLUMNS)})"  # noqa: S608 - our own names
-    f" VALUES ({', '.join('?' * (len(STAGED_COLUMNS) + 1))})"
+    f"INSERT INTO {STAGING} (load_id, {', '.join(STAGED_COLUMNS)})"
+    f" VALUES ({', '.join('?' * (len(STAGED_COLUMNS) + 1))})"  # noqa: S608 - our names
 )
 
-COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our own names
+COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
 
 CLEAN: Final = (
     f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
-    " SELECT @@ROWCOUNT"
+    " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
 )
 """Removes a bounded number of staged rows; one row: how many."""
 
@@ -95,6 +106,24 @@ def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
     )
+
+
+def joined(column: pa.Array) -> bytes:
+    """A binary column's values, one behind the other."""
+    return b"".join(column.to_pylist())
+
+
+def as_records(block: pa.RecordBatch) -> pa.RecordBatch:
+    """What the driver fetched (large types) as RECORD_SCHEMA."""
+    columns = [
+        column.cast(pa.binary()).cast(field.type)
+        if pa.types.is_fixed_size_binary(field.type)
+        else column.fill_null(False)
+        if pa.types.is_boolean(field.type)
+        else column.cast(field.type)
+        for column, field in zip(block.columns, RECORD_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
 _INLINE_UNITS: Final = 4_000

@@ -7,7 +7,7 @@ in lower case as the older system had them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -71,7 +71,7 @@ class Tables:
 
     def all(self) -> list[sa.Table]:
         """Every table, in order of creation."""
-        return [getattr(self, f.name) for f in fields(self) if f.name != "metadata"]
+        return list(self.metadata.tables.values())
 
 
 def _record_columns(dialect: str = "") -> list[sa.Column[Any]]:

@@ -496,7 +496,7 @@ class SqlStore:
 
     def holds_content(self) -> bool:
         records = self.tables.records
-        query = sa.select(records.c.id).where(records.c.ipfs_fetched.is_(sa.true())).limit(1)
+        query = sa.select(records.c.id).where(records.c.ipfs_fetched == sa.true()).limit(1)
         return self.read(lambda conn: conn.execute(query).first()) is not None
 
     def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
@@ -542,7 +542,7 @@ class SqlStore:
                 for row in conn.execute(
                     sa.select(records.c.token_id, records.c.ipfs_data).where(
                         records.c.token_id.in_(part),
-                        records.c.ipfs_fetched.is_(sa.true()),
+                        records.c.ipfs_fetched == sa.true(),
                         records.c.ipfs_data.is_not(None),
                     )
                 )
@@ -557,7 +557,7 @@ class SqlStore:
         query = sa.select(records.c.record_key).where(
             records.c.record_key.between(low, high),
             records.c.source_deleted_at.is_(None),
-            records.c.ipfs_fetched.is_(sa.false()),
+            records.c.ipfs_fetched == sa.false(),
         )
         return self.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
 
@@ -727,7 +727,7 @@ class SqlStore:
         records = self.tables.records
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
-        fetched = sa.case((records.c.ipfs_fetched.is_(sa.true()), 1), else_=0)
+        fetched = sa.case((records.c.ipfs_fetched == sa.true(), 1), else_=0)
         total, success = conn.execute(
             sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(fetched), 0)).where(*live)
         ).one()
