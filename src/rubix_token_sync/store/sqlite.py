@@ -37,7 +37,7 @@ __all__ = ["SqliteStore"]
 
 _BUSY_SECONDS = 60
 _PAGE_BYTES = 8_192
-_CACHE_KIB = 64 * 1024
+_CACHE_KIB = 32 * 1024
 _WAL_PAGES = 8_192  # checkpoint after 64 MiB: fewer writes of the same page
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 

@@ -25,7 +25,7 @@ from rubix_token_sync.sync.jobs import Batch, Emit, Event, Job, WorkerContext
 
 __all__ = ["Crew"]
 
-_HELD_EVENTS = 16
+_HELD_EVENTS = 8
 _LOOK_SECONDS = 0.2
 
 
