@@ -48,6 +48,9 @@ def main() -> None:
     show_default=True,
     help="Shrinks every fleet.",
 )
+@click.option(
+    "--node-tokens", type=click.IntRange(min=1), help="Tokens of each node, whatever the scenario."
+)
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--warmups", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
@@ -61,6 +64,7 @@ def run(
     scenarios: tuple[str, ...],
     targets: tuple[str, ...],
     scale: float,
+    node_tokens: int | None,
     runs: int,
     warmups: int,
     out: Path | None,
@@ -68,7 +72,13 @@ def run(
 ) -> None:
     """Run SCENARIOS (default: all of them) and print the table."""
     cache.mkdir(parents=True, exist_ok=True)
-    options = {"scale": scale, "runs": runs, "warmups": warmups, "scenarios": list(scenarios)}
+    options = {
+        "scale": scale,
+        "node_tokens": node_tokens,
+        "runs": runs,
+        "warmups": warmups,
+        "scenarios": list(scenarios),
+    }
     outcome = Outcome(describe(), options)
     for name in scenarios or SCENARIOS:
         for kind in targets or (_TARGETS if name in _FOR_ALL_TARGETS else _TARGETS[:1]):
@@ -76,7 +86,9 @@ def run(
                 tempfile.TemporaryDirectory(dir=cache, prefix="run-") as scratch,
                 opened(kind, Path(scratch)) as target,
             ):
-                bench = Bench(cache, Path(scratch), outcome, scale, warmups, runs, _say)
+                bench = Bench(
+                    cache, Path(scratch), outcome, scale, warmups, runs, node_tokens, _say
+                )
                 if target is None:
                     bench.skip(MISSING[kind])
                     continue

@@ -147,16 +147,20 @@ def _sampling(pid: int) -> Iterator[_Peak]:
     peak, stop = _Peak(), threading.Event()
 
     def sample() -> None:
-        while not stop.wait(_SAMPLE_SECONDS):
-            peak.megabytes = max(peak.megabytes, sum(map(_pss_kib, _tree(pid))) / 1024)
+        peak.megabytes = max(peak.megabytes, sum(map(_pss_kib, _tree(pid))) / 1024)
 
-    thread = threading.Thread(target=sample, daemon=True)
+    def keep_sampling() -> None:
+        while not stop.wait(_SAMPLE_SECONDS):
+            sample()
+
+    thread = threading.Thread(target=keep_sampling, daemon=True)
     thread.start()
     try:
         yield peak
     finally:
         stop.set()
         thread.join()
+        sample()
 
 
 def _tree(pid: int) -> list[int]:

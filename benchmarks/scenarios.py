@@ -35,8 +35,8 @@ _CHANGED = 0.01
 class Bench:
     """What every scenario needs.
 
-    ``scale`` shrinks every fleet (its nodes, to two at least); goals that are totals
-    for a full fleet are only set at scale 1.
+    ``scale`` shrinks every fleet (its nodes, to two at least) and ``node_tokens`` replaces
+    the size of every node; goals that are totals for a full fleet are set at full size only.
     """
 
     cache: Path
@@ -45,11 +45,13 @@ class Bench:
     scale: float = 1.0
     warmups: int = 1
     runs: int = 5
+    node_tokens: int | None = None
     say: Callable[[str], None] = print
     _changes: int = field(default_factory=lambda: int(time.time()))
 
     def fleet(self, nodes: int, tokens_per_node: int) -> BenchFleet:
         nodes = max(2, round(nodes * self.scale))
+        tokens_per_node = self.node_tokens or tokens_per_node
         self.say(f"fleet of {nodes} nodes x {tokens_per_node:,} tokens …")
         return cached_fleet(self.cache, nodes, tokens_per_node)
 
@@ -79,7 +81,7 @@ class Bench:
 
     def full(self, goal: float) -> float | None:
         """A goal that holds for a fleet of full size only."""
-        return goal if self.scale == 1.0 else None
+        return goal if self.scale == 1.0 and self.node_tokens is None else None
 
 
 def _run(*arguments: str, memory: bool = False, settings: dict[str, str] | None = None) -> Run:
