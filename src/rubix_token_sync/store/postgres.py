@@ -95,6 +95,15 @@ class PostgresStore(SqlStore):
 
     # ---------------------------------------------------------------- schema, lease
 
+    def describe_connection(self) -> str:
+        def work(conn: sa.Connection) -> str:
+            version = conn.exec_driver_sql("SHOW server_version").scalar_one()
+            user = conn.exec_driver_sql("SELECT current_user").scalar_one()
+            tls = "TLS" if driver(conn).pgconn.ssl_in_use else "no TLS"
+            return f"PostgreSQL {version}, {tls}, user {user}"
+
+        return self.read(work)
+
     @contextlib.contextmanager
     def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
         # An upgrade of old tables can take long, and so can waiting for another's.

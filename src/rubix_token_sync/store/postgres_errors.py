@@ -12,6 +12,7 @@ import re
 from typing import Final, NamedTuple
 
 import psycopg
+import sqlalchemy as sa
 
 from rubix_token_sync.errors import (
     CommitAmbiguous,
@@ -116,6 +117,12 @@ _BY_CLASS: Final[dict[str, _Meaning]] = {
 }
 
 _LOST: Final = _BY_CLASS["08"]
+_POOL_EMPTY: Final = _Meaning(
+    TargetUnavailable,
+    "pool_exhausted",
+    "All connections of the pool were busy for too long.",
+    "Raise CONNECTION_POOL_SIZE, or look for what holds the database up.",
+)
 
 _WHILE_CONNECTING: Final[tuple[tuple[str, _Meaning], ...]] = (
     ("password authentication failed", _BY_STATE["28P01"]),
@@ -257,6 +264,8 @@ def _meaning(error: BaseException, state: str | None, text: str) -> _Meaning:
         if found is not None:
             return found
         return _Meaning(TargetRefused, "target_failed", "The server refuses a statement.", "")
+    if isinstance(error, sa.exc.TimeoutError):
+        return _POOL_EMPTY
     if isinstance(error, (psycopg.DataError, UnicodeError, OverflowError)):
         return _BY_CLASS["22"]
     for words, meaning in _WHILE_CONNECTING:
