@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,11 @@ from rubix_token_sync.finish import decode_content, finish_batch
 from rubix_token_sync.ipfs.chain import ContentChain, open_chain
 from rubix_token_sync.records import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.source import open_snapshot
-from rubix_token_sync.sync.jobs import Batch, Difference, Emit, Job, Summary, Tally
+from rubix_token_sync.store.base import Store
+from rubix_token_sync.sync.jobs import Batch, Difference, Emit, Job, Summary, Tally, WorkerContext
 from rubix_token_sync.sync.known import Known
+from rubix_token_sync.sync.rows import DigestedRows, RowReader, database_context
 from rubix_token_sync.unixfs import matches
-
-if TYPE_CHECKING:
-    from rubix_token_sync.sync.worker import DigestedRows, Worker
 
 __all__ = ["compare_database", "record_digests"]
 
@@ -54,22 +53,20 @@ def record_digests(batch: pa.RecordBatch) -> bytes:
     )
 
 
-def compare_database(job: Job, worker: Worker, emit: Emit) -> Summary:
+def compare_database(job: Job, store: Store, shared: WorkerContext, emit: Emit) -> Summary:
     """Compare; differences go out as events, the counts come back.
 
     Raises:
         SourceError: the database cannot be read.
         TargetError: the target cannot be read.
     """
-    from rubix_token_sync.sync.worker import RowReader, database_context
-
     started = time.monotonic()
-    held = _held(job, worker)
+    held = _held(job, store)
     unverified = 0
-    with open_snapshot(job.node.db_path, worker.context.scratch) as snapshot:
+    with open_snapshot(job.node.db_path, shared.scratch) as snapshot:
         context = database_context(job, snapshot)
-        reader = RowReader(job, snapshot, worker.context.batch_size)
-        chain = open_chain(job.node.repository, worker.context.content)
+        reader = RowReader(job, snapshot, shared.batch_size)
+        chain = open_chain(job.node.repository, shared.content)
         try:
             for rows in reader:
                 if not rows.rows:
@@ -78,14 +75,14 @@ def compare_database(job: Job, worker: Worker, emit: Emit) -> Summary:
                 keys = b"".join(fresh.column("record_key").to_pylist())
                 there = held.see(keys)
                 suspects = held.news(record_digests(fresh))
-                found, doubts = _examine(fresh, there, suspects, worker)
+                found, doubts = _examine(fresh, there, suspects, store)
                 unverified += doubts
                 tally = Tally(read=len(rows.rows), via=via, changed=len(found))
                 emit(Batch(job.number, tally, snapshot.count, None, tuple(found)))
         finally:
             chain.close()
         vanished = held.vanished()
-        for lost in _vanished(vanished, job, worker):
+        for lost in _vanished(vanished, job, store):
             emit(Batch(job.number, Tally(), snapshot.count, None, (lost,)))
         return Summary(
             fingerprint=snapshot.fingerprint,
@@ -101,11 +98,11 @@ def compare_database(job: Job, worker: Worker, emit: Emit) -> Summary:
         )
 
 
-def _held(job: Job, worker: Worker) -> Known:
+def _held(job: Job, store: Store) -> Known:
     if not job.read_known:
         return Known(b"", b"")
     keys, digests = bytearray(), bytearray()
-    for batch in worker.store.stored_records(job.database_key):
+    for batch in store.stored_records(job.database_key):
         keys += b"".join(batch.column("record_key").to_pylist())
         digests += record_digests(batch)
     return Known(bytes(keys), bytes(digests))
@@ -123,7 +120,7 @@ def _fresh(
 
 
 def _examine(
-    fresh: pa.RecordBatch, there: np.ndarray, suspects: np.ndarray, worker: Worker
+    fresh: pa.RecordBatch, there: np.ndarray, suspects: np.ndarray, store: Store
 ) -> tuple[list[Difference], int]:
     """What really differs among the records whose digests do, and how many are in doubt."""
     path = fresh.column("db_path")
@@ -131,7 +128,7 @@ def _examine(
     doubts = 0
     held = [int(i) for i in suspects if there[i]]
     keys = fresh.column("record_key")
-    stored = worker.store.records_by_key([keys[i].as_py() for i in held]) if held else {}
+    stored = store.records_by_key([keys[i].as_py() for i in held]) if held else {}
     for i in suspects.tolist():
         row = {name: fresh.column(name)[i].as_py() for name in RECORD_SCHEMA.names}
         other = stored.get(row["record_key"])
@@ -163,11 +160,11 @@ def _proven(record: dict[str, Any]) -> bool | None:
         return False
 
 
-def _vanished(keys: bytes, job: Job, worker: Worker) -> Iterable[Difference]:
+def _vanished(keys: bytes, job: Job, store: Store) -> Iterable[Difference]:
     split: Sequence[bytes] = [
         keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)
     ]
     for start in range(0, len(split), 500):
-        records = worker.store.records_by_key(split[start : start + 500])
+        records = store.records_by_key(split[start : start + 500])
         for record in records.values():
             yield Difference("-", job.node.db_path, record["token_id"])
