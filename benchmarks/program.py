@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import subprocess
 import sys
@@ -30,10 +29,9 @@ class ProgramFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: wall clock and CPU seconds of the whole tree, peak memory, its JSON."""
+    """One finished run: wall clock, peak memory of the whole tree, its JSON."""
 
     seconds: float
-    cpu_seconds: float
     peak_mb: float | None
     exit_code: int
     document: dict[str, Any]
@@ -73,7 +71,6 @@ def run_program(
     """
     arguments = (*arguments, "--json") if json_output else arguments
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile("w+") as messages:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.perf_counter()
         process = subprocess.Popen(
             _command(arguments),
@@ -86,7 +83,6 @@ def run_program(
         with _sampling(process.pid) if memory else nullcontext() as peak:
             output, _ = process.communicate()
         seconds = time.perf_counter() - began
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if process.returncode not in allowed:
             messages.seek(0)
             told = messages.read()[-2000:]
@@ -95,7 +91,6 @@ def run_program(
             )
     return Run(
         seconds=seconds,
-        cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         peak_mb=peak.megabytes if peak is not None else None,
         exit_code=process.returncode,
         document=json.loads(output) if json_output else {},
