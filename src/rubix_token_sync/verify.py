@@ -12,7 +12,7 @@ from rubix_token_sync.store.base import DatabaseState
 from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Difference, Done, Failed
 from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import Run, RunOptions
+from rubix_token_sync.sync.run import Run, RunOptions, StopSign
 
 __all__ = ["Verification", "verify"]
 
@@ -50,6 +50,7 @@ def verify(
     *,
     on_difference: Callable[[Difference], None],
     on_progress: Callable[[Progress], None] | None = None,
+    stop: StopSign | None = None,
 ) -> Verification:
     """Compare every database below the roots with the target; writes nothing.
 
@@ -57,8 +58,9 @@ def verify(
 
     Raises:
         SyncError: the target cannot be read.
+        Interrupted: ``stop`` came before the end.
     """
-    run = Run(options, on_progress or (lambda _progress: None))
+    run = Run(options, on_progress or (lambda _progress: None), stop)
     if not options.target.exists():
         raise SchemaError(
             "There is no target to compare with yet.",
@@ -67,11 +69,12 @@ def verify(
         )
     store = open_store(options.target, replace(options.store, read_only=True))
     try:
-        if store.schema_version() != SCHEMA_VERSION:
-            store.ensure_schema()  # read-only: says what is wrong with it
-        states = store.database_states(options.source)
-        run.discover()
-        plan = run.plan(states)
+        with run.stop.at_once():
+            if store.schema_version() != SCHEMA_VERSION:
+                store.ensure_schema()  # read-only: says what is wrong with it
+            states = store.database_states(options.source)
+            run.discover()
+            plan = run.plan(states)
         jobs = {
             number: replace(job, task="compare", read_known=True)
             for number, job in run.jobs(plan, store).items()
@@ -86,9 +89,8 @@ def verify(
             note_failure(node.db_path, error)
         if not jobs:
             return result
-        crew = run.crew(len(jobs), options.target)
-        try:
-            for event in crew.run(list(jobs.values())):
+        with run.crew(len(jobs), options.target) as crew:
+            for event in run.watched(crew.run(list(jobs.values()))):
                 if isinstance(event, Batch):
                     run.progress.batch(event)
                     for difference in event.differences:
@@ -101,8 +103,6 @@ def verify(
                 elif isinstance(event, Failed):
                     note_failure(jobs[event.job].node.db_path, event.error)
                 run.on_progress(run.progress)
-        finally:
-            crew.close()
         result.seconds = run.progress.seconds
         return result
     finally:

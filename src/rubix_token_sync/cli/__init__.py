@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from rubix_token_sync import __version__
+from rubix_token_sync.sync.stop import Interrupted
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -78,8 +79,14 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         sys.stderr.close()
         return 141
+    except Interrupted as interrupt:  # before there was anything to tell of
+        return 128 + interrupt.signal_number
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
         from rubix_token_sync.cli.failure import tell
 
-        return tell(error, verbose=bool({"--verbose", "-v"} & set(arguments)))
+        return tell(
+            error,
+            verbose=bool({"--verbose", "-v"} & set(arguments)),
+            as_json="--json" in arguments,
+        )
     return result if isinstance(result, int) else 0

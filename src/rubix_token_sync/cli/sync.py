@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from rubix_token_sync.cli.options import (
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.report import build_report, write_report
 from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import Interrupted, RunOptions
+from rubix_token_sync.sync.run import RunOptions, StopSign
 from rubix_token_sync.sync.run import sync as run_sync
 
 _LOG = logging.getLogger(__name__)
@@ -84,14 +85,14 @@ def _command(name: str, options: dict[str, Any]) -> int:
     for note in common.notes:
         _LOG.warning("%s", note)
     run_options = run_options_of(name, common, options)
-    with interruptible():
+    with interruptible() as stop:
         if run_options.dry_run:
             from rubix_token_sync.sync.dry_run import dry_run
 
-            outcome = dry_run(run_options)
+            outcome = dry_run(run_options, stop=stop)
         else:
             with showing(common, options) as show:
-                outcome = run_sync(run_options, on_progress=show)
+                outcome = run_sync(run_options, on_progress=show, stop=stop)
     report = build_report(outcome)
     if not run_options.dry_run:
         path = write_report(report, report_directory(common.settings))
@@ -139,23 +140,30 @@ def check_root(root: str) -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[StopSign]:
     """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
-    seen: list[int] = []
+    stop = StopSign()
 
     def handler(number: int, _frame: FrameType | None) -> None:
-        if seen:
-            return
-        seen.append(number)
-        print("Stopping after the chunk under way …", file=sys.stderr)
-        raise Interrupted(number)
+        if stop.signal_number is not None:
+            _say("Stopped at once; the next run takes over.")
+            os._exit(128 + number)  # nothing that could wait any longer
+        _say("Stopping after the chunk under way …")
+        stop.give(number)
 
     before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def _say(line: str) -> None:
+    # Past sys.stderr, which the main thread may be in the middle of using.
+    with contextlib.suppress(OSError):
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""
+        os.write(2, f"{show_cursor}{line}\n".encode())
 
 
 @contextlib.contextmanager

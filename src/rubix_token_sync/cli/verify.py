@@ -19,7 +19,6 @@ from rubix_token_sync.cli.options import (
 from rubix_token_sync.cli.sync import interruptible, run_options_of, showing
 from rubix_token_sync.logs import log_event
 from rubix_token_sync.sync.jobs import Difference
-from rubix_token_sync.sync.run import Interrupted
 from rubix_token_sync.verify import Verification
 from rubix_token_sync.verify import verify as run_verify
 
@@ -67,10 +66,10 @@ def verify(**options: Any) -> int:
             if len(listed) < _SHOWN:
                 listed.append(difference)
 
-        with interruptible(), showing(common, options) as show:
-            result = run_verify(run_options, on_difference=note_difference, on_progress=show)
-    except Interrupted as interrupt:
-        return 128 + interrupt.signal_number
+        with interruptible() as stop, showing(common, options) as show:
+            result = run_verify(
+                run_options, on_difference=note_difference, on_progress=show, stop=stop
+            )
     finally:
         if combined is not None:
             combined.close()

@@ -67,12 +67,14 @@ class SqliteStore(SqlStore):
         if not self.options.read_only and not self.path.exists():
             # The records are nobody else's business; SQLite alone would use the umask.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        uri = f"{self.path.as_uri()}?mode={'ro' if self.options.read_only else 'rw'}"
+        uri = f"{self.path.as_uri()}?mode={self._mode()}"
         conn = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            if not self.options.read_only:
+            if self.options.read_only:
+                conn.execute("PRAGMA query_only=ON")
+            else:
                 conn.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                 conn.execute("PRAGMA journal_mode=WAL")
                 conn.execute("PRAGMA synchronous=NORMAL")
@@ -82,6 +84,13 @@ class SqliteStore(SqlStore):
             conn.close()
             raise
         return conn
+
+    def _mode(self) -> str:
+        """SQLite makes a -wal and a -shm for any reader; one that may write removes them, too."""
+        if not self.options.read_only:
+            return "rw"
+        writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        return "rw" if writable and not Path(f"{self.path}-wal").exists() else "ro"
 
     # ---------------------------------------------------------------- errors
 

@@ -1,9 +1,9 @@
 """The one seam to executors: jobs go out, events come back.
 
 By default a pool of processes started from a fork server (threads and forks do
-not mix); for little work, threads of this process.  Results that are too large
-or too many for a future travel on a pipe, whose fixed size is the back-pressure:
-a worker waits until the writer has taken what came before.
+not mix); for little work, one thread of this process.  Results that are too
+large or too many for a future travel on a pipe, whose fixed size is the
+back-pressure: a worker waits until the writer has taken what came before.
 """
 
 from __future__ import annotations
@@ -13,55 +13,86 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
-from typing import Any
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
 
 from rubix_token_sync import faults
 from rubix_token_sync.errors import SyncError, WorkerCrashed
 from rubix_token_sync.sync.jobs import Batch, Emit, Event, Job, WorkerContext
 
+if TYPE_CHECKING:
+    from rubix_token_sync.sync.worker import Worker
+
 __all__ = ["Crew"]
 
-_HELD_EVENTS = 8
-_LOOK_SECONDS = 0.2
+_HELD_EVENTS: Final = 16
+_LOOK_SECONDS: Final = 0.2
+_LEAVE_SECONDS: Final = 5.0
+"""So long a run waits for workers that were told to end."""
 
 
 class Crew:
-    """Runs jobs on several workers and hands their events over, one at a time."""
+    """Runs jobs on several workers and hands their events over, one at a time.
+
+    A context: leaving it ends the workers, whatever they are at.
+    """
 
     def __init__(self, context: WorkerContext, processes: int) -> None:
         """``processes`` = 0 works in one thread of this process."""
         self._events: queue.Queue[Event] = queue.Queue(_HELD_EVENTS)
         self._stopped = threading.Event()
-        self._worker_pids: Callable[[], list[int]] = list
+        self._crash: SyncError | None = None
+        self._close_pipe: Callable[[], None] = lambda: None
+        self._worker_processes: Callable[[], list[BaseProcess]] = list
+        self._inline: list[Worker] = []
         self._executor: Executor
         if processes == 0:
-            self._start_thread(context)
+            self._executor = ThreadPoolExecutor(
+                1, "rubix-worker", _enlist, (context, self._put, self._inline)
+            )
         else:
             self._start_processes(context, processes)
-
-    def _start_thread(self, context: WorkerContext) -> None:
-        self._executor = ThreadPoolExecutor(1, "rubix-worker", _enlist, (context, self._put))
 
     def _start_processes(self, context: WorkerContext, processes: int) -> None:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
         system = multiprocessing.get_context(method)
         if method == "forkserver":
             system.set_forkserver_preload([__name__, "rubix_token_sync.sync.worker"])
-        pipe = system.SimpleQueue()
-        pool = ProcessPoolExecutor(processes, system, _enlist_process, (context, pipe))
+        # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
+        reader, writer = system.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(
+            processes, system, _enlist_process, (context, writer, system.Lock())
+        )
         # Python 3.14 has terminate_workers(); before that the pool's own table is the only way.
-        self._worker_pids = lambda: list(getattr(pool, "_processes", None) or {})
+        self._worker_processes = lambda: list((getattr(pool, "_processes", None) or {}).values())
         self._executor = pool
-        threading.Thread(target=self._drain, args=(pipe,), name="rubix-events", daemon=True).start()
+        self._close_pipe = writer.close
+        threading.Thread(
+            target=self._drain, args=(reader,), name="rubix-events", daemon=True
+        ).start()
 
-    def _drain(self, pipe: Any) -> None:
-        """Take events off the pipe; stays behind (a daemon) when a worker died mid-event."""
-        while not self._stopped.is_set():
-            self._put(pipe.get())
+    def _drain(self, pipe: Connection[Any, Any]) -> None:
+        """Take events off the pipe until its last writer has gone."""
+        with pipe:
+            try:
+                while True:
+                    self._put(pipe.recv())
+            except BaseException as error:  # noqa: BLE001 - handed to the run, which ends with it
+                if not self._stopped.is_set():
+                    self._note_crash(error)
 
     def _put(self, event: Event) -> None:
         while not self._stopped.is_set():
@@ -79,82 +110,119 @@ class Crew:
             WorkerCrashed: a worker died or raised what nobody foresaw.
             SyncError: what a worker raised on purpose (the target is gone …).
         """
-        open_jobs: dict[int, Future[None]] = {
-            job.number: self._executor.submit(_work, job) for job in jobs
-        }
+        open_jobs = {job.number for job in jobs}
+        for job in jobs:
+            try:
+                future = self._executor.submit(_work, job)
+            except BrokenExecutor as error:  # a worker died while it was starting
+                self._note_crash(error)
+                break
+            future.add_done_callback(partial(self._note_end, job.node.db_path))
         while open_jobs:
+            if self._crash is not None:
+                raise self._crash
             try:
                 event = self._events.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                self._look_for_crashes(open_jobs)
                 yield None
                 continue
             yield event
             if not isinstance(event, Batch):
-                open_jobs.pop(event.job)
+                open_jobs.remove(event.job)
 
-    @staticmethod
-    def _look_for_crashes(open_jobs: dict[int, Future[None]]) -> None:
-        for number, future in open_jobs.items():
-            if not future.done():
-                continue
-            error = future.exception()
-            if isinstance(error, SyncError):
-                raise error
-            if isinstance(error, BrokenProcessPool):
-                raise WorkerCrashed(
-                    "A worker process ended abruptly (killed, or out of memory).",
-                    code="worker_killed",
-                    remedy="Check the system's log for the out-of-memory killer, lower "
-                    "NUM_IPFS_WORKERS, and run again: nothing stored is lost.",
-                ) from error
-            if error is not None:
-                raise WorkerCrashed(
-                    f"A worker failed on job {number}: {type(error).__name__}: {error}",
-                    code="worker_failed",
-                    remedy="This is a bug; please report it with the log of a --verbose run.",
-                ) from error
+    def _note_end(self, path: str, future: Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._note_crash(error, f" on {path}")
+
+    def _note_crash(self, error: BaseException, where: str = "") -> None:
+        """The first one is what the run ends with; called in any thread."""
+        crash = error if isinstance(error, SyncError) else _crashed(error, where)
+        self._crash = self._crash or crash
 
     def close(self) -> None:
-        """End the workers now: they only read, so nothing is lost with them."""
+        """End the workers now: they only read, so nothing is lost with them.
+
+        Waits until they have gone, but not for one that is stuck in the system.
+        """
         self._stopped.set()
-        pids = self._worker_pids()
-        self._executor.shutdown(wait=not pids, cancel_futures=True)
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+        processes = self._worker_processes()
+        self._executor.shutdown(wait=not processes, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        left = {process.sentinel for process in processes}
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while left and (seconds := deadline - time.monotonic()) > 0:
+            left.difference_update(wait(left, seconds))
+        self._close_pipe()
+        for worker in self._inline:
+            worker.close()
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _crashed(error: BaseException, where: str) -> WorkerCrashed:
+    """What a run ends with when one of its workers ended with ``error``."""
+    if isinstance(error, BrokenExecutor):
+        crash = WorkerCrashed(
+            "A worker process ended abruptly (killed, or out of memory).",
+            code="worker_killed",
+            remedy="Check the system's log for the out-of-memory killer, lower "
+            "NUM_IPFS_WORKERS, and run again: nothing stored is lost.",
+        )
+    else:
+        crash = WorkerCrashed(
+            f"A worker failed{where}: {type(error).__name__}: {error}",
+            code="worker_failed",
+            remedy="This is a bug; please report it with the log of a --verbose run.",
+        )
+    crash.__cause__ = error
+    return crash
 
 
 class _Stopped(BaseException):
     """Ends a worker thread whose run has ended."""
 
 
-_do: Callable[[Job], None]
+_here = threading.local()
+"""``do``: how this thread (the only one of a worker process) does a job."""
 
 
-def _enlist(context: WorkerContext, emit: Emit) -> None:
+def _enlist(context: WorkerContext, emit: Emit, enlisted: list[Worker]) -> None:
     """Make this thread or process a worker."""
     from rubix_token_sync.sync.worker import Worker
 
     worker = Worker(context)
+    enlisted.append(worker)
 
     def do(job: Job) -> None:
         worker.run(job, emit)
 
-    global _do
-    _do = do
+    _here.do = do
 
 
-def _enlist_process(context: WorkerContext, pipe: Any) -> None:
+def _enlist_process(context: WorkerContext, pipe: Connection[Any, Any], lock: Lock) -> None:
     # Ctrl-C reaches the whole process group; the run decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
-    _enlist(context, pipe.put)
+
+    def emit(event: Event) -> None:
+        with lock:
+            pipe.send(event)
+
+    _enlist(context, emit, [])
 
 
 def _follow(sentinel: int) -> None:
@@ -165,4 +233,5 @@ def _follow(sentinel: int) -> None:
 
 def _work(job: Job) -> None:
     faults.point("worker.job")
-    _do(job)
+    do: Callable[[Job], None] = _here.do
+    do(job)

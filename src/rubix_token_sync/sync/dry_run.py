@@ -9,25 +9,27 @@ from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Store
 from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job
-from rubix_token_sync.sync.run import Interrupted, Outcome, Run, RunOptions
+from rubix_token_sync.sync.run import Interrupted, Outcome, Run, RunOptions, StopSign
 
 __all__ = ["dry_run"]
 
 
-def dry_run(options: RunOptions) -> Outcome:
+def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
     """Read and compare as `sync` would; nothing is written, created or locked anywhere.
 
     Counts of new, changed and vanished records are what a sync would publish.
 
     Raises:
         SyncError: the target cannot be read.
+        Interrupted: ``stop`` came before anything was planned.
     """
-    run = Run(options, lambda _progress: None)
+    run = Run(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
     store = open_store(options.target, replace(options.store, read_only=True))
     try:
-        usable = store.schema_version() == SCHEMA_VERSION
+        with run.stop.at_once():
+            usable = store.schema_version() == SCHEMA_VERSION
         return _compare(run, store if usable else None)
     finally:
         store.close()
@@ -35,26 +37,24 @@ def dry_run(options: RunOptions) -> Outcome:
 
 def _compare(run: Run, store: Store | None) -> Outcome:
     place = store.place if store is not None else "(nothing there yet)"
-    states = store.database_states(run.options.source) if store is not None else []
-    run.discover()
-    plan = run.plan(states)
+    with run.stop.at_once():
+        states = store.database_states(run.options.source) if store is not None else []
+        run.discover()
+        plan = run.plan(states)
     jobs = run.jobs(plan, store)
     run.note_plan(plan, jobs)
     if not jobs:
         return run.outcome("COMPLETED", None, place)
-    crew = run.crew(len(jobs), run.options.target if store is not None else None)
     try:
-        for event in crew.run(list(jobs.values())):
-            if event is None:
-                continue
-            _count(run, jobs[event.job], event)
-            run.tick()
+        with run.crew(len(jobs), run.options.target if store is not None else None) as crew:
+            for event in run.watched(crew.run(list(jobs.values()))):
+                if event is not None:
+                    _count(run, jobs[event.job], event)
+                run.tick()
     except Interrupted as interrupt:
         outcome = run.outcome("INTERRUPTED", None, place)
         outcome.signal_number = interrupt.signal_number
         return outcome
-    finally:
-        crew.close()
     return run.outcome("COMPLETED", None, place)
 
 

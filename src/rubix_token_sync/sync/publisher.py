@@ -26,7 +26,7 @@ from rubix_token_sync.store.base import (
     Rejected,
     Store,
 )
-from rubix_token_sync.sync.jobs import Batch, Done, Job, Tally
+from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job, Tally
 
 __all__ = ["DatabaseResult", "Publisher"]
 
@@ -64,28 +64,35 @@ class Publisher:
         *,
         bulk_insert_size: int,
         on_change: Callable[[DatabaseResult, Published], None],
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_change`` is called (in a writer's thread) after every chunk."""
+        """``on_change`` is called (in a writer's thread) after every chunk.
+
+        ``while_waiting`` is called now and then in the caller's thread; what it
+        raises ends the waiting.
+        """
         self._store = store
         self._lease = lease
         self._jobs = jobs
         self._bulk = bulk_insert_size
         self._on_change = on_change
+        self._while_waiting = while_waiting
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._open: dict[int, _Open] = {}
         self.results: dict[int, DatabaseResult] = {}
-        self._queues: list[queue.Queue[Batch | Done | None]] = [
+        self._queues: list[queue.Queue[Event | None]] = [
             queue.Queue(_QUEUED) for _ in range(store.writers)
         ]
         self._threads = [
-            threading.Thread(target=self._write, args=(q,), name=f"rubix-writer-{n}")
+            # Daemons: `stop` waits for them; where it is never reached, the exit must not.
+            threading.Thread(target=self._write, args=(q,), name=f"rubix-writer-{n}", daemon=True)
             for n, q in enumerate(self._queues)
         ]
         for thread in self._threads:
             thread.start()
 
-    def take(self, event: Batch | Done) -> None:
+    def take(self, event: Event) -> None:
         """Hand over an event; waits while the writer is busy.
 
         Raises:
@@ -106,6 +113,7 @@ class Publisher:
             while thread.is_alive():
                 thread.join(_LOOK_SECONDS)
                 self.check()
+                self._while_waiting()
         self.check()
 
     def stop(self) -> None:
@@ -114,16 +122,17 @@ class Publisher:
         for thread in self._threads:
             thread.join()
 
-    def _hand_over(self, q: queue.Queue[Batch | Done | None], event: Batch | Done | None) -> None:
+    def _hand_over(self, q: queue.Queue[Event | None], event: Event | None) -> None:
         while True:
             self.check()
+            self._while_waiting()
             try:
                 q.put(event, timeout=_LOOK_SECONDS)
                 return
             except queue.Full:
                 continue
 
-    def _write(self, q: queue.Queue[Batch | Done | None]) -> None:
+    def _write(self, q: queue.Queue[Event | None]) -> None:
         try:
             while not self._stopped.is_set():
                 try:
@@ -144,7 +153,10 @@ class Publisher:
             crash.__cause__ = error
             self._error = crash
 
-    def _process(self, event: Batch | Done) -> None:
+    def _process(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            self._open.pop(event.job, None)  # the next run reads this database from its start
+            return
         job = self._jobs[event.job]
         state = self._open.setdefault(event.job, _Open(DatabaseResult(job)))
         if isinstance(event, Batch):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from rubix_token_sync.discovery import Discovery, discover
-from rubix_token_sync.errors import ReportMismatch, SourceError, SyncError
+from rubix_token_sync.errors import ReportMismatch, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.ipfs.chain import ContentOptions
 from rubix_token_sync.logs import ProgressPace, log_event
 from rubix_token_sync.records import database_key
@@ -28,8 +28,17 @@ from rubix_token_sync.sync.plan import Plan, PlanRules, make_plan
 from rubix_token_sync.sync.progress import Counters, Progress
 from rubix_token_sync.sync.publisher import DatabaseResult, Publisher
 from rubix_token_sync.sync.session import Session, Status
+from rubix_token_sync.sync.stop import Interrupted, StopSign
 
-__all__ = ["DatabaseOutcome", "Interrupted", "Outcome", "Run", "RunOptions", "sync"]
+__all__ = [
+    "DatabaseOutcome",
+    "Interrupted",
+    "Outcome",
+    "Run",
+    "RunOptions",
+    "StopSign",
+    "sync",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,14 +69,6 @@ class RunOptions:
     scratch: str | None = None
     processes: int | None = None
     """Worker processes; None: one a CPU, at most the content workers; 0: none."""
-
-
-class Interrupted(BaseException):
-    """Raised by a signal handler; the run ends at the next safe point."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
 
 
 @dataclass
@@ -122,34 +123,45 @@ def sync(
     options: RunOptions,
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    stop: StopSign | None = None,
 ) -> Outcome:
     """Make the target equal to the nodes below the roots.
 
     Raises:
         SyncError: the run could not start or had to stop; everything that was
             published stays, and the next run goes on from there.
+        Interrupted: ``stop`` came before there was a session; later it makes an
+            outcome with the status INTERRUPTED.
     """
-    return Run(options, on_progress or (lambda _progress: None)).run()
+    return Run(options, on_progress or (lambda _progress: None), stop).run()
 
 
 class Run:
     """The steps of one run; `sync` and `dry_run` put them together."""
 
-    def __init__(self, options: RunOptions, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        on_progress: Callable[[Progress], None],
+        stop: StopSign | None = None,
+    ) -> None:
         self.options = options
         self.on_progress = on_progress
+        self.stop = stop or StopSign()
         self.progress = Progress()
         self.pace = ProgressPace()
         self.started_at = datetime.now(UTC).replace(tzinfo=None)
         self.started = time.monotonic()
         self.errors: list[ErrorEntry] = []
+        self._recorded = 0  # of them, in the target
         self.databases: dict[str, DatabaseOutcome] = {}
         self.discovery = Discovery([], [], 0)
 
     def run(self) -> Outcome:
         store = open_store(self.options.target, self.options.store)
         try:
-            store.ensure_schema()
+            with self.stop.at_once():
+                store.ensure_schema()
             return self._in_session(store)
         finally:
             store.close()
@@ -175,38 +187,47 @@ class Run:
             except Interrupted as interrupt:
                 outcome = self.outcome("INTERRUPTED", session.id, store.place, dead)
                 outcome.signal_number = interrupt.signal_number
-                session.finish(
-                    "INTERRUPTED", self.progress.totals(), self._summary("Stopped by a signal.")
-                )
+                self._give_up(store, session, "INTERRUPTED", "Stopped by a signal.")
                 return outcome
-            except SyncError as error:
-                self._give_up(session, error)
+            except Exception as error:
+                known = isinstance(error, SyncError)
+                self._give_up(
+                    store, session, "FAILED", str(error) if known else f"Unexpected: {error!r}"
+                )
                 raise
             outcome = self.outcome("COMPLETED", session.id, store.place, dead)
             session.finish("COMPLETED", self.progress.totals(), self._summary())
             return outcome
 
-    def _give_up(self, session: Session, error: SyncError) -> None:
-        """Write FAILED where the target still lets us; the next run recognises it anyway."""
+    def _give_up(self, store: Store, session: Session, status: Status, reason: str) -> None:
+        """Write how it ended where the target still lets us; the next run sees it anyway."""
         try:
-            session.finish("FAILED", self.progress.totals(), self._summary(str(error)))
+            self._record_errors(store, session)
+            session.finish(status, self.progress.totals(), self._summary(reason))
         except SyncError as second:
             log_event(
                 _LOG, logging.WARNING, "session_not_closed",
                 f"The session could not be closed: {second}", code=second.code,
             )  # fmt: skip
 
+    def _record_errors(self, store: Store, session: Session) -> None:
+        fresh = self.errors[self._recorded :]
+        store.record_errors(session.lease, fresh)
+        self._recorded += len(fresh)
+
     # ------------------------------------------------------------------ the work
 
     def _work(self, store: Store, session: Session) -> None:
         options = self.options
         states = store.database_states(options.source)
-        self.discover()
-        plan = self.plan(states)
+        with self.stop.at_once():
+            self.discover()
+            plan = self.plan(states)
         jobs = self.jobs(plan, store)
         self.note_plan(plan, jobs)
         if plan.missing and options.max_shrink is None:
             self._retire(store, session, plan.missing)
+        self.stop.check()
         if jobs:
             store.prepare_load()
             self._publish_all(store, session, jobs)
@@ -215,7 +236,7 @@ class Run:
             store.note_seen(
                 session.lease, [database_key(options.source, n.db_path) for n in plan.current]
             )
-        store.record_errors(session.lease, self.errors)
+        self._record_errors(store, session)
         self._reconcile(store)
         self.tick(final=bool(jobs))
 
@@ -303,26 +324,45 @@ class Run:
 
     def _publish_all(self, store: Store, session: Session, jobs: dict[int, Job]) -> None:
         options = self.options
-        crew = self.crew(len(jobs), options.target)
+
+        def look_at_session() -> None:
+            self.stop.check()
+            if session.error is not None:
+                raise session.error
+
         publisher = Publisher(
             store,
             session.lease,
             jobs,
             bulk_insert_size=options.store.bulk_insert_size,
             on_change=self._published,
+            while_waiting=look_at_session,
         )
         try:
-            for event in crew.run(list(jobs.values())):
-                publisher.check()
-                if session.error is not None:
-                    raise session.error
-                if event is not None:
-                    self._event(event, jobs, publisher)
-                self.tick()
-            publisher.finish()
+            with self.crew(len(jobs), options.target) as crew:
+                for event in self.watched(crew.run(list(jobs.values()))):
+                    publisher.check()
+                    look_at_session()
+                    if event is not None:
+                        self._event(event, jobs, publisher)
+                    self.tick()
+                publisher.finish()
         finally:
-            crew.close()
             publisher.stop()
+
+    def watched(self, events: Iterator[Event | None]) -> Iterator[Event | None]:
+        """The events, up to the stop that was asked for.
+
+        Raises:
+            Interrupted: at the first event (or none) after that.
+        """
+        try:
+            for event in events:
+                self.stop.check()
+                yield event
+        except WorkerCrashed:
+            self.stop.check()  # a signal to the whole group ends the workers, too
+            raise
 
     def _processes(self, jobs: int) -> int:
         if self.options.processes is not None:
@@ -338,7 +378,6 @@ class Run:
         if isinstance(event, Failed):
             node = jobs[event.job].node
             self.fail(event.job, node.db_path, node.name, event.error)
-            return
         if isinstance(event, Batch):
             self.progress.batch(event)
         elif isinstance(event, Done):
@@ -402,6 +441,7 @@ class Run:
 
     def _retire(self, store: Store, session: Session, missing: list[DatabaseState]) -> None:
         for state in missing:
+            self.stop.check()
             vanished = store.retire_database(session.lease, state.database_key)
             self.progress.counters.vanished += vanished
             self.databases[state.db_path] = DatabaseOutcome(

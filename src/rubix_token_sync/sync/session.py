@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-from rubix_token_sync.errors import LeaseLost, SyncError, TargetError
+from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
 from rubix_token_sync.holder import own_holder
 from rubix_token_sync.logs import log_event
 from rubix_token_sync.store.base import Lease, SessionTotals, Store
@@ -64,9 +65,16 @@ class Session:
         """
         self._store.acquire_lease(self.lease, own_holder())
         source = self.lease.source
-        self._store.start_session(self.id, source, socket.gethostname(), os.getpid(), self._command)
-        dead = self._store.close_dead_sessions(source, self.id)
-        self._thread.start()
+        try:
+            self._store.start_session(
+                self.id, source, socket.gethostname(), os.getpid(), self._command
+            )
+            dead = self._store.close_dead_sessions(source, self.id)
+            self._thread.start()
+        except BaseException:
+            with contextlib.suppress(SyncError):  # the first error is the one to tell
+                self._store.release_lease(self.lease)
+            raise
         return dead
 
     def _beat(self) -> None:
@@ -75,20 +83,27 @@ class Session:
             try:
                 self._store.heartbeat(self.lease, self._totals())
                 heard = time.monotonic()
-            except LeaseLost as error:
-                self.error = error
-                return
             except TargetError as error:
                 log_event(_LOG, logging.WARNING, "heartbeat_failed", str(error), code=error.code)
                 if time.monotonic() - heard > self._patience:
                     self.error = error
                     return
+            except SyncError as error:  # the lease is lost
+                self.error = error
+                return
+            except Exception as error:  # noqa: BLE001 - handed to the run, which ends with it
+                crash = WorkerCrashed(
+                    f"The heartbeat failed: {type(error).__name__}: {error}",
+                    code="heartbeat_crashed",
+                    remedy="This is a bug; please report it with the log of a --verbose run.",
+                )
+                crash.__cause__ = error
+                self.error = crash
+                return
 
     def finish(self, status: Status, totals: SessionTotals, error_summary: str | None) -> None:
         """Stop the heartbeat, write how it ended, give the lease back."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._stop_beating()
         self._store.finish_session(self.id, status, totals, error_summary)
         self._store.release_lease(self.lease)
 
@@ -101,4 +116,9 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop_beating()
+
+    def _stop_beating(self) -> None:
         self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
