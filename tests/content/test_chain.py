@@ -6,6 +6,7 @@ import itertools
 import pickle
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +142,16 @@ def test_no_way_at_all() -> None:
 def test_an_empty_content_is_content(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cid = store.put(leaf(b""))
-    done = open_chain(str(store.path), ContentOptions()).resolve([cid.text])
+    with closing(open_chain(str(store.path), ContentOptions())) as chain:
+        done = chain.resolve([cid.text])
     assert (done.data, done.failure, done.via) == ([b""], [None], ["blockstore"])
 
 
 def test_the_defaults_tell_absent_content_plainly(fleet: Path, expected: Any) -> None:
     tokens = expected["node033/Rubix/rubix.db"]
-    chain = open_chain(str(fleet / "node033" / ".ipfs"), ContentOptions(timeout_s=1, attempts=1))
-    done = chain.resolve([token["token_id"] for token in tokens])
-    chain.close()
+    options = ContentOptions(timeout_s=1, attempts=1)
+    with closing(open_chain(str(fleet / "node033" / ".ipfs"), options)) as chain:
+        done = chain.resolve([token["token_id"] for token in tokens])
     for token, data, failure in zip(tokens, done.data, done.failure, strict=True):
         if token["ipfs_error"] == "not in this repository":
             assert failure is not None
@@ -164,12 +166,13 @@ def test_ways_can_be_switched_off(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cid = store.put(leaf(b"token"))
     options = ContentOptions(ways=("daemon",), timeout_s=1, attempts=1)
-    done = open_chain(str(store.path), options).resolve([cid.text])
-    assert done.data == [None]
-    on = open_chain(str(store.path), ContentOptions(ways=("blockstore",)))
-    assert on.resolve([cid.text]).data == [b"token"]
+    with closing(open_chain(str(store.path), options)) as chain:
+        assert chain.resolve([cid.text]).data == [None]
+    with closing(open_chain(str(store.path), ContentOptions(ways=("blockstore",)))) as chain:
+        assert chain.resolve([cid.text]).data == [b"token"]
     shutil.rmtree(store.path)
-    (failure,) = open_chain(str(store.path), ContentOptions()).resolve([cid.text]).failure
+    with closing(open_chain(str(store.path), ContentOptions())) as chain:
+        (failure,) = chain.resolve([cid.text]).failure
     assert failure is not None
     assert failure.code is FailureCode.NO_REPOSITORY
 

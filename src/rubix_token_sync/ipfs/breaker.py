@@ -45,6 +45,11 @@ class Breaker:
         """Whether requests are kept back (but for a probe now and then)."""
         return self._failure is not None
 
+    def resting(self) -> Failure | None:
+        """The failure that keeps all requests back just now; None when `check` is worth a call."""
+        failure = self._failure
+        return failure if failure is not None and self._clock() < self._until else None
+
     def check(self) -> Failure | None:
         """None when a request may go out, else the failure that keeps it from going.
 

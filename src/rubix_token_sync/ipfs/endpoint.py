@@ -30,6 +30,7 @@ MAX_BODY: Final = 2 << 20
 """Bytes of an answer that are read at most; no block that Kubo exchanges is larger."""
 
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*/?")
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
@@ -89,7 +90,7 @@ def parse_url(text: str) -> Address | None:
     host = url.hostname or ""
     if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
         return None
-    if url.query or url.fragment or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", url.path):
+    if url.query or url.fragment or not _PATH.fullmatch(url.path):
         return None
     secret = ""
     if url.username or url.password:

@@ -88,7 +88,7 @@ class DaemonReader:
 
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """Verified content or a failure for each CID; 0.4 ms a token and processor."""
-        failure = self._locate()
+        failure = self._locate() or self._breaker.resting()
         if failure is not None:
             return [failure] * len(cids)
         return self._askers.map(self._content, cids)
