@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Final
 
 from rubix_token_sync import __version__, faults
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.sync.run import Outcome
 
-__all__ = ["REPORT_VERSION", "build_report", "write_report"]
+__all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report"]
 
 REPORT_VERSION: Final = 1
 
@@ -79,6 +81,25 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "skipped": [asdict(skipped) for skipped in outcome.discovery.skipped],
         "errors": [asdict(entry) for entry in outcome.errors],
     }
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make sure before a run that its report can be written after it.
+
+    Raises:
+        SettingsError: the directory is inside a node's, or cannot be written.
+    """
+    keep_out(directory, "The report")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Reports cannot be written to {directory}: {error.strerror or error}.",
+            code="report_unwritable",
+            remedy="Choose another directory by --report.",
+        ) from error
 
 
 def write_report(report: dict[str, Any], directory: Path) -> Path:

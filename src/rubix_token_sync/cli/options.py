@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from rubix_token_sync import logs
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.ipfs.chain import ContentOptions
+from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.settings import PROFILES, Settings, load_settings, unknown_variables
 from rubix_token_sync.store import Target, parse_target
 from rubix_token_sync.store.base import StoreOptions
@@ -125,6 +126,8 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
         if value not in (None, ()) and name in Settings.model_fields
     }
     settings = load_settings(flags, options.get("config"), options.get("profile"))
+    if settings.log_file is not None:
+        keep_out(settings.log_file, "The log")
     quiet, verbose = bool(options.get("quiet")), bool(options.get("verbose"))
     logs.set_up(
         verbosity="quiet" if quiet else "verbose" if verbose else "normal",

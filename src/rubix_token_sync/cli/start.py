@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.keepout import keep_out
 
 __all__ = ["demo", "init"]
 
@@ -26,7 +27,8 @@ def init(directory: Path, force: bool) -> int:
     from rubix_token_sync.settings import commented_settings_file
     from rubix_token_sync.store.target_file import connection_template
 
-    directory.mkdir(parents=True, exist_ok=True)
+    keep_out(directory / _SETTINGS_FILE, "The settings file")
+    _make(directory)
     for name, text in (
         (_SETTINGS_FILE, commented_settings_file()),
         (_CONNECTION_FILE, connection_template()),
@@ -38,6 +40,12 @@ def init(directory: Path, force: bool) -> int:
         except FileExistsError:
             click.echo(f"{path} exists; left as it is (--force replaces it).")
             continue
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be written: {error.strerror}.",
+                code="directory_unwritable",
+                remedy="Name another directory.",
+            ) from error
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             os.fchmod(fd, 0o600)  # a replaced file keeps its mode otherwise
             file.write(text)
@@ -47,6 +55,17 @@ def init(directory: Path, force: bool) -> int:
         f"--config {directory / _SETTINGS_FILE}"
     )
     return 0
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{directory} cannot be made: {error.strerror}.",
+            code="directory_unwritable",
+            remedy="Name another directory.",
+        ) from error
 
 
 @click.command()
@@ -60,6 +79,8 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     from rubix_token_sync.cli.sync import sync
     from rubix_token_sync.testing import FleetPlan, make_fleet
 
+    keep_out(directory / "fleet", "The demo")
+    _make(directory)
     fleet = directory / "fleet"
     if fleet.exists() and not (fleet / "demo.json").exists():
         raise SettingsError(

@@ -28,7 +28,8 @@ from rubix_token_sync.cli.options import (
     store_options,
 )
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.report import build_report, write_report
+from rubix_token_sync.keepout import keep_out
+from rubix_token_sync.report import build_report, prepare_directory, write_report
 from rubix_token_sync.sync.progress import Progress
 from rubix_token_sync.sync.run import RunOptions, StopSign
 from rubix_token_sync.sync.run import sync as run_sync
@@ -85,6 +86,8 @@ def _command(name: str, options: dict[str, Any]) -> int:
     for note in common.notes:
         _LOG.warning("%s", note)
     run_options = run_options_of(name, common, options)
+    if not run_options.dry_run:
+        prepare_directory(report_directory(common.settings))
     with interruptible() as stop:
         if run_options.dry_run:
             from rubix_token_sync.sync.dry_run import dry_run
@@ -110,6 +113,8 @@ def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOpt
     settings = common.settings
     for root in common.roots:
         check_root(root)
+    if settings.scratch is not None:
+        keep_out(settings.scratch, "The scratch directory")
     return RunOptions(
         roots=common.roots,
         source=settings.source_ip,

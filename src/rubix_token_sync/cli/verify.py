@@ -17,6 +17,8 @@ from rubix_token_sync.cli.options import (
     root_arguments,
 )
 from rubix_token_sync.cli.sync import interruptible, run_options_of, showing
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.logs import log_event
 from rubix_token_sync.sync.jobs import Difference
 from rubix_token_sync.verify import Verification
@@ -57,7 +59,7 @@ def verify(**options: Any) -> int:
     listed: list[Difference] = []
     combined: IO[str] | None = None
     if options["combined"]:
-        combined = Path(options["combined"]).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
+        combined = _opened(options["combined"])
     try:
 
         def note_difference(difference: Difference) -> None:
@@ -83,6 +85,18 @@ def verify(**options: Any) -> int:
     elif not common.quiet or result.exit_code:
         _tell(result, listed)
     return result.exit_code
+
+
+def _opened(path: str) -> IO[str]:
+    keep_out(path, "The list of differences")
+    try:
+        return Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror}.",
+            code="combined_unwritable",
+            remedy="Name another file by --combined.",
+        ) from error
 
 
 def _line(difference: Difference) -> str:

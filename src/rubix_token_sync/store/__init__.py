@@ -6,14 +6,15 @@ A new kind of target is one new module here.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.store.base import StoreOptions
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class Target:
 
     def exists(self) -> bool:
         """False for an embedded store that has not been made yet."""
-        return self.kind != "sqlite" or Path(
+        return self.kind != "sqlite" or os.path.exists(
             _sqlite_path(self.address.get_secret_value())
-        ).exists()
+        )
 
 
 def parse_target(text: str) -> Target:
@@ -75,13 +76,16 @@ def open_store(target: Target, options: StoreOptions) -> SqlStore:
     """Open a target; connects at the first use.
 
     Raises:
-        SettingsError: the address is malformed.
+        SettingsError: the address is malformed, or a file inside a node's directory.
     """
     address = target.address.get_secret_value()
     if target.kind == "sqlite":
         from rubix_token_sync.store.sqlite import SqliteStore
 
-        return SqliteStore(_sqlite_path(address), options)
+        path = _sqlite_path(address)
+        if not options.read_only:
+            keep_out(path, "The target")
+        return SqliteStore(path, options)
     if target.kind == "postgresql":
         from rubix_token_sync.store.postgres import PostgresStore
 
@@ -94,9 +98,11 @@ def open_store(target: Target, options: StoreOptions) -> SqlStore:
 def _sqlite_path(url: str) -> str:
     parts = urlsplit(url)
     path = unquote(parts.path)
-    if parts.netloc or parts.query or not path.startswith("/") or path == "/":
+    told = parts.netloc or parts.query or parts.fragment
+    if told or "\0" in path or not path.startswith("/") or path == "/":
         raise SettingsError(
             "A SQLite target is sqlite:///FILE (relative) or sqlite:////PATH/FILE (absolute).",
             code="bad_sqlite_url",
+            remedy="Write ? as %3F and # as %23 in it.",
         )
     return path[1:]

@@ -12,6 +12,7 @@ one upsert keyed by ``record_key``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sqlite3
@@ -112,7 +113,7 @@ class SqliteStore(SqlStore):
                 remedy="Close what holds it open, or try again.",
                 context=context,
             )
-        if primary == sqlite3.SQLITE_FULL:
+        if primary == sqlite3.SQLITE_FULL or getattr(original, "errno", None) == errno.ENOSPC:
             return TargetRefused(
                 f"There is no room left for {where}.",
                 code="disk_full",
@@ -123,6 +124,20 @@ class SqliteStore(SqlStore):
             return RecordRefused(f"{original}", code="refused", context=context)
         if isinstance(original, (OverflowError, UnicodeEncodeError, sqlite3.InterfaceError)):
             return RecordRefused(f"{original}", code="refused", context=context)
+        if isinstance(original, (FileNotFoundError, NotADirectoryError)):
+            return TargetRefused(
+                f"The directory of {where} does not exist.",
+                code="cannot_open",
+                remedy=f"Make it (mkdir -p '{self.path.parent}') or name another file.",
+                context=context,
+            )
+        if isinstance(original, OSError):
+            return TargetRefused(
+                f"{where} cannot be made: {original.strerror or original}.",
+                code="cannot_open",
+                remedy="Check that you may write there.",
+                context=context,
+            )
         if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             return TargetRefused(
                 f"{where} cannot be opened{'' if self.options.read_only else ' for writing'}: "
