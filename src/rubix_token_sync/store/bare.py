@@ -80,7 +80,7 @@ def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) 
     tables.duplicates.create(conn)
     _loosen_duplicates(conn, operations, tables)
     _set_duplicates_aside(conn, tables)
-    if conn.dialect.name != "sqlite":  # which cannot alter; the unique index serves there
+    if _takes_not_null(conn):
         for name in ("record_key", "row_digest"):
             operations.alter_column(
                 records.name, name, existing_type=records.c[name].type, nullable=False
@@ -134,6 +134,13 @@ def _set_duplicates_aside(conn: sa.Connection, tables: Tables) -> None:
             )
         )
         conn.execute(sa.delete(records).where(records.c.id.in_(part)))
+
+
+def _takes_not_null(conn: sa.Connection) -> bool:
+    """SQLite alters no column, Babelfish not to NOT NULL: the unique index must do there."""
+    if conn.dialect.name == "mssql":
+        return conn.exec_driver_sql("SELECT SERVERPROPERTY('Babelfish')").scalar() is None
+    return conn.dialect.name != "sqlite"
 
 
 def _blocks(conn: sa.Connection, records: sa.Table) -> Iterator[Sequence[sa.Row[Any]]]:

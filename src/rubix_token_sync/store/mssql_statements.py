@@ -84,10 +84,10 @@ KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
 STORED: Final = f"SELECT {', '.join(STAGED_COLUMNS)} {_LIVE} ORDER BY record_key"
 """Both take the smallest and the largest key of a database."""
 
-STAGE_ROW: Final = (
-    f"INSERT INTO {STAGING} (load_id, {', '.join(STAGED_COLUMNS)})"
-    f" VALUES ({', '.join('?' * (len(STAGED_COLUMNS) + 1))})"  # noqa: S608 - our names
-)
+BULK_COLUMNS: Final = ("load_id", *STAGED_COLUMNS)
+_MARKS: Final = ", ".join("?" for _ in BULK_COLUMNS)
+
+STAGE_ROW: Final = f"INSERT INTO {STAGING} ({', '.join(BULK_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - our names
 
 COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
 
@@ -96,8 +96,6 @@ CLEAN: Final = (
     " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
 )
 """Removes a bounded number of staged rows; one row: how many."""
-
-BULK_COLUMNS: Final = ("load_id", *STAGED_COLUMNS)
 
 
 def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
@@ -176,4 +174,6 @@ def _type(kind: pa.DataType, column: pa.Array) -> tuple[int, int, int]:
     if pa.types.is_timestamp(kind):
         return ConstantsDDBC.SQL_TYPE_TIMESTAMP.value, 26, 6
     longest = pc.max(pc.binary_length(column)).as_py() or 1
+    if longest > _INLINE_UNITS:
+        return ConstantsDDBC.SQL_WLONGVARCHAR.value, longest, 0
     return ConstantsDDBC.SQL_WVARCHAR.value, max(1, longest), 0
