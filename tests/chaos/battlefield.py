@@ -70,7 +70,9 @@ class Battlefield:
         made = make_fleet(fleet / "a", plain)
         live = FleetPlan(nodes=1, tokens_per_node=tokens, seed=8, journal_mode="wal")
         busy = make_fleet(fleet / "b", live)
-        make_fleet(fleet / "c", FleetPlan(nodes=1, tokens_per_node=tokens // 2, seed=9, in_wal=True))
+        make_fleet(
+            fleet / "c", FleetPlan(nodes=1, tokens_per_node=tokens // 2, seed=9, in_wal=True)
+        )
         _keyless(fleet / "d" / "node001" / "Rubix" / "rubix.db")
         bad = fleet / "e" / "node001" / "Rubix" / "rubix.db"
         bad.parent.mkdir(parents=True)

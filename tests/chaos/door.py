@@ -147,14 +147,14 @@ class Door:
         cwd: Path | str | None = None,
         processes: bool = False,
         limits: Mapping[str, int] | None = None,
-        user: int = 0,
+        plain: bool = False,
     ) -> Running:
         """Start a command.
 
         Args:
             processes: use worker processes however small the fleet is.
             limits: names of `resource` (``RLIMIT_…``) with their values.
-            user: run as this user instead of the tests' own.
+            plain: without root's privilege to read and write everything.
         """
         out = Path(self._directory.name) / str(next(self._numbers))
         answer = self._ask(
@@ -167,7 +167,7 @@ class Door:
                 "stderr": str(out.with_suffix(".err")),
                 "processes": processes,
                 "limits": dict(limits or {}),
-                "user": user,
+                "plain": plain,
             }
         )
         return Running(self, answer["pid"], arguments, out)

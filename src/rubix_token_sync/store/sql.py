@@ -449,8 +449,32 @@ class SqlStore:
         self.transact(work)
 
     def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
+        attempts = 0
+
+        def work(conn: sa.Connection) -> None:
+            nonlocal attempts
+            attempts += 1
+            fresh = self._unrecorded(conn, lease, entries) if attempts > 1 else entries
+            if fresh:
+                self._insert_errors(conn, lease, fresh)
+
         if entries:
-            self.transact(lambda conn: self._insert_errors(conn, lease, entries))
+            self.transact(work)
+
+    def _unrecorded(
+        self, conn: sa.Connection, lease: Lease, entries: Sequence[ErrorEntry]
+    ) -> tuple[ErrorEntry, ...]:
+        """Those that this session has not stored: a commit may have happened unheard of."""
+        errors = self.tables.errors
+        query = sa.select(errors.c.code, errors.c.db_path, errors.c.token_id, errors.c.message)
+        there = {
+            tuple(row) for row in conn.execute(query.where(errors.c.session_id == lease.session_id))
+        }
+        return tuple(
+            entry
+            for entry in entries
+            if (entry.code, _cut(entry.db_path), _cut(entry.token_id), entry.message) not in there
+        )
 
     def _insert_errors(
         self, conn: sa.Connection, lease: Lease, entries: Sequence[ErrorEntry]
@@ -462,8 +486,8 @@ class SqlStore:
                     "session_id": lease.session_id,
                     "source_ip": lease.source,
                     **asdict(entry),
-                    "token_id": entry.token_id and entry.token_id[:500],
-                    "db_path": entry.db_path and entry.db_path[:500],
+                    "token_id": _cut(entry.token_id),
+                    "db_path": _cut(entry.db_path),
                     "context": json.dumps(entry.context, ensure_ascii=False, sort_keys=True)
                     if entry.context
                     else None,
@@ -696,7 +720,16 @@ class SqlStore:
         return total
 
     def _publish_piece(self, lease: Lease, chunk: Chunk) -> Published:
-        return self.transact(lambda conn: self._publish_once(conn, lease, chunk))
+        attempts: list[Published] = []
+
+        def work(conn: sa.Connection) -> Published:
+            piece = chunk
+            if attempts and chunk.errors:  # an earlier attempt may have stored them
+                piece = replace(chunk, errors=self._unrecorded(conn, lease, chunk.errors))
+            attempts.append(self._publish_once(conn, lease, piece))
+            return attempts[-1]
+
+        return _what_happened(self.transact(work), attempts)
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
         self._fence(conn, lease)
@@ -780,6 +813,24 @@ def lost(lease: Lease) -> LeaseLost:
         code="lease_lost",
         remedy="Let the other run finish.",
     )
+
+
+def _cut(text: str | None) -> str | None:
+    return text and text[:500]
+
+
+def _what_happened(last: Published, attempts: Sequence[Published]) -> Published:
+    """The counts of the attempt that was committed.
+
+    A replay that finds nothing to do shows that an earlier attempt, whose
+    acknowledgement was lost, did it all.
+    """
+    did = [a for a in attempts if a.inserted or a.updated or a.vanished]
+    if did and did[-1] is not last:
+        last.inserted, last.updated, last.vanished = (
+            did[-1].inserted, did[-1].updated, did[-1].vanished
+        )  # fmt: skip
+    return last
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
