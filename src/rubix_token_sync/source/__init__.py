@@ -6,8 +6,8 @@
 
 How it is read depends on the state of the node's directory (SQLite 3.22 or later):
 
-* rollback journal: ``mode=ro`` under SQLite's shared lock, which is given back
-  before the first row is handed out, so that no node waits for us to commit;
+* rollback journal: read-only under SQLite's shared lock, which is given back before
+  the first row is handed out, so that no node waits for us to commit;
 * WAL without ``-wal``: ``immutable=1``, and for each batch it is proved that nothing
   was written meanwhile;
 * WAL with ``-wal`` and ``-shm``: ``mode=ro&readonly_shm=1``;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
 
@@ -90,7 +91,8 @@ class Connection:
 
     def interrupt(self) -> None:
         """Make the running call fail; from any thread."""
-        self._raw.interrupt()
+        with suppress(sqlite3.ProgrammingError):  # just closed by another thread
+            self._raw.interrupt()
 
     def execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         return self._raw.execute(statement, values)

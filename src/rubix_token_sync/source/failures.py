@@ -89,7 +89,7 @@ _SENTENCES: Final = {
 }
 
 
-def from_sqlite_error(error: sqlite3.Error | MemoryError | OverflowError) -> SourceError:
+def from_sqlite_error(error: sqlite3.Error) -> SourceError:
     """Translate an error of SQLite; whatever is not known means a damaged file."""
     extended = getattr(error, "sqlite_errorcode", None)
     if extended is None or extended == _SHORT_READ:

@@ -42,6 +42,7 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _WAL_HEADER_BYTES: Final = 32
 _PENDING_BYTE: Final = 0x40000000
+_RESERVED_BYTE: Final = _PENDING_BYTE + 1
 _SHARED_FIRST: Final = _PENDING_BYTE + 2
 _SHARED_SIZE: Final = 510
 
@@ -89,7 +90,7 @@ class State:
     @property
     def modified_ns(self) -> int:
         """The latest modification time of database file and write-ahead log."""
-        return max(self.main.mtime_ns, self.wal.mtime_ns if self.wal else 0)
+        return max(file.mtime_ns for file in (self.main, self.wal) if file)
 
     @property
     def size(self) -> int:
@@ -117,8 +118,11 @@ class State:
     def unsettled_ns(self, now_ns: int) -> int:
         """How long from now a change could still go unnoticed by `text`, in ns.
 
-        Zero when every time stamp is older than the clock's tick.
+        Zero when every time stamp is older than the clock's tick, and without WAL:
+        each commit to a rollback journal advances the counter in the header.
         """
+        if self.wal is None and not self.is_wal:
+            return 0
         longest = 0
         for file in (self.main, self.wal, self.journal):
             if file is None:
@@ -160,7 +164,7 @@ class Files:
             raise from_os_error(error, "look at the database") from error
         _check_regular(status, "rubix.db")
         self._identity = status.st_dev, status.st_ino
-        self._locked = False
+        self.locked = False
         with _held_guard:
             held = _held.setdefault(self._identity, _Held())
             held.users += 1
@@ -206,7 +210,7 @@ class Files:
         held, self._held = self._held, None
         if held is None:
             return
-        if self._locked:
+        if self.locked:
             with held.using:
                 held.lockers -= 1
                 if held.lockers == 0:
@@ -222,6 +226,8 @@ class Files:
     def lock(self) -> None:
         """Take the shared lock, as a reader of SQLite does; no wait.
 
+        ``locked`` tells afterwards whether the file system has such locks.
+
         Raises:
             SourceUnsettled: ``busy``, a node has the file exclusively right now.
         """
@@ -230,13 +236,39 @@ class Files:
         with held.using:
             if held.lockers == 0:
                 # A writer that waits for its turn holds the pending byte: let it go first.
-                _set_lock(held.fd, fcntl.F_RDLCK, _PENDING_BYTE, 1)
+                if not _set_lock(held.fd, fcntl.F_RDLCK, _PENDING_BYTE, 1):
+                    return
                 try:
                     _set_lock(held.fd, fcntl.F_RDLCK, _SHARED_FIRST, _SHARED_SIZE)
                 finally:
                     _set_lock(held.fd, fcntl.F_UNLCK, _PENDING_BYTE, 1)
             held.lockers += 1
-            self._locked = True
+            self.locked = True
+
+    def writer_lives(self) -> bool:
+        """Whether a process is in a write transaction of a rollback-journal database."""
+        request = _flock(fcntl.F_WRLCK, _RESERVED_BYTE, 1)
+        try:
+            answer = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, request)
+        except OSError as error:
+            raise from_os_error(error, "look at the database's locks") from error
+        return bool(struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK)
+
+    def journal_is_hot(self, state: State) -> bool:
+        """Whether a transaction was left unfinished; asked while `locked`.
+
+        As SQLite decides it (pager.c, hasHotJournal): there is a journal that does
+        not begin with a zero byte, and nobody is just writing it.
+        """
+        if state.journal is None or state.journal.size == 0 or self.writer_lives():
+            return False
+        try:
+            with open(self.path + JOURNAL, "rb") as journal:
+                return journal.read(1) not in (b"", b"\0")
+        except FileNotFoundError:
+            return False  # its writer has just given up the transaction
+        except OSError as error:
+            raise from_os_error(error, "read the database's journal") from error
 
     def still_there(self) -> bool:
         """Whether the path still leads to the file that is open here."""
@@ -307,15 +339,21 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise failure("not_a_file", f"{name} is not a regular file.")
 
 
-def _set_lock(fd: int, kind: int, start: int, length: int) -> None:
+def _set_lock(fd: int, kind: int, start: int, length: int) -> bool:
+    """Set or remove a lock; False where there are none (fingerprints prove more then)."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
-        return  # no such locks here: what depends on them is proved by fingerprints too
-    # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
-    request = struct.pack("@hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+        return False
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(kind, start, length))
     except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, says fcntl(2)
         raise failure("busy", "The node holds the database exclusively.") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise from_os_error(error, "lock the database") from error
+        return False
+    return True
+
+
+def _flock(kind: int, start: int, length: int) -> bytes:
+    # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid
+    return struct.pack("@hhqqi4x", kind, os.SEEK_SET, start, length, 0)

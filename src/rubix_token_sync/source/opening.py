@@ -52,6 +52,11 @@ class Opened:
             raise ValueError("the snapshot is closed")
         return self._connection
 
+    def interrupt(self) -> None:
+        """Make a running call of SQLite fail; from any thread."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
     def close(self) -> None:
         """Give back connection, copy, lock and files, in this order."""
         if self._connection is not None:
@@ -63,12 +68,19 @@ class Opened:
         self._files.close()
 
     def changed(self) -> bool:
-        """For ``immutable``: whether anything was written since the fingerprint.
+        """Whether anything was written where nothing may be.
 
-        A writer in WAL mode first makes a ``-wal``, and cannot remove it while the
-        shared lock is held; so without a change here all that was read is right.
+        * ``immutable``: a writer in WAL mode first makes a ``-wal``, and cannot remove
+          it while the shared lock is held.
+        * ``read-only``: no writer of SQLite gets past the shared lock; but somebody may
+          copy over the file.
+
+        So without a change here all that was read is right.
         """
-        return self.way == "immutable" and self._files.state() != self.state
+        if self.way not in ("immutable", "read-only"):
+            return False
+        now = self._files.state()
+        return now != self.state if self.way == "immutable" else not _same_file(now, self.state)
 
     def continue_on_a_copy(self) -> None:
         """Replace the connection by one on a copy of the database file alone.
@@ -84,8 +96,8 @@ class Opened:
             if error.code != "no_scratch_space" or self.way == "immutable":
                 raise
             return
-        if self.way == "immutable" and self._files.state().main != self.state.main:
-            raise failure("changed_while_reading", "The node wrote while it was read.")
+        if not _same_file(self._files.state(), self.state):
+            raise failure("changed_while_reading", "The file was written to while it was read.")
         self.connection.close()
         self._connection = None
         # Made under the shared lock, so no journal is needed to read it.
@@ -101,6 +113,12 @@ class Opened:
             return "wal", self._connect_live
         if wal_has_frames or (state.wal is not None and not state.is_wal):
             return "copy", self._connect_copy
+        if self._files.locked:
+            if self._files.journal_is_hot(state):
+                return "copy", self._connect_copy
+            # Under the lock taken: SQLite's own would let waiting writers in between.
+            way = "immutable" if state.is_wal else "read-only"
+            return way, lambda: Connection(self._files.path, "mode=ro&immutable=1")
         if not state.is_wal:
             return "read-only", self._connect_plain
         if state.journal is not None and state.journal.size > 0:
@@ -108,6 +126,7 @@ class Opened:
         return "immutable", lambda: Connection(self._files.path, "mode=ro&immutable=1")
 
     def _connect_plain(self) -> Connection:
+        """For file systems without the locks that `Files` takes: by SQLite's own."""
         try:
             return Connection(self._files.path, "mode=ro")
         except sqlite3.OperationalError as error:
@@ -139,6 +158,15 @@ class Opened:
         connection = Connection(self._copy.path, "mode=rw" if JOURNAL in suffixes else "mode=ro")
         self._copy.remove()  # SQLite has its files open and needs no names any more
         return connection
+
+
+def _same_file(now: State, before: State) -> bool:
+    """Not by ctime: a file that is moved or removed while it is read is as good as before."""
+    return (now.header, now.main.size, now.main.mtime_ns) == (
+        before.header,
+        before.main.size,
+        before.main.mtime_ns,
+    )
 
 
 def _refuse_super_journal(path: str) -> None:

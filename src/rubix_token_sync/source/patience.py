@@ -20,6 +20,7 @@ STALL_SECONDS: Final = 60.0
 """A file system that gives no answer for so long counts as stalled."""
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Patience:
@@ -65,8 +66,8 @@ class Patience:
             except BaseException as raised:  # noqa: BLE001 - raised where the call was made
                 error = raised
             with settled:
-                answers.put((result, error))
                 late = self.gave_up
+                answers.put((result, error))
             if late and error is None and if_late is not None:
                 if_late(result)  # type: ignore[arg-type]
 
@@ -74,29 +75,47 @@ class Patience:
             self._thread = threading.Thread(target=self._work, name="source", daemon=True)
             self._thread.start()
         self._asked.put(run)
-        while True:
-            beats = self._beats
-            try:
-                result, error = answers.get(timeout=self._seconds)
-                break
-            except queue.Empty:
-                with settled:
-                    if self._beats != beats or not answers.empty():
-                        continue
-                    self.gave_up = True
-                raise failure(
-                    "stalled", f"The file system gave no answer for {self._seconds:g} s."
-                ) from None
+        try:
+            result, error = self._wait(answers)
+        except BaseException:  # stalled, or interrupted by a signal
+            with settled:
+                self.gave_up = True
+                if answers.empty():
+                    raise
+            result, error = answers.get()
+            if error is None and if_late is not None:
+                if_late(result)  # type: ignore[arg-type]
+            raise
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
+
+    def _wait(self, answers: queue.SimpleQueue[A]) -> A:
+        while True:
+            beats = self._beats
+            try:
+                return answers.get(timeout=self._seconds)
+            except queue.Empty:
+                if self._beats == beats:
+                    raise failure(
+                        "stalled", f"The file system gave no answer for {self._seconds:g} s."
+                    ) from None
 
     def _work(self) -> None:
         while (run := self._asked.get()) is not None:
             run()
 
-    def close(self) -> None:
-        """End the thread, if it still answers."""
+    def close(self, last: Callable[[], None] | None = None) -> None:
+        """Make ``last`` the last call and end the thread.
+
+        A call that hangs is not waited for; ``last`` follows when it ends.
+        """
+        if self._thread is None:
+            if last is not None:
+                last()
+            return
+        if last is not None:
+            self._asked.put(last)
         self._asked.put(None)
-        if self._thread is not None and not self.gave_up:
-            self._thread.join()
+        if not self.gave_up:
+            self._thread.join(self._seconds)

@@ -125,6 +125,8 @@ def _copy_files(
         for (suffix, fd), size in zip(sources, sizes, strict=True):
             faults.point("source.copy")
             _copy(fd, size, target + suffix, progress)
+    except FileNotFoundError as error:
+        raise failure("changed_while_reading", "A file went while it was copied.") from error
     except OSError as error:
         raise from_os_error(error, "copy the database") from error
     finally:

@@ -122,9 +122,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Give everything back; what a stalled file system holds, when it answers."""
-        if not self._patience.gave_up:
-            self._opened.close()
-        self._patience.close()
+        self._opened.interrupt()  # a call still under way, if this one was interrupted
+        self._patience.close(self._opened.close)
         self._head = []
 
     def __enter__(self) -> Snapshot:
@@ -194,6 +193,8 @@ class Snapshot:
                     cursor = None
                     continue
                 if self._opened.changed():
+                    if self.way == "read-only":
+                        raise failure("changed_while_reading", "The file was written over.")
                     # What was read until the writer came is right and can be read on
                     # from a copy, if the database file is still as it was.
                     self._continue_on_a_copy()
@@ -297,7 +298,7 @@ def open_snapshot(
             patience.close()
             raise
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, no secret
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 1.5, 0.1)
 
 
 def fingerprint(db_path: str, *, stall_s: float = STALL_SECONDS) -> str:
@@ -332,6 +333,8 @@ def _translated() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise from_sqlite_error(error) from error
+    except UnicodeDecodeError as error:  # in a message that quotes a name out of the schema
+        raise failure("corrupt", "SQLite cannot read it, nor say why in UTF-8.") from error
     except OSError as error:
         raise from_os_error(error, "read the database") from error
 
