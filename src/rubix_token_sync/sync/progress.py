@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rubix_token_sync.logs import progress_line
 from rubix_token_sync.store.base import MarkCounts, Published, SessionTotals
+from rubix_token_sync.sync.curve import Curve
 from rubix_token_sync.sync.jobs import Batch
 
 __all__ = ["Counters", "Progress"]
@@ -39,6 +40,7 @@ class Counters:
     content_via: Counter[str] = field(default_factory=Counter)
     content_failures: Counter[str] = field(default_factory=Counter)
     healed: int = 0
+    curve: Curve = field(default_factory=Curve)
 
 
 class Progress:
@@ -71,6 +73,7 @@ class Progress:
             self._shares[event.job] = min(1.0, read / event.expected) if event.expected else 1.0
             counters = self.counters
             counters.tokens_read += tally.read
+            counters.curve.note(self.seconds, counters.tokens_read)
             counters.content_via.update(tally.via)
             counters.content_failures.update(tally.failures)
             counters.healed += tally.healed
