@@ -87,6 +87,8 @@ def verify(
 
         for node, error in plan.unreadable:
             note_failure(node.db_path, error)
+        for state, error in plan.unreachable:
+            note_failure(state.db_path, error)
         if not jobs:
             return result
         with run.crew(len(jobs), options.target) as crew:

@@ -60,6 +60,8 @@ class Job:
     retry_content: bool = True
     max_shrink: float | None = 0.5
     max_shrink_rows: int = 20
+    asked_repository: str | None = None
+    """Stays in force when failed content is not asked for again, so that it will be."""
 
 
 @dataclass

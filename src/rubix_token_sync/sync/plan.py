@@ -6,15 +6,19 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
-from rubix_token_sync.discovery import Node
+from rubix_token_sync.discovery import Node, Skipped
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.records import database_key
 from rubix_token_sync.source import fingerprint
 from rubix_token_sync.store.base import DatabaseState
 
-__all__ = ["Plan", "PlanRules", "Planned", "make_plan", "observe"]
+__all__ = ["Plan", "PlanRules", "Planned", "left_out", "make_plan", "observe"]
+
+_TELL_OF_NO_DATABASE: Final = frozenset({"no_database", "bare_repository"})
+"""Reasons for skipping that say: it was looked, and there is none."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Observed:
     fingerprint: str
     repository_fingerprint: str | None
     size: int
+    """Bytes of the database and its write-ahead log."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Planned:
     retry_content: bool
     size: int
     """Bytes, for the order and for progress."""
+    asked_repository: str | None = None
+    """Fingerprint of the repository that was last asked for content that failed."""
 
 
 @dataclass
@@ -58,7 +65,10 @@ class Plan:
     read: list[Planned] = field(default_factory=list)
     current: list[Node] = field(default_factory=list)
     unreadable: list[tuple[Node, SourceError]] = field(default_factory=list)
+    unreachable: list[tuple[DatabaseState, SourceError]] = field(default_factory=list)
+    """Known ones that discovery could not get to: nobody knows whether they are still there."""
     missing: list[DatabaseState] = field(default_factory=list)
+    """Known ones below the roots that are really gone."""
 
 
 def observe(node: Node, *, repository: bool) -> Observed:
@@ -71,8 +81,48 @@ def observe(node: Node, *, repository: bool) -> Observed:
         node,
         fingerprint(node.db_path),
         repository_fingerprint(node.repository) if repository and node.repository else None,
-        os.stat(node.db_path).st_size,
+        os.stat(node.db_path).st_size + _size_if_there(node.db_path + "-wal"),
     )
+
+
+def _size_if_there(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # most databases have none; reading tells what is wrong with one
+        return 0
+
+
+def left_out(
+    path: str, skipped: Iterable[Skipped], roots: Sequence[str], *, exists: Callable[[str], bool]
+) -> SourceError | None:
+    """Why discovery may have missed the database at ``path``; None when it is really gone.
+
+    ``roots`` are absolute; ``exists`` is `os.path.lexists`.
+    """
+    for item in skipped:
+        if item.reason_code in _TELL_OF_NO_DATABASE:
+            continue
+        covered = item.path
+        if item.reason_code == "stalled":  # the rest of its root was left out, too
+            covered = next((root for root in roots if _within(item.path, root)), item.path)
+        if _within(path, covered):
+            return SourceError(
+                f"{path} was not found, because {item.path} was left out. {item.sentence}",
+                code=item.reason_code,
+                remedy="Its records were left as they are.",
+            )
+    if exists(path):
+        return SourceError(
+            f"{path} is there, but discovery did not come to it.",
+            code="not_discovered",
+            remedy="It lies in what looks like an IPFS repository; its records were left as "
+            "they are.",
+        )
+    return None
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(os.path.join(directory, ""))
 
 
 def make_plan(
@@ -83,18 +133,23 @@ def make_plan(
     *,
     now: datetime,
     inside: Callable[[str], bool],
+    missed: Callable[[str], SourceError | None] = lambda _path: None,
     look: Callable[..., Observed] = observe,
 ) -> Plan:
     """Compare what is on disk with what the target says it holds.
 
     ``inside`` tells whether a path lies below the roots of this run: databases
-    elsewhere are none of its business.  ``now`` is UTC without a zone; ``look`` is `observe`.
+    elsewhere are none of its business.  ``missed`` tells why a known database may
+    have been overlooked (`left_out`).  ``now`` is UTC without a zone; ``look`` is
+    `observe`.
     """
     plan = Plan()
     known = {state.database_key: state for state in states}
     for node in nodes:
         key = database_key(source, node.db_path)
         state = known.pop(key, None)
+        if state is None and rules.only_failed:
+            continue  # a database for `sync`; nothing is known of it that could be called current
         try:
             seen = look(node, repository=state is not None and state.ipfs_fail_count > 0)
         except SourceError as error:
@@ -105,10 +160,18 @@ def make_plan(
             continue
         reason, retry = _decide(seen, state, rules, now)
         if reason:
-            plan.read.append(Planned(node, key, reason, retry, seen.size))
+            failed = state is not None and state.ipfs_fail_count > 0
+            before = state.repository_fingerprint if state is not None and failed else None
+            plan.read.append(Planned(node, key, reason, retry, seen.size, before))
         else:
             plan.current.append(node)
-    plan.missing = [state for state in known.values() if inside(state.db_path)]
+    for state in known.values():
+        if inside(state.db_path):
+            reason_missed = missed(state.db_path)
+            if reason_missed is not None:
+                plan.unreachable.append((state, reason_missed))
+            else:
+                plan.missing.append(state)
     plan.read.sort(key=lambda planned: (-planned.size, planned.node.db_path))
     return plan
 

@@ -53,7 +53,7 @@ class Progress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._weights: dict[int, int] = {}
+        self._weights: dict[int, int] | None = None
         self._shares: dict[int, float] = {}
         self._running: dict[int, tuple[int, int]] = {}
         self.counters = Counters()
@@ -114,11 +114,13 @@ class Progress:
     @property
     def weights(self) -> Mapping[int, int]:
         """Sizes of the jobs."""
-        return self._weights
+        return self._weights or {}
 
     @property
     def share(self) -> float:
-        """0 to 1, by the size of the databases."""
+        """0 to 1, by the size of the databases; 0 until it is known what there is to do."""
+        if self._weights is None:
+            return 0.0
         total = sum(self._weights.values())
         if not total:
             return 1.0

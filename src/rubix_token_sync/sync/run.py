@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from rubix_token_sync.discovery import Discovery, discover
-from rubix_token_sync.errors import ReportMismatch, SourceError, SyncError, WorkerCrashed
+from rubix_token_sync.errors import (
+    ReportMismatch,
+    SettingsError,
+    SourceError,
+    SyncError,
+    WorkerCrashed,
+)
 from rubix_token_sync.ipfs.chain import ContentOptions
 from rubix_token_sync.logs import ProgressPace, log_event
 from rubix_token_sync.records import database_key
@@ -24,7 +30,7 @@ from rubix_token_sync.store.base import (
 )
 from rubix_token_sync.sync.crew import Crew
 from rubix_token_sync.sync.jobs import Batch, Done, Event, Failed, Job, WorkerContext
-from rubix_token_sync.sync.plan import Plan, PlanRules, make_plan
+from rubix_token_sync.sync.plan import Plan, PlanRules, left_out, make_plan
 from rubix_token_sync.sync.progress import Counters, Progress
 from rubix_token_sync.sync.publisher import DatabaseResult, Publisher
 from rubix_token_sync.sync.session import Session, Status
@@ -248,14 +254,21 @@ class Run:
                 _LOG, logging.INFO, "skipped", f"{skipped.path}: {skipped.sentence}",
                 path=skipped.path, code=skipped.reason_code,
             )  # fmt: skip
+        if not self.discovery.nodes:
+            log_event(
+                _LOG, logging.WARNING, "no_nodes",
+                f"There is no rubix.db below {', '.join(self.options.roots)}.",
+            )  # fmt: skip
 
     def plan(self, states: Sequence[DatabaseState]) -> Plan:
         options = self.options
         nodes = self.discovery.nodes
         if options.nodes:
+            self._know(options.nodes, states)
             nodes = [node for node in nodes if node.name in options.nodes]
             states = [s for s in states if (s.node_name or "") in options.nodes]
-        roots = [os.path.join(os.path.abspath(root), "") for root in options.roots]
+        roots = [os.path.abspath(root) for root in options.roots]
+        below = tuple(os.path.join(root, "") for root in roots)
         return make_plan(
             options.source,
             nodes,
@@ -264,8 +277,22 @@ class Run:
                 options.force, options.only_failed, options.command == "verify", options.recheck
             ),
             now=self.started_at,
-            inside=lambda path: any(path.startswith(root) for root in roots),
+            inside=lambda path: path.startswith(below),
+            missed=lambda path: left_out(
+                path, self.discovery.skipped, roots, exists=os.path.lexists
+            ),
         )
+
+    def _know(self, names: Iterable[str], states: Sequence[DatabaseState]) -> None:
+        known = {node.name for node in self.discovery.nodes} | {s.node_name for s in states}
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise SettingsError(
+                f"There is no node named {', '.join(unknown)} below the roots.",
+                code="no_such_node",
+                remedy="`rubix-token-sync discover` lists the nodes with their names.",
+                context={"nodes": unknown},
+            )
 
     def jobs(self, plan: Plan, store: Store | None) -> dict[int, Job]:
         options = self.options
@@ -282,6 +309,7 @@ class Run:
                 retry_content=planned.retry_content,
                 max_shrink=options.max_shrink,
                 max_shrink_rows=options.max_shrink_rows,
+                asked_repository=planned.asked_repository,
             )
             for number, planned in enumerate(plan.read)
         }
@@ -301,6 +329,8 @@ class Run:
             )
         for node, error in plan.unreadable:
             self.fail(None, node.db_path, node.name, error)
+        for state, error in plan.unreachable:
+            self.fail(None, state.db_path, state.node_name or "", error)
         if self.options.max_shrink is not None:
             for state in plan.missing:
                 self._miss(state)

@@ -82,6 +82,8 @@ class Worker:
         repository = job.node.repository
         # Taken before reading: what changes meanwhile is a change for the next run.
         content_state = repository_fingerprint(repository) if repository else None
+        if not job.retry_content and job.asked_repository is not None:
+            content_state = job.asked_repository
         known = self._known(job)
         with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
             _guard_count(job, known, snapshot.count)
