@@ -6,12 +6,13 @@ targets share, and one module a target adds how rows are written there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
+import sqlalchemy as sa
 
 from rubix_token_sync.errors import Category
 
@@ -69,7 +70,8 @@ class DatabaseMark:
     node_name: str
     db_path: str
     ipfs_path: str | None
-    fingerprint: str
+    fingerprint: str | None
+    """None: the next sync reads the database, whatever it finds."""
     repository_fingerprint: str | None
     last_modified: datetime
     record_count: int
@@ -131,7 +133,8 @@ class Chunk:
     ``rows`` has RECORD_SCHEMA and holds each record_key once.  ``vanished`` is
     record keys (24 bytes each, concatenated) that the source no longer has.
     ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
-    path (the database has BULK_INSERT_SIZE changed records or more).
+    path (the database has BULK_INSERT_SIZE changed records or more).  ``also``
+    writes what else belongs into the transaction; it must be idempotent.
     """
 
     rows: pa.RecordBatch
@@ -139,6 +142,7 @@ class Chunk:
     mark: DatabaseMark | None = None
     errors: tuple[ErrorEntry, ...] = ()
     bulk: bool = False
+    also: Callable[[sa.Connection], None] | None = None
 
 
 @dataclass(frozen=True)

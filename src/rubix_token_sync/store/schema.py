@@ -20,7 +20,14 @@ from rubix_token_sync.records import (
     ROW_DIGEST_BYTES,
 )
 
-__all__ = ["LATE_INDEXES", "SCHEMA_VERSION", "STAGED_COLUMNS", "Tables", "build_tables"]
+__all__ = [
+    "LATE_INDEXES",
+    "SCHEMA_VERSION",
+    "STAGED_COLUMNS",
+    "Tables",
+    "build_tables",
+    "can_cover",
+]
 
 SCHEMA_VERSION: Final = "0001"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
@@ -68,6 +75,9 @@ class Tables:
     errors: sa.Table
     leases: sa.Table
     duplicates: sa.Table
+    migrations: sa.Table
+    migrated: sa.Table
+    set_aside: sa.Table
 
     def all(self) -> list[sa.Table]:
         """Every table, in order of creation."""
@@ -107,10 +117,16 @@ STAGED_COLUMNS: Final = (
 """The columns of a batch, in RECORD_SCHEMA's order; ``synced_at`` is the server's time."""
 
 
+def can_cover(dialect: sa.Dialect) -> bool:
+    """False for PostgreSQL 10 (where already connected), whose indexes cannot INCLUDE columns."""
+    version = getattr(dialect, "server_version_info", None) or (11,)
+    return dialect.name != "postgresql" or version >= (11,)
+
+
 def build_tables(dialect: str, *, covering: bool = True) -> Tables:
     """The tables as the target with SQLAlchemy dialect name ``dialect`` spells them.
 
-    ``covering`` False is for PostgreSQL 10, whose indexes cannot INCLUDE columns.
+    ``covering`` is what `can_cover` says of the server.
     """
     metadata = sa.MetaData()
     now = sa.text(_SERVER_NOW[dialect])
@@ -259,7 +275,74 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
     sa.Index("ix_tokenrecordduplicates_record_key", duplicates.c.record_key)
     if dialect == "mssql":
         _add_staging(metadata)
-    return Tables(metadata, records, databases, sessions, errors, leases, duplicates)
+
+    migrations = sa.Table(
+        name("SyncMigrations"),
+        metadata,
+        sa.Column("migration_id", _UUID, primary_key=True, nullable=False),
+        sa.Column("started_at", _TIME, nullable=False, server_default=now),
+        sa.Column("finished_at", _TIME),
+        sa.Column("status", sa.Unicode(20), nullable=False),
+        sa.Column("source_identity", sa.Unicode(200), nullable=False),
+        sa.Column("source_place", sa.Unicode(500), nullable=False),
+        sa.Column("target_place", sa.Unicode(500), nullable=False),
+        sa.Column("source_timezone", sa.Unicode(64), nullable=False),
+        sa.Column("program_version", sa.Unicode(50)),
+    )
+    migrated = sa.Table(
+        name("SyncMigratedDatabases"),
+        metadata,
+        sa.Column("migration_id", _UUID, primary_key=True, nullable=False),
+        sa.Column(
+            "database_key", _fixed_bytes(DATABASE_KEY_BYTES), primary_key=True, nullable=False
+        ),
+        sa.Column("source_ip", sa.Unicode(45), nullable=False),
+        sa.Column("db_path", sa.Unicode(500), nullable=False),
+        sa.Column("state", sa.Unicode(20), nullable=False),
+        # What the source's rows looked like, cheaply: other rows, another version.
+        sa.Column("source_version", sa.Unicode(200), nullable=False),
+        sa.Column("rows_read", sa.BigInteger(), nullable=False),
+        sa.Column("rows_stored", sa.BigInteger(), nullable=False),
+        sa.Column("contents_adopted", sa.BigInteger(), nullable=False),
+        sa.Column("contents_refused", sa.BigInteger(), nullable=False),
+        sa.Column("duplicates_merged", sa.BigInteger(), nullable=False),
+        sa.Column("rows_changed", sa.BigInteger(), nullable=False),
+        sa.Column("rows_refused", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.Unicode(40), nullable=False),
+        sa.Column("seconds", sa.Float(53), nullable=False),
+        sa.Column("changed_at", _TIME, nullable=False),
+    )
+    set_aside = sa.Table(
+        name("SyncMigrationSetAside"),
+        metadata,
+        sa.Column("id", _ID, primary_key=True, autoincrement=True),
+        sa.Column("migration_id", _UUID, nullable=False),
+        sa.Column("database_key", _fixed_bytes(DATABASE_KEY_BYTES), nullable=False),
+        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES)),
+        sa.Column("original_id", sa.BigInteger()),
+        sa.Column("reason", sa.Unicode(50), nullable=False),
+        sa.Column("changed_columns", sa.Unicode(500)),
+        sa.Column("original_row", _TEXT, nullable=False),
+        sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
+    )
+    sa.Index(
+        "ix_syncmigrationsetaside_database",
+        set_aside.c.migration_id,
+        set_aside.c.database_key,
+        set_aside.c.id,
+    )
+    return Tables(
+        metadata,
+        records,
+        databases,
+        sessions,
+        errors,
+        leases,
+        duplicates,
+        migrations,
+        migrated,
+        set_aside,
+    )
 
 
 def _add_staging(metadata: sa.MetaData) -> None:

@@ -52,7 +52,7 @@ from rubix_token_sync.store.base import (
     SessionTotals,
     StoreOptions,
 )
-from rubix_token_sync.store.schema import SCHEMA_VERSION, STAGED_COLUMNS, build_tables
+from rubix_token_sync.store.schema import SCHEMA_VERSION, STAGED_COLUMNS, build_tables, can_cover
 
 __all__ = ["LEASE_SECONDS", "SqlStore", "key_range"]
 
@@ -251,7 +251,7 @@ class SqlStore:
 
         dialect = self.engine.dialect
         parts = []
-        for table in self.tables.all():
+        for table in build_tables(dialect.name, covering=can_cover(dialect)).all():
             parts.append(str(CreateTable(table).compile(dialect=dialect)).strip() + ";")
             parts += [
                 str(CreateIndex(index).compile(dialect=dialect)).strip() + ";"
@@ -741,6 +741,8 @@ class SqlStore:
         if chunk.mark is not None:
             faults.point("store.mark")
             published.marked = self._write_mark(conn, chunk.mark)
+        if chunk.also is not None:
+            chunk.also(conn)
         return published
 
     def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from alembic import op
 
 from rubix_token_sync.store.bare import adopt_bare_tables
-from rubix_token_sync.store.schema import build_tables
+from rubix_token_sync.store.schema import build_tables, can_cover
 
 revision = "0001"
 down_revision = None
@@ -18,9 +18,7 @@ depends_on = None
 
 def upgrade() -> None:
     conn = op.get_bind()
-    version = conn.dialect.server_version_info or ()
-    old_postgresql = conn.dialect.name == "postgresql" and version < (11,)
-    tables = build_tables(conn.dialect.name, covering=not old_postgresql)
+    tables = build_tables(conn.dialect.name, covering=can_cover(conn.dialect))
     adopt_bare_tables(conn, tables)
     tables.metadata.create_all(conn)
 
