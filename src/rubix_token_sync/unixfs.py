@@ -131,9 +131,7 @@ def refuse_oversize(codec: int, head: bytes, size: int | None) -> Refusal:
 
 def encode_leaf(content: bytes) -> bytes:
     """The one block that ``ipfs add`` makes of a content of up to `CHUNK_SIZE` bytes."""
-    length = _encode_varint(len(content))
-    inner = b"\x08\x02" + (b"\x12" + length + content if content else b"") + b"\x18" + length
-    return b"\x0a" + _encode_varint(len(inner)) + inner
+    return _encode_leaf(_TYPE_FILE, content)
 
 
 def matches(cid: Cid, content: bytes) -> bool | None:
@@ -152,15 +150,22 @@ def matches(cid: Cid, content: bytes) -> bool | None:
     answer = cids.hash_matches(cid.multihash, leaf)
     if answer is False:
         # ``ipfs add --trickle`` hangs even a single leaf below a root.
-        return cids.hash_matches(cid.multihash, _encode_trickle_root(leaf, len(content)))
+        return cids.hash_matches(cid.multihash, _encode_trickle(content))
     return answer
 
 
-def _encode_trickle_root(leaf: bytes, size: int) -> bytes:
-    """The node above a single leaf that holds ``size`` bytes of content."""
+def _encode_leaf(kind: int, content: bytes) -> bytes:
+    length = _encode_varint(len(content))
+    data = b"\x12" + length + content if content else b""
+    return _field(0x0A, bytes((0x08, kind)) + data + b"\x18" + length)
+
+
+def _encode_trickle(content: bytes) -> bytes:
+    """The node that ``ipfs add --trickle`` puts above a single leaf, of type Raw."""
+    leaf = _encode_leaf(_TYPE_RAW, content)
     name = cids.sha256_multihash(hashlib.sha256(leaf).digest())
     link = _field(0x0A, name) + b"\x12\x00\x18" + _encode_varint(len(leaf))
-    length = _encode_varint(size)
+    length = _encode_varint(len(content))
     return _field(0x12, link) + _field(0x0A, b"\x08\x02\x18" + length + b"\x20" + length)
 
 

@@ -22,7 +22,9 @@ class Request(BaseHTTPRequestHandler):
     server: Any
 
     def setup(self) -> None:
-        self.disable_nagle_algorithm = self.request.family != socket.AF_UNIX
+        if self.request.family != socket.AF_UNIX:
+            # Header and body are written apart; together they must not wait for each other.
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().setup()
         with self.server.owner.lock:
             self.server.owner.connections += 1

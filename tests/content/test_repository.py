@@ -122,11 +122,15 @@ def test_hostile_specifications(tmp_path: Path, text: str) -> None:
     assert failure.code is FailureCode.READ_ERROR
 
 
-def test_a_pipe_in_the_specifications_place_does_not_hang(tmp_path: Path) -> None:
-    path = tmp_path / ".ipfs"
-    path.mkdir()
-    os.mkfifo(path / "datastore_spec")
-    assert isinstance(open_repository(str(path)), Failure)
+@pytest.mark.parametrize("name", ["datastore_spec", "config", "version", "blocks/SHARDING"])
+def test_a_pipe_in_a_files_place_does_not_hang(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+    if name == "config":
+        (store.path / "datastore_spec").unlink()
+    (store.path / name).unlink(missing_ok=True)
+    os.mkfifo(store.path / name)
+    found = open_repository(str(store.path))
+    assert isinstance(found, Failure) is (name in ("datastore_spec", "config"))
 
 
 @pytest.mark.parametrize(

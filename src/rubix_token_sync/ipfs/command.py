@@ -151,6 +151,8 @@ class ProgramReader:
         )
         assert keeping.stdin is not None
         assert keeping.stdout is not None
+        # The keeper empties it, but as another user it may have no right to remove it.
+        self._stack.callback(_remove_empty, order["directory"])
         self._stack.callback(keeping.stdout.close)
         self._stack.callback(keeping.wait)
         self._stack.callback(_close_pipe, keeping.stdin)
@@ -219,6 +221,11 @@ def _check_trust(program: str, repository_owner: int) -> None:
 def _close_pipe(pipe: Any) -> None:
     with contextlib.suppress(BrokenPipeError):  # the keeper has ended already
         pipe.close()
+
+
+def _remove_empty(directory: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(directory)
 
 
 def _as_programs(answer: bytes | Failure) -> bytes | Failure:

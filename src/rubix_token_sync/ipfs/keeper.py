@@ -151,7 +151,9 @@ class _Copy:
 
     def _spec(self) -> Any:
         """The specification of the node's datastore; only kinds that lie in its directory."""
-        with open(os.path.join(self._order["repository"], "config"), "rb") as file:
+        path = os.path.join(self._order["repository"], "config")
+        # A FIFO in its place must not hang: do not wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             config = json.loads(file.read(1 << 20))
         spec = config.get("Datastore", {}).get("Spec") if isinstance(config, dict) else None
         pending = [spec]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from rubix_token_sync.ipfs import Failure, FailureCode
 
@@ -151,10 +151,8 @@ def read_json(path: str, *, own: bool = False) -> Any:
 
     With ``own`` it must not be a link, and belong to who owns its directory.
     """
-    # A FIFO in its place must not hang the run: do not wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0))
-    with open(fd, "rb") as file:
-        if own and os.fstat(fd).st_uid != os.stat(os.path.dirname(path)).st_uid:
+    with _opened(path, os.O_NOFOLLOW if own else 0) as file:
+        if own and os.fstat(file.fileno()).st_uid != os.stat(os.path.dirname(path)).st_uid:
             raise ValueError("the file belongs to somebody else")
         text = file.read(_CONFIG_LIMIT + 1)
     if len(text) > _CONFIG_LIMIT:
@@ -163,6 +161,11 @@ def read_json(path: str, *, own: bool = False) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("the file is nested too deeply") from error
+
+
+def _opened(path: str, flags: int = 0) -> BinaryIO:
+    # A FIFO in a file's place must not hang the run: do not wait for a writer.
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags), "rb")
 
 
 def _traces(repository: Repository) -> list[str]:
@@ -186,7 +189,7 @@ def _traces(repository: Repository) -> list[str]:
 
 def _version(path: str) -> int | None:
     try:
-        with open(os.path.join(path, "version"), "rb") as file:
+        with _opened(os.path.join(path, "version")) as file:
             text = file.read(32).strip()
     except FileNotFoundError:
         return None
@@ -219,7 +222,7 @@ def _blocks_mount(path: str, names: set[str]) -> dict[str, Any]:
 def _sharding(blocks: str, declared: str) -> Sharding | None:
     """The layout that flatfs wrote beside the blocks, else the one it was told to use."""
     try:
-        with open(os.path.join(blocks, "SHARDING"), "rb") as file:
+        with _opened(os.path.join(blocks, "SHARDING")) as file:
             declared = file.read(256).decode("ascii", "replace").strip()
     except FileNotFoundError:
         pass  # as old as the file's invention: the specification has to do
