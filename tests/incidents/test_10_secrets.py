@@ -26,13 +26,13 @@ def _traces(found: list[tuple[str, str]]) -> list[str]:
 @pytest.fixture
 def secretive(site: Site, postgres_server: PostgresServer) -> Site:
     """A PostgreSQL target whose password is in a file of mode 600."""
-    postgres_server.admin(
-        "DROP ROLE IF EXISTS secretive",
-        "CREATE ROLE secretive LOGIN PASSWORD '" + _PASSWORD.replace("'", "''") + "'",
-    )
     name = postgres_server.database()
-    postgres_server.admin(f"ALTER DATABASE {name} OWNER TO secretive")
-    url = postgres_server.tcp_url(name, user="secretive", password=quote(_PASSWORD, safe=""))
+    user = f"secretive_{name}"
+    quoted = _PASSWORD.replace("'", "''")
+    postgres_server.admin(
+        f"CREATE ROLE {user} LOGIN PASSWORD '{quoted}'", f"ALTER DATABASE {name} OWNER TO {user}"
+    )
+    url = postgres_server.tcp_url(name, user=user, password=quote(_PASSWORD, safe=""))
     file = site.home / "target.txt"
     file.write_text(url)
     file.chmod(0o600)
@@ -40,10 +40,14 @@ def secretive(site: Site, postgres_server: PostgresServer) -> Site:
 
 
 @pytest.mark.parametrize(
-    "fault",
-    ["", "store.publish:2:error", "store.connect:4:error:forever", "worker.job:1:error"],
+    ("fault", "form"),
+    [
+        ("", "json"),
+        ("store.publish:2:error", "text"),
+        ("store.connect:9:error:forever", "json"),
+        ("worker.job:1:error", "text"),
+    ],
 )
-@pytest.mark.parametrize("form", ["text", "json"])
 def test_no_output_of_a_run_holds_one(secretive: Site, fault: str, form: str) -> None:
     site = secretive
     log = site.home / "run.log"
@@ -95,9 +99,9 @@ def _command_lines(session: int) -> list[tuple[int, str]]:
         "postgresql://u:CanaryOne77@127.0.0.1:9/db",
         "postgresql://u:CanaryOne77@no-such-host.invalid/db?sslmode=bogus",
         "postgresql://u:Canary%ZZOne77@127.0.0.1:nine/db",
-        "Server=tcp:127.0.0.1,9;Database=d;Uid=u;Pwd={Canary;}}One77};Encrypt=yes;",
+        "Server=tcp:127.0.0.1,9;Database=d;Uid=u;Pwd={Canary;}}One77};Connection Timeout=1;",
         "Driver={x};Server=;Pwd=CanaryOne77;Nonsense",
-        "mssql://u:CanaryOne77@127.0.0.1:9/db",
+        "mssql://u:CanaryOne77@/db?nonsense=1",
         "nonsense://u:CanaryOne77@h/db",
     ],
 )

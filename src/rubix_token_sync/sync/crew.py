@@ -179,6 +179,13 @@ def _crashed(error: BaseException, where: str) -> WorkerCrashed:
             remedy="Check the system's log for the out-of-memory killer, lower "
             "NUM_IPFS_WORKERS, and run again: nothing stored is lost.",
         )
+    elif isinstance(error, MemoryError):
+        crash = WorkerCrashed(
+            f"A worker ran out of memory{where}.",
+            code="out_of_memory",
+            remedy="Lower BATCH_SIZE and NUM_IPFS_WORKERS or allow more memory, and run again: "
+            "nothing stored is lost.",
+        )
     else:
         crash = WorkerCrashed(
             f"A worker failed{where}: {type(error).__name__}: {error}",
@@ -232,6 +239,12 @@ def _follow(sentinel: int) -> None:
 
 
 def _work(job: Job) -> None:
-    faults.point("worker.job")
-    do: Callable[[Job], None] = _here.do
-    do(job)
+    try:
+        faults.point("worker.job")
+        do: Callable[[Job], None] = _here.do
+        do(job)
+    except SyncError:
+        raise
+    except Exception as error:
+        # Here, not in the run: not every exception survives the way to another process.
+        raise _crashed(error, f" on {job.node.db_path}") from error
