@@ -6,6 +6,8 @@ Commands load when they are called, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from typing import Any, Final
 
@@ -15,6 +17,8 @@ from rubix_token_sync import __version__
 from rubix_token_sync.sync.stop import Interrupted
 
 __all__ = ["COMMANDS", "command_line", "main"]
+
+_READER_LEFT: Final = 141  # 128 + SIGPIPE, as other tools end
 
 COMMANDS: Final = {
     "sync": ("sync", "Bring the target up to date with every node below ROOT."),
@@ -47,6 +51,13 @@ class _LazyGroup(click.Group):
             raise TypeError(f"{cmd_name} is no command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # the reader of our output left, as `| head` does
+            _drop_output()
+            raise click.exceptions.Exit(_READER_LEFT) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -60,7 +71,22 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text at all
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        code = code or _READER_LEFT
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What is still buffered for a reader that has gone must not fail at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _run(arguments: list[str]) -> int:
@@ -72,13 +98,14 @@ def _run(arguments: list[str]) -> int:
         return leave.exit_code
     except click.ClickException as error:
         error.show()
+        if "--json" in arguments:
+            from rubix_token_sync.cli.failure import print_failure
+
+            print_failure(error.exit_code, "usage", "system", error.format_message(), "")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        sys.stderr.close()
-        return 141
     except Interrupted as interrupt:  # before there was anything to tell of
         return 128 + interrupt.signal_number
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback

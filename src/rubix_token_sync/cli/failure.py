@@ -9,13 +9,11 @@ import traceback
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.logs import redact
 
-__all__ = ["tell"]
+__all__ = ["print_failure", "tell"]
 
 
-def tell(error: Exception, *, verbose: bool, as_json: bool | None = None) -> int:
-    """Print one error for people (or as JSON on stdout); returns the exit code."""
-    if as_json is None:
-        as_json = "--json" in sys.argv
+def tell(error: Exception, *, verbose: bool, as_json: bool) -> int:
+    """Print one error for people (and as JSON on stdout); returns the exit code."""
     if isinstance(error, SyncError):
         code, name, message, remedy = error.exit_code, error.code, error.message, error.remedy
         category = error.category
@@ -28,15 +26,20 @@ def tell(error: Exception, *, verbose: bool, as_json: bool | None = None) -> int
         print(redact(trace), file=sys.stderr)
     print(redact(f"Error: {message}" + (f"\n{remedy}" if remedy else "")), file=sys.stderr)
     if as_json:
-        document = {
-            "ok": False,
-            "exit_code": code,
-            "error": {
-                "code": name,
-                "category": category,
-                "message": redact(message),
-                "remedy": redact(remedy),
-            },
-        }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_failure(code, name, category, message, remedy)
     return code
+
+
+def print_failure(exit_code: int, code: str, category: str, message: str, remedy: str) -> None:
+    """The document that ``--json`` puts on stdout when a command fails."""
+    document = {
+        "ok": False,
+        "exit_code": exit_code,
+        "error": {
+            "code": code,
+            "category": category,
+            "message": redact(message),
+            "remedy": redact(remedy),
+        },
+    }
+    print(json.dumps(document, indent=2, ensure_ascii=False))

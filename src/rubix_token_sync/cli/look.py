@@ -73,6 +73,8 @@ def check(**options: Any) -> int:
     from rubix_token_sync.check import run_checks
 
     common = load_common(options)
+    for root in options["roots"] or common.settings.roots:
+        check_root(root)
     results = run_checks(
         common.settings,
         common.target,

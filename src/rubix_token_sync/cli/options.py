@@ -1,4 +1,8 @@
-"""Options that commands share, and what they become."""
+"""Options that commands share, and what they become.
+
+What a command needs in order to run is loaded when it runs: ``--help`` of any
+command shows its options at once.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from pydantic import SecretStr
 
-from rubix_token_sync import logs
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.ipfs.chain import ContentOptions
-from rubix_token_sync.keepout import keep_out
-from rubix_token_sync.settings import PROFILES, Settings, load_settings, unknown_variables
-from rubix_token_sync.store import Target, parse_target
-from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.store.target_file import default_target_file, read_target_file
+
+if TYPE_CHECKING:
+    from rubix_token_sync.ipfs.chain import ContentOptions
+    from rubix_token_sync.settings import Settings
+    from rubix_token_sync.store import Target
+    from rubix_token_sync.store.base import StoreOptions
 
 __all__ = [
     "Common",
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PROFILES: Final = ("high-performance", "resource-constrained")
+"""Those of `rubix_token_sync.settings`, which take long to load; a test compares."""
 
 
 def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -94,8 +99,6 @@ loading_options = _stack(
 )
 """How content is fetched and records are loaded."""
 
-_NOT_SETTINGS = frozenset({"config", "as_json", "quiet", "verbose"})
-
 
 @dataclass(frozen=True)
 class Common:
@@ -120,6 +123,10 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
     Raises:
         SettingsError: a setting or the target file is wrong.
     """
+    from rubix_token_sync import logs
+    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.settings import Settings, load_settings, unknown_variables
+
     flags = {
         name: value
         for name, value in options.items()
@@ -142,6 +149,10 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
 
 
 def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[str]]:
+    from rubix_token_sync import logs
+    from rubix_token_sync.store import parse_target
+    from rubix_token_sync.store.target_file import default_target_file, read_target_file
+
     if options.get("target") and options.get("target_file"):
         raise SettingsError(
             "Both --target and --target-file were given.",
@@ -167,6 +178,8 @@ def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[s
 
 def store_options(settings: Settings, *, read_only: bool = False) -> StoreOptions:
     """How the target is loaded."""
+    from rubix_token_sync.store.base import StoreOptions
+
     return StoreOptions(
         batch_size=settings.batch_size,
         bulk_insert_size=settings.bulk_insert_size,
@@ -178,6 +191,10 @@ def store_options(settings: Settings, *, read_only: bool = False) -> StoreOption
 
 def content_options(settings: Settings) -> ContentOptions:
     """How content is fetched."""
+    from pydantic import SecretStr
+
+    from rubix_token_sync.ipfs.chain import ContentOptions
+
     token = settings.ipfs_api_token
     return ContentOptions(
         workers=settings.num_ipfs_workers,

@@ -8,8 +8,6 @@ from typing import Any
 import click
 
 from rubix_token_sync.cli.options import common_options, load_common, store_options
-from rubix_token_sync.store import open_store
-from rubix_token_sync.store.schema import SCHEMA_VERSION
 
 
 @click.group()
@@ -25,6 +23,9 @@ def show(**options: Any) -> int:
     Nothing is connected to.  After a DBA has run it, the program needs no DDL
     rights (see docs/AZURE_SQL.md for the grants).
     """
+    from rubix_token_sync.store import open_store
+    from rubix_token_sync.store.schema import SCHEMA_VERSION
+
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings, read_only=True))
     try:
@@ -42,6 +43,9 @@ def show(**options: Any) -> int:
 @common_options
 def upgrade(**options: Any) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
+    from rubix_token_sync.store import open_store
+    from rubix_token_sync.store.schema import SCHEMA_VERSION
+
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings))
     try:

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.keepout import keep_out
 
 __all__ = ["demo", "init"]
 
@@ -24,6 +23,7 @@ _CONNECTION_FILE = "azure_sql_connection.txt"
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def init(directory: Path, force: bool) -> int:
     """Write a commented settings file and the connection file's template (mode 600)."""
+    from rubix_token_sync.keepout import keep_out
     from rubix_token_sync.settings import commented_settings_file
     from rubix_token_sync.store.target_file import connection_template
 
@@ -77,6 +77,7 @@ def _make(directory: Path) -> None:
 def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: bool) -> int:
     """Make a small fleet of nodes in DIR and sync it into an embedded store there."""
     from rubix_token_sync.cli.sync import sync
+    from rubix_token_sync.keepout import keep_out
     from rubix_token_sync.testing import FleetPlan, make_fleet
 
     keep_out(directory / "fleet", "The demo")

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rubix_token_sync import logs
 from rubix_token_sync.cli.options import (
     Common,
     common_options,
@@ -28,11 +27,11 @@ from rubix_token_sync.cli.options import (
     store_options,
 )
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.keepout import keep_out
-from rubix_token_sync.report import build_report, prepare_directory, write_report
-from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import RunOptions, StopSign
-from rubix_token_sync.sync.run import sync as run_sync
+from rubix_token_sync.sync.stop import StopSign
+
+if TYPE_CHECKING:
+    from rubix_token_sync.sync.progress import Progress
+    from rubix_token_sync.sync.run import RunOptions
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +81,9 @@ def retry_failed(**options: Any) -> int:
 
 
 def _command(name: str, options: dict[str, Any]) -> int:
+    from rubix_token_sync.report import build_report, prepare_directory, write_report
+    from rubix_token_sync.sync.run import sync as run_sync
+
     common = load_common(options)
     for note in common.notes:
         _LOG.warning("%s", note)
@@ -110,6 +112,14 @@ def _command(name: str, options: dict[str, Any]) -> int:
 
 
 def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOptions:
+    """What a run is told; ``options`` are those of `loading_options` and ``--node``.
+
+    Raises:
+        SettingsError: a root is no directory, or scratch space is inside a node.
+    """
+    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.sync.run import RunOptions
+
     settings = common.settings
     for root in common.roots:
         check_root(root)
@@ -136,6 +146,7 @@ def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOpt
 
 
 def check_root(root: str) -> None:
+    """Raises SettingsError for what is no directory."""
     if not Path(root).is_dir():
         raise SettingsError(
             f"{root} is no directory.",
@@ -180,6 +191,8 @@ def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progr
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
+
+    from rubix_token_sync import logs
 
     console = Console(stderr=True)
     columns = (

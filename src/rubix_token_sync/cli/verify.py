@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +18,10 @@ from rubix_token_sync.cli.options import (
 )
 from rubix_token_sync.cli.sync import interruptible, run_options_of, showing
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.keepout import keep_out
-from rubix_token_sync.logs import log_event
-from rubix_token_sync.sync.jobs import Difference
-from rubix_token_sync.verify import Verification
-from rubix_token_sync.verify import verify as run_verify
+
+if TYPE_CHECKING:
+    from rubix_token_sync.sync.jobs import Difference
+    from rubix_token_sync.verify import Verification
 
 _LOG = logging.getLogger(__name__)
 _LETTERS = {
@@ -52,6 +51,9 @@ def verify(**options: Any) -> int:
     differ; c content differs.  Exit codes: 0 equal; 5 different; 1 something
     could not be compared; 2 usage; 3 the target refuses us.
     """
+    from rubix_token_sync.logs import log_event
+    from rubix_token_sync.verify import verify as run_verify
+
     common = load_common(options)
     for note in common.notes:
         _LOG.warning("%s", note)
@@ -88,6 +90,8 @@ def verify(**options: Any) -> int:
 
 
 def _opened(path: str) -> IO[str]:
+    from rubix_token_sync.keepout import keep_out
+
     keep_out(path, "The list of differences")
     try:
         return Path(path).open("w", encoding="utf-8")
