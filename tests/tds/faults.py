@@ -38,7 +38,7 @@ class HalfPacket:
 
 @dataclass(frozen=True)
 class Drop:
-    """Hang up: before doing what was asked for, or (``after``) instead of saying that it is done."""
+    """Hang up before doing what was asked for, or (``after``) instead of saying it is done."""
 
     after: bool = False
 
@@ -102,17 +102,17 @@ TEXTS = {
     "Error code 1205.",
     10928: "Resource ID: 1. The request limit for the database is 90 and has been reached. "
     "See 'http://go.microsoft.com/fwlink/?LinkId=267637' for assistance.",
-    10929: "Resource ID: 1. The request minimum guarantee is 0, maximum limit is 90 and the current "
-    "usage for the database is 90. However, the server is currently too busy to support requests "
-    "greater than 0 for this database. See http://go.microsoft.com/fwlink/?LinkId=267637 for "
-    "assistance. Otherwise, please try again later.",
+    10929: "Resource ID: 1. The request minimum guarantee is 0, maximum limit is 90 and the "
+    "current usage for the database is 90. However, the server is currently too busy to "
+    "support requests greater than 0 for this database. See "
+    "http://go.microsoft.com/fwlink/?LinkId=267637 for assistance. Otherwise, please try again later.",
     10936: "Resource ID : 1. The request limit for the elastic pool is 200 and has been reached. "
     "See 'http://go.microsoft.com/fwlink/?LinkId=267637' for assistance.",
     49918: "Cannot process request. Not enough resources to process request. Please retry you "
     "request later.",
     49919: "Cannot process create or update request. Too many create or update operations in "
     'progress for subscription "s". Please retry your request later.',
-    49920: "Cannot process request. Too many operations in progress for subscription \"s\". Please "
+    49920: 'Cannot process request. Too many operations in progress for subscription "s". Please '
     "retry your request later.",
     49983: "The '/lease' could not be processed, please retry.",
     42108: "Can not connect to the SQL pool since it is paused. Please resume the SQL pool and try "
@@ -135,11 +135,12 @@ TEXTS = {
     121: "A connection was successfully established with the server, but then an error occurred "
     "during the pre-login handshake. (provider: TCP Provider, error: 0 - The semaphore timeout "
     "period has expired.)",
-    10053: "A transport-level error has occurred when receiving results from the server. (provider: "
-    "TCP Provider, error: 0 - An established connection was aborted by the software in your host "
-    "machine.)",
-    10054: "A transport-level error has occurred when sending the request to the server. (provider: "
-    "TCP Provider, error: 0 - An existing connection was forcibly closed by the remote host.)",
+    10053: "A transport-level error has occurred when receiving results from the server. "
+    "(provider: TCP Provider, error: 0 - An established connection was aborted by the software in "
+    "your host machine.)",
+    10054: "A transport-level error has occurred when sending the request to the server. "
+    "(provider: TCP Provider, error: 0 - An existing connection was forcibly closed by the remote "
+    "host.)",
     10060: "A network-related or instance-specific error occurred while establishing a connection "
     "to SQL Server. The server was not found or was not accessible. (provider: TCP Provider, "
     "error: 0 - A connection attempt failed because the connected party did not properly respond "
@@ -192,4 +193,6 @@ FATAL = {926, 4221, 40197, 40143, 40540, 40501, 40549, 40550, 40551, 40552, 4055
 
 def refusal(number: int) -> Refuse:
     """The error ``number`` as the real server sends it."""
-    return Refuse(number, TEXTS[number], severity=20 if number in FATAL else 16, close=number in FATAL)
+    return Refuse(
+        number, TEXTS[number], severity=20 if number in FATAL else 16, close=number in FATAL
+    )

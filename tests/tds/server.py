@@ -2,7 +2,7 @@
 
 One thread a connection; login, TLS, batches, parameterised calls, transactions
 and bulk loads are answered from an `Engine`.  It is a tool for faults (see
-`tests.tds.faults`), not a database; its source is MS-TDS.
+`.faults`), not a database; its source is MS-TDS.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.tds import wire
-from tests.tds.faults import Count, Drop, Fault, HalfPacket, Refuse, RefuseInside, Stall
+from . import wire
+from .faults import Count, Drop, Fault, HalfPacket, Refuse, RefuseInside, Stall
 
 BATCH, RPC, REPLY, ATTENTION, BULK, TRANSACTION, LOGIN, PRELOGIN = (
     0x01, 0x03, 0x04, 0x06, 0x07, 0x0E, 0x10, 0x12,
@@ -148,7 +148,7 @@ class TdsServer:
                 _Conversation(self, client, self._stopping, self._tls).run()
         except (_Gone, OSError):
             pass  # the client hung up: how conversations end
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised when the server is stopped
             self.errors.append(error)
         finally:
             with self._lock:
@@ -432,7 +432,9 @@ class _Conversation:
             if procedure == "sp_prepexec":
                 tokens, good = self._run(values[2], _named(values[1], arguments[3:]), in_call=True)
         elif procedure == "sp_execute":
-            tokens, good = self._run(self.prepared[values[0]], _numbered(arguments[1:]), in_call=True)
+            tokens, good = self._run(
+                self.prepared[values[0]], _numbered(arguments[1:]), in_call=True
+            )
         elif procedure != "sp_unprepare":
             tokens, good = self._run(f"EXEC {procedure} {values!r}", {}, in_call=True)
         tail = wire.return_status(0 if good else 1)

@@ -115,11 +115,12 @@ class MssqlStore(SqlStore):
             pool_timeout=2 * options.call_seconds,
             pool_recycle=_LIFE_SECONDS,
             pool_use_lifo=True,
+            paramstyle="qmark",
             use_insertmanyvalues=False,
         )
         sa.event.listen(engine, "checkin", _note_use)
         sa.event.listen(engine, "checkout", _check_before_use)
-        sa.event.listen(engine, "handle_error", _note_failure)
+        sa.event.listen(engine, "handle_error", _keep_the_others)
         super().__init__(engine, options)
 
     def _open(self) -> DriverConnection:
@@ -435,7 +436,6 @@ def _driver_cursor(conn: sa.Connection) -> Iterator[DriverCursor]:
     try:
         yield cursor
     except mssql_python.Error as error:
-        conn.info["failed"] = True
         if cursor.lost(error):
             # Else the rollback that follows would fail, and hide this error.
             conn.invalidate(error)
@@ -459,7 +459,7 @@ def _note_use(_connection: Any, record: Any) -> None:
 
 def _check_before_use(connection: DriverConnection, record: Any, _proxy: Any) -> None:
     """Ask a connection that idled, or had an error, whether it is well."""
-    failed = record.info.pop("failed", False)
+    failed, connection.failed = connection.failed, False
     if not failed and time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
         return
     try:
@@ -472,11 +472,9 @@ def _check_before_use(connection: DriverConnection, record: Any, _proxy: Any) ->
         raise sa.exc.DisconnectionError("The connection died while it idled.") from error
 
 
-def _note_failure(context: Any) -> None:
+def _keep_the_others(context: Any) -> None:
     """One connection's end says nothing of the others, which are checked when used."""
     context.invalidate_pool_on_disconnect = False
-    if context.connection is not None and not context.connection.invalidated:
-        context.connection.info["failed"] = True
 
 
 def _said(text: str) -> str:

@@ -18,12 +18,15 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import mssql_python
 import pyarrow as pa
 import sqlalchemy as sa
 from mssql_python import ddbc_bindings
+from mssql_python.constants import ConstantsDDBC
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
 
@@ -36,6 +39,9 @@ DIALECT: Final = "mssql+rubixsync"
 
 _GRACE_SECONDS: Final = 5.0
 """The driver's own time-out comes first, so that a cancel that works is used."""
+
+_INLINE_UNITS: Final = 4_000
+"""A text of more UTF-16 units is an NVARCHAR(MAX)."""
 
 _SETTINGS: Final = "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 2147483647;"
 
@@ -117,6 +123,8 @@ class DriverConnection:
         self._raw = raw
         self._thread = thread
         self.call_seconds = call_seconds
+        self.failed = False
+        """A statement failed since this was last set to False."""
 
     def bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
         """Run ``work`` in this connection's thread, within ``seconds``."""
@@ -158,10 +166,10 @@ class DriverConnection:
     def close(self) -> None:
         if self._thread.hung:
             return  # its thread closes it, should the call ever return
-        try:
+        # The driver rolls back first; a connection that is gone has nothing to roll back.
+        with contextlib.suppress(mssql_python.Error):
             self.bounded(self._raw.close)
-        finally:
-            self._thread.end()
+        self._thread.end()
 
     def _drop(self) -> None:
         with contextlib.suppress(mssql_python.Error):
@@ -202,6 +210,11 @@ class DriverCursor:
             yield row
 
     def execute(self, sql: str, *parameters: Any) -> DriverCursor:
+        values = parameters[0] if len(parameters) == 1 else parameters
+        if isinstance(values, (tuple, list)) and None in values:
+            # The driver would ask the server for the type of a NULL; where that
+            # cannot be told, the question ends the transaction without a word.
+            self._raw.setinputsizes([_parameter_type(value) for value in values])
         self._bounded(lambda: self._raw.execute(sql, *parameters))
         return self
 
@@ -264,6 +277,7 @@ class DriverCursor:
             try:
                 return work()
             except mssql_python.Error as error:
+                self.connection.failed = True
                 # Where `read_driver_error` looks for the server's number.
                 error.__dict__["diagnostics"] = self._kept or _diagnostics(self._raw)
                 raise
@@ -277,6 +291,26 @@ class DriverCursor:
                 ) from error
 
         return self.connection.bounded(guarded, seconds)
+
+
+def _parameter_type(value: object) -> tuple[int, int, int]:
+    """ODBC type, size and digits; a NULL goes as a text, which becomes whatever it has to."""
+    if isinstance(value, bool):
+        return ConstantsDDBC.SQL_BIT.value, 0, 0
+    if isinstance(value, int):
+        return ConstantsDDBC.SQL_BIGINT.value, 0, 0
+    if isinstance(value, float):
+        return ConstantsDDBC.SQL_DOUBLE.value, 0, 0
+    if isinstance(value, datetime):
+        return ConstantsDDBC.SQL_TYPE_TIMESTAMP.value, 26, 6
+    if isinstance(value, (bytes, bytearray)):
+        return ConstantsDDBC.SQL_VARBINARY.value, max(1, len(value)), 0
+    if isinstance(value, UUID):
+        return ConstantsDDBC.SQL_GUID.value, 0, 0
+    units = len(str(value if value is not None else "").encode("utf-16-le")) // 2
+    if units > _INLINE_UNITS:
+        return ConstantsDDBC.SQL_WLONGVARCHAR.value, units, 0
+    return ConstantsDDBC.SQL_WVARCHAR.value, max(1, units), 0
 
 
 def _diagnostics(raw: Any) -> list[Any]:
