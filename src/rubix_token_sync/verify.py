@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rubix_token_sync.errors import SchemaError, SyncError
+from rubix_token_sync.records import database_key
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import DatabaseState
 from rubix_token_sync.store.schema import SCHEMA_VERSION
@@ -89,6 +90,13 @@ def verify(
             note_failure(node.db_path, error)
         for state, error in plan.unreachable:
             note_failure(state.db_path, error)
+        # What belongs to no database at all was not written by a sync.
+        everybodys = [state.database_key for state in store.database_states(None)]
+        own = [job.database_key for job in jobs.values()]
+        own += [database_key(options.source, node.db_path) for node, _ in plan.unreadable]
+        for path, token in store.stray_records(options.source, [*everybodys, *own]):
+            result.differences["-"] += 1
+            on_difference(Difference("-", path, token))
         if not jobs:
             return result
         with run.crew(len(jobs), options.target) as crew:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from incidents.conftest import Points, Site
 
 _WRITTEN = "SELECT * FROM TokenRecords ORDER BY id"

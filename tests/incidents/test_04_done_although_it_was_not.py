@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from incidents.conftest import Site
 
 _MARKS = "SELECT db_path, record_count, rejected_count FROM ProcessedDatabases"

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from incidents.conftest import Site
 from incidents.nodes import look
 

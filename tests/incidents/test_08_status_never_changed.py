@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from incidents.conftest import Site
 from incidents.nodes import execute
 

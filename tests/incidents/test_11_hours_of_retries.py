@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from incidents.conftest import Points, Site
 from tenacity import RetryCallState, Retrying
 
+from incidents.conftest import Points, Site
 from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.store import open_store, parse_target
 from rubix_token_sync.store.base import StoreOptions

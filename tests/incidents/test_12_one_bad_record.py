@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from incidents.conftest import Points, Site
-
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
 _TOKENS = 1_000

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 
 import psycopg
+
 from incidents.conftest import Site
 
 

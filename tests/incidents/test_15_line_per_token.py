@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from incidents.conftest import Site
 
+from incidents.conftest import Site
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
 _TOKENS = 2_000

@@ -6,7 +6,7 @@ targets share, and one module a target adds how rows are written there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -299,6 +299,11 @@ class Store(Protocol):
 
     def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
+
+    def stray_records(
+        self, source: str, database_keys: Collection[bytes]
+    ) -> list[tuple[str, str | None]]:
+        """(db_path, token_id) of a source's live records outside of these databases' keys."""
 
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -602,6 +602,30 @@ class SqlStore:
             }
 
         return self.read(work) if record_keys else {}
+
+    def stray_records(
+        self, source: str, database_keys: Collection[bytes]
+    ) -> list[tuple[str, str | None]]:
+        records = self.tables.records
+        query = sa.select(records.c.db_path, records.c.token_id).where(
+            records.c.source_ip == source, records.c.source_deleted_at.is_(None)
+        )
+        ranges = [key_range(key) for key in sorted(set(database_keys))]
+        above = [None, *(high for _, high in ranges)]
+        below = [*(low for low, _ in ranges), None]
+
+        def work(conn: sa.Connection) -> list[tuple[str, str | None]]:
+            found: list[tuple[str, str | None]] = []
+            for high, low in zip(above, below, strict=True):
+                gap = query
+                if high is not None:
+                    gap = gap.where(records.c.record_key > high)
+                if low is not None:
+                    gap = gap.where(records.c.record_key < low)
+                found += [(row[0], row[1]) for row in conn.execute(gap)]
+            return found
+
+        return self.read(work)
 
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         try:
