@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status,
         "exit_code": outcome.exit_code,
         "start_time": _time(outcome.started_at),
+        "end_time": _time(outcome.started_at + timedelta(seconds=outcome.seconds)),
         "duration_seconds": round(outcome.seconds, 3),
         "total_databases_found": counters.databases_found,
         "total_databases_processed": counters.databases_processed,
@@ -76,6 +77,8 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "sql_batches": counters.batches,
         "sql_bulk_loads": counters.bulk_loads,
         "sql_retries": counters.retries,
+        "throttled_seconds": round(outcome.throttled_seconds, 3),
+        "rate_samples": counters.curve.samples(),
         "dead_sessions_found": outcome.dead_sessions,
         "databases": [asdict(database) for database in outcome.databases],
         "skipped": [asdict(skipped) for skipped in outcome.discovery.skipped],

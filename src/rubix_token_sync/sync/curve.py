@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MOST_POINTS", "Curve"]
+__all__ = ["FINEST_SECONDS", "MOST_POINTS", "Curve"]
 
 MOST_POINTS: Final = 240
 """A curve has no more points; a long run has coarser ones."""
+
+FINEST_SECONDS: Final = 0.1
+"""Between two points; rates over less are noise."""
 
 
 class Curve:
@@ -20,10 +23,12 @@ class Curve:
     def __init__(self) -> None:
         self._points: list[tuple[float, int]] = []
         self._last: tuple[float, int] | None = None
-        self._step = 0.0
+        self._step = FINEST_SECONDS
 
     def note(self, seconds: float, tokens: int) -> None:
         """So many tokens were read when so many seconds had gone."""
+        if self._last is not None and tokens == self._last[1]:
+            return
         self._last = (seconds, tokens)
         if self._points and seconds - self._points[-1][0] < self._step:
             return
