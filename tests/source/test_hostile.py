@@ -30,7 +30,9 @@ def refused(path: Path) -> str:
     return caught.value.code
 
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS token_id FROM n"
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS token_id FROM n"
+)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +168,8 @@ def test_odd_names_of_indexes_and_columns(database: Path) -> None:
         "UPDATE sqlite_master SET name = CAST(x'ff41' AS text) WHERE type = 'index'",
         "INSERT INTO TokensTable VALUES ('a', 'b', 'c')",
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot_module, "HEAD_ROWS", 0)
-        try:
-            with open_snapshot(str(database)) as snapshot:
-                assert snapshot.duplicates() == frozenset()
-                assert [row[0] for row in everything(snapshot)] == ["a"]
-        except SourceError as error:
-            assert error.code == "corrupt"  # later versions of SQLite see through it
+    # What the index is called, not even SQLite can say; the error must still be one.
+    assert refused(database) == "corrupt"
 
 
 def _page(kind: int, cells: list[bytes], size: int, start: int = 0, right: int = 0) -> bytes:
@@ -214,9 +210,7 @@ def bomb(database: Path) -> Path:
 
 
 @pytest.mark.parametrize("head", [10, 50_000])
-def test_pages_that_go_in_circles(
-    head: int, bomb: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_that_go_in_circles(head: int, bomb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", head)
     started = time.monotonic()
     assert refused(bomb) == "corrupt"
@@ -282,12 +276,15 @@ def test_an_index_that_does_not_match_its_table(
         "PRAGMA writable_schema=ON",
         "UPDATE sqlite_master SET rootpage = 2 WHERE name = 'few'",
     )
-    node = sqlite3.connect(database)
-    node.close()
-    with pytest.raises(SourceError) as caught, open_snapshot(str(database)) as snapshot:
+    with pytest.raises(SourceError) as caught:
+        _count_and_read(database)
+    assert caught.value.code == "corrupt"
+
+
+def _count_and_read(path: Path) -> None:
+    with open_snapshot(str(path)) as snapshot:
         _ = snapshot.count
         everything(snapshot)
-    assert caught.value.code == "corrupt"
 
 
 def test_a_pipe_or_a_directory_instead_of_a_file(database: Path) -> None:

@@ -222,9 +222,7 @@ def test_a_journal_may_not_name_other_files(
     victim.write_text("do not delete")
     name = os.fsencode(victim)
     magic = bytes.fromhex("d9d505f920a163d7")
-    trailer = (
-        name + len(name).to_bytes(4, "big") + (sum(name) % 2**32).to_bytes(4, "big") + magic
-    )
+    trailer = name + len(name).to_bytes(4, "big") + (sum(name) % 2**32).to_bytes(4, "big") + magic
     journal = database.with_name("rubix.db-journal")
     # Page number of the lock-byte page marks the record; SQLite looks at the end only.
     journal.write_bytes(journal.read_bytes() + trailer)

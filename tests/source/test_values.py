@@ -115,9 +115,7 @@ def test_columns_added_later_have_their_default(database: Path) -> None:
 
 
 @pytest.mark.parametrize("head", [2, 50_000])
-def test_rows_come_in_row_order(
-    head: int, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_come_in_row_order(head: int, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", head)
     values = "('c', 3), ('a', 1), ('d', 4), ('b', 2), ('e', 5)"
     tables = {

@@ -82,6 +82,7 @@ _SQLITE_CODES: Final = {
     sqlite3.SQLITE_READONLY: "unfinished_transaction",
     sqlite3.SQLITE_TOOBIG: "too_large_value",
 }
+_HANDLES_NEEDED: Final = 5  # database, -wal, -shm, journal, directory
 _SHORT_READ: Final = 522  # SQLITE_IOERR_SHORT_READ: the file ends before its last page
 _SENTENCES: Final = {
     "took_too_long": "SQLite did not get through it in time",
@@ -106,9 +107,14 @@ def from_sqlite_error(error: sqlite3.Error) -> SourceError:
 
 
 def _out_of_handles() -> bool:
-    """Whether this process can open no more files (SQLite only says 'cannot open')."""
+    """Whether this process cannot open what SQLite needs (it only says 'cannot open')."""
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for _ in range(_HANDLES_NEEDED):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for fd in opened:
+            os.close(fd)
     return False
