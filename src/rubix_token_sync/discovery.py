@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rubix_token_sync import faults
 from rubix_token_sync.records import COLUMN_SIZES
 
 __all__ = ["DATABASE_NAME", "Discovery", "Node", "Skipped", "discover"]
@@ -230,6 +231,7 @@ class _Walk:
 
     def _list(self, path: str) -> _Listed | None:
         """Read one directory; None when it was seen before or is not to be entered."""
+        faults.point("discovery.scan")
         # A descriptor, so that a directory swapped for a link is noticed.
         follow = 0 if path == self.root else os.O_NOFOLLOW
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC | follow)

@@ -20,8 +20,54 @@ import errno
 import os
 import signal
 import time
+from typing import Final
 
-__all__ = ["FaultInjected", "arm", "point"]
+__all__ = ["POINTS", "FaultInjected", "arm", "point"]
+
+POINTS: Final = {
+    "content.open": "open a node's block store",
+    "content.resolve": "get the contents of a batch of tokens",
+    "discovery.scan": "read one directory below a root",
+    "migrate.fetch": "read the next rows of the older system",
+    "migrate.plan": "look at what the older system holds",
+    "migrate.read": "open the older system's rows",
+    "report.fsync": "force a written report to the disk",
+    "report.rename": "give a finished report its name",
+    "report.write": "write a report",
+    "source.connect": "have SQLite open a node's database, or a copy of it",
+    "source.copy": "copy a node's database (and its -wal or -journal) to the scratch directory",
+    "source.open": "open a node's database file",
+    "source.read": "read the next rows of a node's database",
+    "store.analyze": "have the target gather statistics",
+    "store.clean": "remove what dead runs left staged",
+    "store.commit.after": "hear that a transaction is committed",
+    "store.commit.before": "commit a transaction",
+    "store.connect": "take a connection to the target, for one transaction",
+    "store.content": "ask the target for contents that it holds",
+    "store.errors": "store errors",
+    "store.heartbeat": "tell the target that this run lives",
+    "store.indexes.build": "build one secondary index",
+    "store.indexes.drop": "drop the secondary indexes before a first load",
+    "store.known": "ask which records of a database the target holds",
+    "store.lease.acquire": "take the source's lease",
+    "store.lease.release": "give the lease back",
+    "store.mark": "mark a database as processed",
+    "store.open": "open a connection to the target",
+    "store.publish": "begin to publish a chunk (the lease is held)",
+    "store.publish.rows": "turn staged rows into records",
+    "store.records": "read a database's records from the target (verify)",
+    "store.retire": "mark all records of a database that is gone",
+    "store.seen": "note that databases were found unchanged",
+    "store.session.finish": "write how a session ended",
+    "store.session.recover": "close the sessions of dead runs",
+    "store.session.start": "write the session's row",
+    "store.stage": "send rows to the target",
+    "store.states": "ask what the target says of every database",
+    "store.upgrade": "create or upgrade the target's tables",
+    "store.vanish": "mark records that the node no longer has",
+    "worker.job": "begin with one database",
+}
+"""Every point and what is about to happen there; a test holds it against the code."""
 
 
 class FaultInjected(OSError):

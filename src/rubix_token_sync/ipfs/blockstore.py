@@ -17,6 +17,7 @@ from typing import Final
 
 from libipld import encode_multibase
 
+from rubix_token_sync import faults
 from rubix_token_sync.cid import DAG_PB, Cid, to_bytes
 from rubix_token_sync.ipfs import CONTENT_LIMIT, Failure, FailureCode
 from rubix_token_sync.ipfs.blocks import (
@@ -59,6 +60,7 @@ class BlockStoreReader:
             self._failure = _unsupported(f"({repository.format})")
         else:
             try:
+                faults.point("content.open")
                 self._directory = os.open(repository.blocks, os.O_RDONLY | os.O_DIRECTORY)
             except OSError as error:
                 self._failure = failure_of(error, repository.path)

@@ -200,6 +200,7 @@ class PostgresStore(SqlStore):
         return bool(conn.exec_driver_sql(query).scalar_one())
 
     def _analyze(self, conn: sa.Connection) -> None:
+        faults.point("store.analyze")
         conn.exec_driver_sql("SET LOCAL statement_timeout = 0")
         with driver(conn).unbounded():
             conn.exec_driver_sql("ANALYZE tokenrecords")

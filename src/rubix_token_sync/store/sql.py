@@ -479,6 +479,7 @@ class SqlStore:
     def _insert_errors(
         self, conn: sa.Connection, lease: Lease, entries: Sequence[ErrorEntry]
     ) -> None:
+        faults.point("store.errors")
         conn.execute(
             sa.insert(self.tables.errors),
             [
@@ -545,6 +546,7 @@ class SqlStore:
         columns = (records.c.ipfs_data, records.c.ipfs_fetched, records.c.ipfs_error)
 
         def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
+            faults.point("store.content")
             return {
                 bytes(row[0]): KnownContent(row[1], bool(row[2]), row[3])
                 for part in _parts(record_keys)
@@ -559,6 +561,7 @@ class SqlStore:
         records = self.tables.records
 
         def work(conn: sa.Connection) -> dict[str, str]:
+            faults.point("store.content")
             wanted = set(token_ids)
             return {
                 row[0]: row[1]
@@ -631,6 +634,7 @@ class SqlStore:
         try:
             with self.engine.connect() as conn:
                 reading = conn.execution_options(reading=True)
+                faults.point("store.records")
                 for block in self._scan_records(reading, database_key):
                     columns = list(zip(*block, strict=True))
                     yield pa.RecordBatch.from_arrays(
@@ -772,6 +776,8 @@ class SqlStore:
     def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
         records = self.tables.records
         split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
+        if split:
+            faults.point("store.vanish")
         return sum(
             conn.execute(
                 sa.update(records)

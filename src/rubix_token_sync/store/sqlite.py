@@ -180,8 +180,11 @@ class SqliteStore(SqlStore):
 
     def finish_load(self) -> None:
         self.transact(self._build_indexes)
-        with self.engine.connect() as conn:
-            conn.exec_driver_sql("PRAGMA optimize")
+        self.transact(self._optimize)
+
+    def _optimize(self, conn: sa.Connection) -> None:
+        faults.point("store.analyze")
+        conn.exec_driver_sql("PRAGMA optimize")
 
     def _build_indexes(self, conn: sa.Connection) -> None:
         records = self.tables.records
