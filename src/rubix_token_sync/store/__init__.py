@@ -7,8 +7,9 @@ A new kind of target is one new module here.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
@@ -16,11 +17,14 @@ from pydantic import SecretStr
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.store.base import StoreOptions
+from rubix_token_sync.store.connection_string import is_mssql
 
 if TYPE_CHECKING:
     from rubix_token_sync.store.sql import SqlStore
 
 __all__ = ["Target", "open_store", "parse_target"]
+
+_URL: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)://")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Target:
         """Passwords in the address, in every form it holds them, for the log's redaction."""
         address = self.address.get_secret_value()
         found = []
-        if "://" in address:
+        if _URL.match(address):
             password = urlsplit(address).password
             found += [password, unquote(password)] if password else []
         if self.kind == "mssql":
@@ -57,12 +61,13 @@ def parse_target(text: str) -> Target:
     Raises:
         SettingsError: nothing this program knows.
     """
-    scheme = text.split("://", 1)[0].lower() if "://" in text else ""
+    url = _URL.match(text)  # a password in a connection string may hold :// too
+    scheme = url[1].lower() if url else ""
     if scheme == "sqlite":
         return Target("sqlite", SecretStr(text))
     if scheme in ("postgresql", "postgres"):
         return Target("postgresql", SecretStr(text))
-    if scheme in ("mssql", "sqlserver") or (not scheme and "=" in text):
+    if is_mssql(text) or (not scheme and "=" in text):
         return Target("mssql", SecretStr(text))
     raise SettingsError(
         "The target is neither a URL nor a connection string that this program knows.",

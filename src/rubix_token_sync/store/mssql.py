@@ -10,12 +10,12 @@ commits.  Whatever a dead run leaves staged is removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import secrets
 import threading
-import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import mssql_python
 import pyarrow as pa
@@ -37,12 +37,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
 from rubix_token_sync.store.connection_string import parse_connection_string
-from rubix_token_sync.store.mssql_driver import (
-    DIALECT,
-    DriverConnection,
-    DriverCursor,
-    open_connection,
-)
+from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_indexes import (
     build_index,
@@ -51,19 +46,16 @@ from rubix_token_sync.store.mssql_indexes import (
     missing_indexes,
 )
 from rubix_token_sync.store.mssql_pace import Pace
+from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine, patient
 from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["MssqlStore"]
 
+_LOG: Final = logging.getLogger(__name__)
+
 _LARGEST_TRANSACTION: Final = 50_000
 _SMALLEST_BULK: Final = 500
 """Rows below which a bulk copy's own login costs more than it saves."""
-
-_IDLE_SECONDS: Final = 30.0
-"""A connection that idled longer is asked whether it is alive before it is used."""
-
-_LIFE_SECONDS: Final = 1_800
-"""A connection is replaced after this: tokens of Entra ID end, gateways rebalance."""
 
 _SCHEMA_WAIT_SECONDS: Final = 3_600.0
 _SCHEMA_LOCK: Final = "rubix_token_sync.schema"
@@ -95,7 +87,10 @@ class MssqlStore(SqlStore):
     def __init__(self, address: SecretStr, options: StoreOptions) -> None:
         self.target = parse_connection_string(address.get_secret_value())
         self.place = self.target.label
-        self.warnings = self.target.warnings
+        self.warnings: tuple[str, ...] = ()
+        if not options.read_only:  # workers and readers need not say it again
+            for sentence in self.target.warnings:
+                self._warn(sentence)
         # A bulk copy opens a second connection beside its writer's own.
         self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
@@ -106,22 +101,13 @@ class MssqlStore(SqlStore):
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._source: str | None = None
-        engine = sa.create_engine(
-            f"{DIALECT}://",
-            creator=self._open,
-            poolclass=sa.pool.QueuePool,
-            pool_size=max(1, options.pool_size - bulk),
-            max_overflow=0,
-            pool_timeout=2 * options.call_seconds,
-            pool_recycle=_LIFE_SECONDS,
-            pool_use_lifo=True,
-            paramstyle="qmark",
-            use_insertmanyvalues=False,
-        )
-        sa.event.listen(engine, "checkin", _note_use)
-        sa.event.listen(engine, "checkout", _check_before_use)
-        sa.event.listen(engine, "handle_error", _keep_the_others)
+        pooled = max(1, options.pool_size - bulk)
+        engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
+
+    def _warn(self, sentence: str) -> None:
+        self.warnings = (*self.warnings, sentence)
+        _LOG.warning("%s: %s", self.place, sentence)
 
     def _open(self) -> DriverConnection:
         faults.point("store.open")
@@ -187,7 +173,7 @@ class MssqlStore(SqlStore):
 
     @contextlib.contextmanager
     def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
-        with _patient(conn, _SCHEMA_WAIT_SECONDS):
+        with patient(conn, _SCHEMA_WAIT_SECONDS):
             taken = conn.exec_driver_sql(
                 "DECLARE @taken INT; EXEC @taken = sp_getapplock"
                 f" @Resource = '{_SCHEMA_LOCK}', @LockMode = 'Exclusive',"
@@ -205,6 +191,21 @@ class MssqlStore(SqlStore):
     def acquire_lease(self, lease: Lease, holder: str) -> None:
         super().acquire_lease(lease, holder)
         self._source = lease.source
+
+    def schema_script(self) -> str:
+        rights, user = "SELECT, INSERT, UPDATE, DELETE", "[application_user]"
+        grants = (
+            f"--   GRANT {rights} ON [dbo].[{table.name}] TO {user}"
+            for table in self.tables.all()
+            if table is not self.tables.duplicates
+        )
+        lines = (
+            "-- The user that syncs needs these rights and no others, once the tables are there:",
+            *grants,
+            f"--   GRANT SELECT ON [dbo].[alembic_version] TO {user}",
+            "-- Its default schema must be dbo, and QUOTED_IDENTIFIER on (the default) here.",
+        )
+        return "\n".join(lines) + "\n\n" + super().schema_script()
 
     # ---------------------------------------------------------------- reading
 
@@ -233,7 +234,7 @@ class MssqlStore(SqlStore):
     def _arrow(
         self, conn: sa.Connection, sql: str, parameters: tuple[bytes, bytes]
     ) -> Iterator[pa.RecordBatch]:
-        with _driver_cursor(conn) as cursor:
+        with driver_cursor(conn) as cursor:
             cursor.execute(sql, parameters)
             while (block := cursor.arrow_batch(_ARROW_ROWS)).num_rows:
                 yield block
@@ -316,7 +317,7 @@ class MssqlStore(SqlStore):
                 self._clean("load_id = ?", load_id)
             except TargetError as error:
                 # They harm nobody: the next run removes them, and says so if it cannot.
-                self.warnings = (*self.warnings, f"Staged rows were left behind. {error.message}")
+                self._warn(f"Staged rows were left behind. {error.message}")
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
         if chunk.rows.num_rows > self.pace.rows:
@@ -351,7 +352,7 @@ class MssqlStore(SqlStore):
             self._bulk_copy(conn, rows, load_id)
             self._mine.bulk_loads += 1
         else:
-            with _driver_cursor(conn) as cursor:
+            with driver_cursor(conn) as cursor:
                 blocks = statements.Parameters(rows, load_id).blocks(self.options.batch_size)
                 for types, values in blocks:
                     cursor.setinputsizes(types)
@@ -369,7 +370,7 @@ class MssqlStore(SqlStore):
 
     def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
         assert self._bulk_connections is not None
-        with self._bulk_connections, _driver_cursor(conn) as cursor:
+        with self._bulk_connections, driver_cursor(conn) as cursor:
             cursor.bulk_copy(
                 statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
             )
@@ -389,10 +390,9 @@ class MssqlStore(SqlStore):
                         raise
                     self._bulk_works, self.bulk_refusal = False, error.message
                 if not self._bulk_works:
-                    self.warnings = (
-                        *self.warnings,
+                    self._warn(
                         "The server does not take the driver's bulk copy; rows go in by "
-                        f"parameterised batches, which is slower. {self.bulk_refusal}".strip(),
+                        f"parameterised batches, which is slower. {self.bulk_refusal}".strip()
                     )
             return self._bulk_works
 
@@ -417,64 +417,6 @@ class MssqlStore(SqlStore):
         if not same:
             self.bulk_refusal = "What it stored differs from what was sent."
         return same
-
-
-# --- connections -------------------------------------------------------------------
-
-
-def _driver(conn: sa.Connection) -> DriverConnection:
-    raw: Any = conn.connection.dbapi_connection
-    if not isinstance(raw, DriverConnection):
-        raise TypeError(f"not a connection of this driver: {type(raw).__name__}")
-    return raw
-
-
-@contextlib.contextmanager
-def _driver_cursor(conn: sa.Connection) -> Iterator[DriverCursor]:
-    """The driver's own cursor, for what SQLAlchemy has no word for."""
-    cursor = _driver(conn).cursor()
-    try:
-        yield cursor
-    except mssql_python.Error as error:
-        if cursor.lost(error):
-            # Else the rollback that follows would fail, and hide this error.
-            conn.invalidate(error)
-        raise
-    finally:
-        if not conn.invalidated:
-            cursor.close()
-
-
-@contextlib.contextmanager
-def _patient(conn: sa.Connection, seconds: float) -> Iterator[None]:
-    """Give the calls of this connection more time: DDL, and waiting for another's."""
-    raw = _driver(conn)
-    with raw.patient(seconds):
-        yield
-
-
-def _note_use(_connection: Any, record: Any) -> None:
-    record.info["used"] = time.monotonic()
-
-
-def _check_before_use(connection: DriverConnection, record: Any, _proxy: Any) -> None:
-    """Ask a connection that idled, or had an error, whether it is well."""
-    failed, connection.failed = connection.failed, False
-    if not failed and time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
-        return
-    try:
-        cursor: DriverCursor = connection.cursor()
-        cursor.execute("SET NOCOUNT OFF; SELECT 1")  # which a failed batch can leave on
-        cursor.fetchall()
-        cursor.close()
-        connection.rollback()
-    except mssql_python.Error as error:
-        raise sa.exc.DisconnectionError("The connection died while it idled.") from error
-
-
-def _keep_the_others(context: Any) -> None:
-    """One connection's end says nothing of the others, which are checked when used."""
-    context.invalidate_pool_on_disconnect = False
 
 
 def _said(text: str) -> str:
