@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -100,16 +102,16 @@ def test_with_the_network_the_daemon_gets_a_time_limit(serve: Serve, repository:
     assert server.requests == [f"/api/v0/block/get?arg={CID.text}&timeout=2.5s"]
 
 
-def test_over_a_unix_socket(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(repository)  # paths of sockets are short, those of tests are not
-    socket_path = f"/tmp/rubix-test-{os.getpid()}.sock"
+def test_over_a_unix_socket(repository: Path) -> None:
+    directory = tempfile.mkdtemp(prefix="rubix-")  # paths of sockets must be short
+    socket_path = f"{directory}/api.sock"
     server = Server(holding([BLOCK]), unix=socket_path)
     try:
         (repository / "api").write_text(f"/unix{socket_path}")
         assert ask(repository, [CID.text, CID.text]).data == [b"token", b"token"]
     finally:
         server.stop()
-        os.unlink(socket_path)
+        shutil.rmtree(directory)
     assert failure(ask(repository, [CID.text])).code is FailureCode.DAEMON_NOT_RUNNING
 
 
