@@ -89,6 +89,13 @@ def _run(*arguments: str, memory: bool = False, settings: dict[str, str] | None 
     return run_program(*arguments, *_SOURCE, memory=memory, settings=settings)
 
 
+def _idle(run: Run) -> float:
+    """Seconds of a run that had nothing to do, and did nothing."""
+    did = {name: run.document[name] for name in ("tokens_read", "records_inserted")}
+    assert not any(did.values()), did
+    return run.seconds
+
+
 @contextmanager
 def _workers() -> Iterator[tuple[ProcessPoolExecutor, int]]:
     count = len(os.sched_getaffinity(0))
@@ -113,9 +120,11 @@ def life(bench: Bench, target: Target) -> None:
         where = target.fresh()
         found["first"] = _run("sync", root, *where).seconds
         found["verify"] = _run("verify", root, *where).seconds
-        found["unchanged"] = _run("sync", root, *where).seconds
-        bench.change(fleet)
-        found["changed"] = _run("sync", root, *where).seconds
+        found["unchanged"] = _idle(_run("sync", root, *where))
+        changed = bench.change(fleet)
+        again = _run("sync", root, *where)
+        assert again.document["records_updated"] == changed
+        found["changed"] = again.seconds
         _run("verify", root, *where)
         os.sync()
         for name, (records, seconds) in target.bare().items():
@@ -201,7 +210,7 @@ def unchanged(bench: Bench, target: Target) -> None:
     fleet = bench.fleet(150, 22_667)
     root, where = str(fleet.directory), target.fresh()
     _run("sync", root, *where)
-    values = bench.rounds(lambda: {"unchanged": _run("sync", root, *where).seconds})
+    values = bench.rounds(lambda: {"unchanged": _idle(_run("sync", root, *where))})
     _run("verify", root, *where)
     bench.add(
         Row(
