@@ -48,6 +48,21 @@ def secrets_in(text: str) -> set[str]:
     return written | {unquote(part) for part in written} | named
 
 
+def secrets_of_service(text: str) -> set[str]:
+    """What can be secret in the URL of a service: any part of it that is no well-known name.
+
+    Services put their keys everywhere: as user, host, path or query.
+    """
+    scheme, _, rest = text.partition("://")
+    try:
+        host = urlsplit(text).hostname or ""
+    except ValueError:
+        host = ""
+    public = {scheme, host if "." in host or host == "localhost" else ""}
+    parts = {part for part in re.split(r"[/:@?&=,]+", rest or text) if len(part) >= 6} - public
+    return {text, *parts, *(unquote(part) for part in parts)}
+
+
 def masked(text: str) -> str:
     """A URL without what can be secret; anything that is no plain URL is hidden.
 

@@ -17,7 +17,7 @@ from pydantic import (
     SecretStr,
 )
 
-from rubix_token_sync.settings.masking import secrets_in
+from rubix_token_sync.settings.masking import secrets_in, secrets_of_service
 
 GUIDE_NAMES: Final = frozenset(
     {
@@ -109,6 +109,11 @@ def _nameable(value: str) -> str:
     return value
 
 
+def _web(value: SecretStr) -> SecretStr:
+    _urls((value.get_secret_value(),))
+    return value
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("empty")
@@ -120,7 +125,7 @@ _Number = Annotated[float, BeforeValidator(_no_bool)]
 _Path = Annotated[str, BeforeValidator(_as_text), AfterValidator(_nameable)]
 _Secret = Annotated[SecretStr, AfterValidator(_not_empty)]
 
-SECRETS: Final = frozenset({"target", "ipfs_api_token", "gateways"})
+SECRETS: Final = frozenset({"target", "ipfs_api_token", "gateways", "alert_urls", "heartbeat_url"})
 """Settings that can hold a secret: `describe` shows them masked, errors not at all."""
 
 
@@ -217,6 +222,46 @@ class Settings(BaseModel):
     log_file: _Path | None = Field(None, description="File that the log goes to as well.")
     log_format: Literal["text", "json"] = Field("text", description="Form of the log's lines.")
 
+    alert_urls: Annotated[tuple[_Secret, ...], _listed(" \t\n")] = Field(
+        (), description="Where alerts go: Apprise URLs (tgram://…, mailto://…, slack://… and more)."
+    )
+    alert_urls_file: _Path | None = Field(
+        None, description="File (mode 600) with more of them, one a line."
+    )
+    alert_on: Annotated[tuple[Literal["problem", "recovery", "success"], ...], _listed(", ")] = (
+        Field(
+            ("problem", "recovery"),
+            description="What is told: problem, recovery, success (of runs).",
+        )
+    )
+    alert_content_below: _Number | None = Field(
+        None, ge=0, le=100, description="A problem when less than this per cent have content."
+    )
+    alert_records_drop: _Number | None = Field(
+        None, ge=0, le=100, description="A problem when records fell by more than this per cent."
+    )
+    alert_max_age_hours: _Number | None = Field(
+        None, ge=0.01, le=87_600, description="A problem when a node was not synced for so long."
+    )
+    alert_repeat_hours: _Number = Field(
+        24.0, ge=0, le=87_600, description="A problem that lasts is told again after so long."
+    )
+    heartbeat_url: Annotated[_Secret, AfterValidator(_web)] | None = Field(
+        None, description="URL that is asked for after each completed run, for dead-man monitors."
+    )
+    state_directory: _Path | None = Field(
+        None, description="Where it is remembered which alerts were sent; default: the user's."
+    )
+    metrics_port: _Count | None = Field(
+        None, ge=1, le=65_535, description="Port on which Prometheus can ask during a run."
+    )
+    metrics_address: Annotated[str, AfterValidator(_printable)] = Field(
+        "127.0.0.1", description="Address of that port."
+    )
+    metrics_file: _Path | None = Field(
+        None, description="File for node_exporter's textfile collector, written after each run."
+    )
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def origin(self, name: str) -> str:
@@ -232,4 +277,7 @@ class Settings(BaseModel):
             token = self.ipfs_api_token.get_secret_value()
             # `bearer:TOKEN` and `basic:USER:PASSWORD`, as Kubo's own option has it.
             found |= {token, token.partition(":")[2] or token}
+        urls = [*self.alert_urls, *([self.heartbeat_url] if self.heartbeat_url else [])]
+        for url in urls:
+            found |= secrets_of_service(url.get_secret_value())
         return found

@@ -23,6 +23,12 @@ def allowed(name: str) -> str:
         return "a list of http:// or https:// URLs"
     if name == "roots":
         return "a list of directories"
+    if name == "alert_urls":
+        return "a list of Apprise URLs"
+    if name == "alert_on":
+        return "a list of problem, recovery, success"
+    if name == "heartbeat_url":
+        return "an http:// or https:// URL"
     field = Settings.model_fields[name]
     low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
     high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
@@ -55,8 +61,8 @@ def describe(settings: Settings) -> list[Described]:
         value: Any = getattr(settings, name)
         if name == "target":
             text = masked(value.get_secret_value())
-        elif name == "ipfs_api_token":
-            text = "" if value is None else "***"
+        elif name in ("ipfs_api_token", "heartbeat_url", "alert_urls"):
+            text = "***" if value else ""
         elif isinstance(value, tuple):
             text = " ".join(masked(item) if name in SECRETS else item for item in value)
         elif isinstance(value, bool):
@@ -95,6 +101,14 @@ _EXAMPLES: Final[dict[str, object]] = {
     "ipfs_program": "/usr/local/bin/ipfs",
     "ipfs_api_token": "bearer:…",
     "scratch": "/mnt/fast",
+    "alert_urls_file": "alert_urls.txt",
+    "alert_content_below": 95,
+    "alert_records_drop": 10,
+    "alert_max_age_hours": 26,
+    "heartbeat_url": "https://monitor.example.com/ping",
+    "state_directory": "/var/lib/rubix-token-sync",
+    "metrics_port": 9469,
+    "metrics_file": "/var/lib/node_exporter/rubix_token_sync.prom",
     "report": "reports",
     "log_file": "rubix-token-sync.log",
 }
