@@ -343,14 +343,16 @@ class Run:
 
     def crew(self, jobs: int, target: Target | None) -> Crew:
         options = self.options
+        processes = self._processes(jobs)
+        share = max(1, options.content.workers // max(1, processes))
         context = WorkerContext(
             target,
             replace(options.store, read_only=True),
-            options.content,
+            replace(options.content, workers=share),
             options.store.batch_size,
             options.scratch,
         )
-        return Crew(context, self._processes(jobs))
+        return Crew(context, processes)
 
     def _publish_all(self, store: Store, session: Session, jobs: dict[int, Job]) -> None:
         options = self.options
