@@ -146,7 +146,9 @@ _TEXT_TIME: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # The commonest form, read four times as fast (naive, or followed by Z).
-_PLAIN_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,30}))?Z?", re.ASCII)
+_PLAIN_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[T ](?:[01]\d|2[0-3]):\d\d:\d\d)(?:\.(\d{1,30}))?Z?", re.ASCII
+)
 _NUMBER_TIME: Final = re.compile(r"[+-]?\d{1,30}(?:\.\d{0,30})?", re.ASCII)
 
 # A number is seconds, milliseconds, microseconds or nanoseconds since 1970 by its
