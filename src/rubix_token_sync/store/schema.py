@@ -318,6 +318,8 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         sa.Column("id", _ID, primary_key=True, autoincrement=True),
         sa.Column("migration_id", _UUID, nullable=False),
         sa.Column("database_key", _fixed_bytes(DATABASE_KEY_BYTES), nullable=False),
+        # The transaction that wrote it: written again, it replaces itself.
+        sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES)),
         sa.Column("original_id", sa.BigInteger()),
         sa.Column("reason", sa.Unicode(50), nullable=False),

@@ -1,0 +1,580 @@
+"""A migration from begin to end; see docs/MIGRATION.md for what it promises.
+
+The unit is a database of the source: its records, what was set aside of it, its
+mark and its state become visible step by step, and it counts as moved in the
+transaction that also proves it.  Whoever is killed in between begins that one
+database again; what was written already is found unchanged.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import ReportMismatch, SettingsError, SyncError
+from rubix_token_sync.logs import log_event
+from rubix_token_sync.migrate.own import stored_rows
+from rubix_token_sync.migrate.report import DatabaseOutcome, MigrationReport
+from rubix_token_sync.migrate.rows import COLUMNS, Aside, Digest, Moved, Record
+from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
+from rubix_token_sync.migrate.state import Known, MigrationState
+from rubix_token_sync.records import RECORD_SCHEMA
+from rubix_token_sync.store import Target, open_store
+from rubix_token_sync.store.base import (
+    Chunk,
+    DatabaseMark,
+    DatabaseState,
+    Lease,
+    SessionTotals,
+    StoreOptions,
+)
+from rubix_token_sync.store.sql import LEASE_SECONDS, SqlStore, key_range
+from rubix_token_sync.sync.session import Session
+
+__all__ = ["MigrateOptions", "migrate"]
+
+_LOG = logging.getLogger(__name__)
+
+_CHUNK_ROWS: Final = 5_000
+_CHUNK_BYTES: Final = 8_000_000
+_READ_BYTES: Final = 4_000_000
+_READ_ROWS: Final = 2_000
+_LONG_AGO: Final = datetime(1970, 1, 1)
+_NOWHERE: Final = bytes(8)
+"""Stands for the database of rows that name none."""
+
+
+@dataclass(frozen=True)
+class MigrateOptions:
+    """What to move and how.
+
+    ``source_timezone`` is what the source's times without a zone were written in
+    (None: as an earlier call said, else UTC).  ``only`` are shell patterns of
+    database paths; none means all.
+    """
+
+    source: Target
+    target: Target
+    store: StoreOptions = field(default_factory=StoreOptions)
+    source_timezone: str | None = None
+    only: tuple[str, ...] = ()
+    dry_run: bool = False
+    verify_only: bool = False
+    start_over: bool = False
+    ask_timezone: Callable[[], str] | None = None
+    """Asks a person for ``source_timezone``, where nobody has said it yet."""
+    heartbeat_seconds: float = 15.0
+
+
+Progress = Callable[[DatabaseOutcome, int, int], None]
+"""Called after each database: its outcome, its number, and how many there are."""
+
+
+def migrate(options: MigrateOptions, on_database: Progress | None = None) -> MigrationReport:
+    """Move all records of a source to a target, or go on with it, or prove it.
+
+    Raises:
+        SettingsError: another migration is unfinished there, or the options contradict.
+        LeaseHeld: a sync is writing to the target for the same source.
+        ReportMismatch: the target does not hold what was just written.
+        TargetError: one of the two cannot be reached, or refuses.
+    """
+    begun = time.monotonic()
+    migration = _Migration(options, on_database or (lambda *_: None))
+    status: Literal["FAILED", "INTERRUPTED"] = "FAILED"
+    try:
+        report = migration.run()
+    except KeyboardInterrupt:
+        status = "INTERRUPTED"
+        raise
+    finally:
+        migration.close(status)
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+class _Migration:
+    def __init__(self, options: MigrateOptions, on_database: Progress) -> None:
+        self._options = options
+        self._tell = on_database
+        self._totals = SessionTotals()
+        self._session: Session | None = None
+        read_only = options.dry_run or options.verify_only
+        self.store = open_store(options.target, replace(options.store, read_only=read_only))
+        self._source: Source | None = None
+
+    def close(self, status: Literal["FAILED", "INTERRUPTED"]) -> None:
+        try:
+            self._end_session(status, "The migration stopped before its end.")
+        except SyncError as error:  # what stopped it is the error to tell; this one is noted
+            log_event(_LOG, logging.WARNING, "session_open", str(error), code=error.code)
+        if self._source is not None:
+            self._source.close()
+        self.store.close()
+
+    # ---------------------------------------------------------------- the whole
+
+    def run(self) -> MigrationReport:
+        options = self._options
+        source = self._source = open_source(options.source)
+        _refuse_same(source, self.store)
+        state = self._open_state(source)
+        if options.verify_only and state is None:
+            raise SettingsError(
+                "There is no migration of this source in the target that could be verified.",
+                code="no_migration",
+                remedy="Run it without --verify-only first.",
+            )
+        zone = state.timezone if state is not None else self._timezone(source)
+        source.set_timezone(zone)
+        if state is None and not options.dry_run:
+            state = MigrationState.begin(self.store, source.identity, source.place, zone)
+        report = MigrationReport(
+            migration_id=state.migration_id if state is not None else "",
+            mode="dry_run" if options.dry_run else "verify" if options.verify_only else "migrate",
+            source=source.place,
+            target=self.store.place,
+            source_timezone=zone,
+        )
+        plan = source.plan()
+        chosen = [one for one in plan if _chosen(one.db_path, options.only)]
+        if options.dry_run:
+            self._dry_run(source, chosen, report)
+        elif options.verify_only:
+            assert state is not None
+            self._verify(source, state, chosen, report)
+        else:
+            assert state is not None
+            self._move(source, state, plan, chosen, report)
+        report.databases_without_rows = source.without_rows()
+        return report
+
+    def _timezone(self, source: Source) -> str:
+        """Asked for once: an earlier call's answer is in the state."""
+        options = self._options
+        if options.source_timezone is None and source.has_local_times and options.ask_timezone:
+            return options.ask_timezone()
+        return options.source_timezone or "UTC"
+
+    def _open_state(self, source: Source) -> MigrationState | None:
+        options = self._options
+        if options.dry_run and not _has_tables(self.store, options.target):
+            return None
+        self.store.ensure_schema()
+        return MigrationState.open(
+            self.store,
+            source.identity,
+            options.source_timezone,
+            start_over=options.start_over and not (options.dry_run or options.verify_only),
+        )
+
+    # ---------------------------------------------------------------- moving
+
+    def _move(
+        self,
+        source: Source,
+        state: MigrationState,
+        plan: list[PlannedDatabase],
+        chosen: list[PlannedDatabase],
+        report: MigrationReport,
+    ) -> None:
+        state.set_status("RUNNING")
+        self.store.prepare_load()
+        known = state.known()
+        there = {one.database_key: one for one in self.store.database_states(None)}
+        todo = []
+        for database in chosen:
+            earlier = known.get(database.key)
+            kept = self._kept(database, earlier, there.get(database.key))
+            if kept is not None:
+                report.databases.append(kept)
+            elif (
+                earlier is not None
+                and earlier.state == "DONE"
+                and (earlier.version == database.version)
+            ):
+                report.databases.append(earlier.outcome)
+            else:
+                todo.append(database)
+        done = len(report.databases)
+        for number, (database, rows) in enumerate(
+            zip(todo, source.read(todo), strict=True), start=done + 1
+        ):
+            outcome = self._move_database(source, state, database, rows, known.get(database.key))
+            report.databases.append(outcome)
+            self._tell(outcome, number, len(chosen))
+        self._end_session("COMPLETED", None)
+        if not self._options.only:
+            report.rows_without_database = self._move_homeless(source, state)
+        self.store.finish_load()
+        handled = {key for key, one in state.known().items() if one.state == "DONE"}
+        kept_paths = {(o.source_ip, o.db_path) for o in report.databases if o.state == "kept"}
+        report.complete = all(
+            one.key in handled or (one.source_ip, one.db_path) in kept_paths for one in plan
+        )
+        if report.complete:
+            state.set_status("COMPLETED")
+
+    def _kept(
+        self, database: PlannedDatabase, earlier: Known | None, there: DatabaseState | None
+    ) -> DatabaseOutcome | None:
+        """Records that a sync wrote are newer than anything the source has: left alone."""
+        if _is_synced(database, there):
+            if earlier and earlier.state == "DONE" and earlier.version == database.version:
+                return earlier.outcome
+        elif earlier is not None or (there is None and not self._holds_any(database.key)):
+            return None
+        return DatabaseOutcome(database.source_ip, database.db_path, "kept")
+
+    def _holds_any(self, key: bytes) -> bool:
+        records = self.store.tables.records
+        low, high = key_range(key)
+        query = sa.select(records.c.id).where(records.c.record_key.between(low, high)).limit(1)
+        return self.store.read(lambda conn: conn.execute(query).first()) is not None
+
+    def _move_database(
+        self,
+        source: Source,
+        state: MigrationState,
+        database: PlannedDatabase,
+        rows: Iterator[Moved],
+        earlier: Known | None,
+    ) -> DatabaseOutcome:
+        begun = time.monotonic()
+        lease = self._lease(database.source_ip)
+        outcome = DatabaseOutcome(database.source_ip, database.db_path)
+        if earlier is not None and earlier.version != database.version:
+            self.store.remove_records(lease, database.key)  # other rows are there now
+
+        def start(conn: sa.Connection) -> None:
+            faults.point("migrate.database")
+            state.clear_aside(conn, database.key)
+            state.note(conn, database, "LOADING", outcome)
+
+        self.store.publish(lease, Chunk(rows=_batch([]), also=start))
+        read = Digest()
+        last: Record | None = None
+        for number, chunk in enumerate(_chunks(rows, read, outcome)):
+            last = chunk.records[-1] if chunk.records else last
+            self._publish(source, state, lease, database, number, chunk, outcome)
+            self._check_session()
+        outcome.digest = read.text()
+        found = self._stored_digest(source, state, database, outcome)
+        outcome.target_digest = found.text()
+        outcome.seconds = time.monotonic() - begun
+        if found != read:
+            raise ReportMismatch(
+                f"{database.db_path}: the target does not hold what was moved "
+                f"({read.count} rows went in, {found.count} are found).",
+                code="migration_mismatch",
+                remedy="Nothing counts as moved of this database; run it again, and report it if "
+                "it stays.",
+                context={"expected": read.text(), "found": found.text()},
+            )
+        self.store.publish(
+            lease,
+            Chunk(
+                rows=_batch([]),
+                mark=_mark(database, outcome, last, self._vanished),
+                also=lambda conn: state.note(conn, database, "DONE", outcome),
+            ),
+        )
+        faults.point("migrate.done")
+        self._totals.total_databases_processed += 1
+        return outcome
+
+    def _publish(
+        self,
+        source: Source,
+        state: MigrationState,
+        lease: Lease,
+        database: PlannedDatabase,
+        number: int,
+        chunk: _Part,
+        outcome: DatabaseOutcome,
+    ) -> None:
+        faults.point("migrate.chunk")
+        asides = chunk.asides
+        published = self.store.publish(
+            lease,
+            Chunk(
+                rows=_batch(chunk.records),
+                vanished=chunk.vanished,
+                bulk=True,
+                also=lambda conn: state.set_aside(conn, database.key, number, asides),
+            ),
+        )
+        if published.rejected:
+            refused = {one.record_key: one.reason for one in published.rejected}
+            left = [one for one in chunk.moved if one.record and one.record[0] in refused]
+            # An entry for such a row says that a record holds it in another form; none does.
+            asides = [
+                one for one in asides if one.reason == "duplicate" or one.record_key not in refused
+            ]
+            asides += [source.form.refuse(one) for one in left]
+
+            def again(conn: sa.Connection) -> None:
+                state.set_aside(conn, database.key, number, asides)
+
+            self.store.publish(lease, Chunk(rows=_batch([]), also=again))
+            outcome.rows_refused += len(left)
+            outcome.rows_changed -= sum(one.aside is not None for one in left)
+            for one in left:
+                assert one.record is not None
+                log_event(
+                    _LOG, logging.WARNING, "row_refused",
+                    f"{database.db_path}: a row is set aside: {refused[one.record[0]]}",
+                    db_path=database.db_path,
+                )  # fmt: skip
+        self._totals.total_records_processed += len(chunk.moved)
+        self._totals.total_sql_inserts += published.inserted
+
+    def _move_homeless(self, source: Source, state: MigrationState) -> int:
+        """Rows that name no source or database: all of them kept aside, in one transaction."""
+        rows = [moved.aside for moved in source.homeless() if moved.aside is not None]
+
+        def work(conn: sa.Connection) -> None:
+            faults.point("migrate.homeless")
+            state.clear_aside(conn, _NOWHERE)
+            state.set_aside(conn, _NOWHERE, 0, rows)
+
+        self.store.transact(work)
+        return len(rows)
+
+    # ---------------------------------------------------------------- proof
+
+    def _stored_digest(
+        self,
+        source: Source,
+        state: MigrationState,
+        database: PlannedDatabase,
+        outcome: DatabaseOutcome,
+    ) -> Digest:
+        """The digest of what the target holds of a database, records and rows set aside."""
+        form = source.form
+        fetch = max(1, min(_READ_ROWS, _READ_BYTES // max(1, database.widest)))
+
+        def work(conn: sa.Connection) -> tuple[Digest, int, int]:
+            faults.point("migrate.verify")
+            digest, stored, gone = Digest(), 0, 0
+            for record, vanished in stored_rows(self.store, conn, database.key, fetch):
+                digest.add(form.stored_hash(record, vanished=vanished))
+                stored += 1
+                gone += vanished
+            for aside in state.aside(conn, database.key):
+                own, replaced = form.aside_hashes(aside)
+                digest.add(own)
+                if replaced is not None:
+                    digest.remove(replaced)
+            return digest, stored, gone
+
+        digest, outcome.rows_stored, self._vanished = self.store.read(work)
+        return digest
+
+    def _verify(
+        self,
+        source: Source,
+        state: MigrationState,
+        chosen: list[PlannedDatabase],
+        report: MigrationReport,
+    ) -> None:
+        known = state.known()
+        there = {one.database_key: one for one in self.store.database_states(None)}
+        todo = []
+        for database in chosen:
+            earlier = known.get(database.key)
+            if _is_synced(database, there.get(database.key)):
+                outcome = DatabaseOutcome(database.source_ip, database.db_path, "synced")
+                report.databases.append(outcome)
+            else:
+                todo.append((database, earlier))
+        for number, ((database, earlier), rows) in enumerate(
+            zip(todo, source.read([one for one, _ in todo]), strict=True), start=1
+        ):
+            begun = time.monotonic()
+            outcome = DatabaseOutcome(database.source_ip, database.db_path, "verified")
+            read = Digest()
+            for chunk in _chunks(rows, read, outcome):
+                del chunk
+            found = self._stored_digest(source, state, database, outcome)
+            outcome.digest, outcome.target_digest = read.text(), found.text()
+            outcome.seconds = time.monotonic() - begun
+            if found != read or earlier is None or earlier.state != "DONE":
+                outcome.state = "different"
+            outcome.rows_refused = earlier.outcome.rows_refused if earlier else 0
+            report.databases.append(outcome)
+            self._tell(outcome, number, len(todo))
+        report.complete = not report.different and not self._options.only
+
+    def _dry_run(
+        self, source: Source, chosen: list[PlannedDatabase], report: MigrationReport
+    ) -> None:
+        for number, (database, rows) in enumerate(
+            zip(chosen, source.read(chosen), strict=True), start=1
+        ):
+            begun = time.monotonic()
+            outcome = DatabaseOutcome(database.source_ip, database.db_path, "would_move")
+            read = Digest()
+            for chunk in _chunks(rows, read, outcome):
+                outcome.rows_stored += len(chunk.records)
+            outcome.digest = read.text()
+            outcome.seconds = time.monotonic() - begun
+            report.databases.append(outcome)
+            self._tell(outcome, number, len(chosen))
+        if not self._options.only:
+            report.rows_without_database = sum(1 for _ in source.homeless())
+
+    # ---------------------------------------------------------------- sessions
+
+    def _lease(self, source_ip: str) -> Lease:
+        """The lease of a source; a session for each, one after the other."""
+        if self._session is not None and self._session.lease.source != source_ip:
+            self._end_session("COMPLETED", None)
+        if self._session is None:
+            self._totals = SessionTotals()
+            session = Session(
+                self.store,
+                source_ip,
+                "migrate",
+                totals=lambda: self._totals,
+                heartbeat_seconds=self._options.heartbeat_seconds,
+                lease_seconds=LEASE_SECONDS,
+            )
+            session.start()
+            self._session = session
+        return self._session.lease
+
+    def _check_session(self) -> None:
+        if self._session is not None and self._session.error is not None:
+            raise self._session.error
+
+    def _end_session(
+        self, status: Literal["COMPLETED", "FAILED", "INTERRUPTED"], summary: str | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.finish(status, self._totals, summary)
+
+
+@dataclass
+class _Part:
+    """Some rows of a database that are published together."""
+
+    moved: list[Moved]
+
+    @property
+    def records(self) -> list[Record]:
+        return [one.record for one in self.moved if one.record is not None]
+
+    @property
+    def asides(self) -> list[Aside]:
+        return [one.aside for one in self.moved if one.aside is not None]
+
+    @property
+    def vanished(self) -> bytes:
+        return b"".join(one.record[0] for one in self.moved if one.vanished and one.record)
+
+
+def _chunks(rows: Iterator[Moved], read: Digest, outcome: DatabaseOutcome) -> Iterator[_Part]:
+    """Rows in bounded parts; counts and sums them up on the way."""
+    content = COLUMNS["ipfs_data"]
+    part: list[Moved] = []
+    size = 0
+    for moved in rows:
+        read.add(moved.row_hash)
+        outcome.rows_read += 1
+        outcome.contents_adopted += moved.adopted
+        outcome.contents_refused += moved.content_refused
+        if moved.aside is not None:
+            reason = moved.aside.reason
+            outcome.duplicates_merged += reason == "duplicate"
+            outcome.rows_refused += reason == "refused"
+            outcome.rows_changed += reason in ("changed", "healed")
+            size += len(moved.aside.row)
+        if moved.record is not None:
+            size += len(moved.record[content] or "")
+        part.append(moved)
+        if len(part) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield _Part(part)
+            part, size = [], 0
+    if part:
+        yield _Part(part)
+
+
+def _batch(records: list[Record]) -> pa.RecordBatch:
+    columns: list[Any] = list(zip(*records, strict=True)) or [()] * len(RECORD_SCHEMA)
+    arrays = [
+        pa.array(values, field.type) for values, field in zip(columns, RECORD_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
+def _mark(
+    database: PlannedDatabase, outcome: DatabaseOutcome, last: Record | None, vanished: int
+) -> DatabaseMark:
+    """A mark that makes the next sync read the database, unless the source knew better."""
+    state = database.state
+    common: dict[str, Any] = {
+        "database_key": database.key,
+        "source_ip": database.source_ip[:45],
+        "db_path": database.db_path,
+        "record_count": outcome.rows_stored - vanished,
+        "rejected_count": outcome.rows_refused,
+        "processing_duration_seconds": outcome.seconds,
+    }
+    if state is not None:
+        return DatabaseMark(
+            **common,
+            node_name=state.node_name or "",
+            ipfs_path=state.ipfs_path,
+            fingerprint=state.fingerprint,
+            repository_fingerprint=state.repository_fingerprint,
+            last_modified=state.last_modified,
+        )
+    return DatabaseMark(
+        **common,
+        node_name=last[COLUMNS["node_name"]] if last else "",
+        ipfs_path=last[COLUMNS["ipfs_path"]] if last else None,
+        fingerprint=None,
+        repository_fingerprint=None,
+        last_modified=database.last_modified
+        or (last[COLUMNS["db_last_modified"]] if last else _LONG_AGO),
+        content_checked=False,
+    )
+
+
+def _is_synced(database: PlannedDatabase, there: DatabaseState | None) -> bool:
+    """A sync has marked the database since (or before) it was moved."""
+    if there is None or there.fingerprint is None:
+        return False
+    return database.state is None or there.fingerprint != database.state.fingerprint
+
+
+def _chosen(path: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _has_tables(store: SqlStore, target: Target) -> bool:
+    if target.kind == "sqlite" and not Path(store.place.removeprefix("sqlite:///")).exists():
+        return False
+    return store.schema_version() is not None
+
+
+def _refuse_same(source: Source, store: SqlStore) -> None:
+    if source.is_in(store):
+        raise SettingsError(
+            "Source and target are the same database.",
+            code="same_database",
+            remedy="The older system's tables are upgraded in place by "
+            "`rubix-token-sync schema upgrade`; to migrate, name another target.",
+        )
