@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rubix_token_sync.cli.options import Common, common_options, load_common, store_options
 from rubix_token_sync.cli.tables import print_csv, print_json
-from rubix_token_sync.errors import TargetRefused
+from rubix_token_sync.errors import SettingsError, TargetRefused
+from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.monitor import (
     DatabaseRow,
     Filters,
@@ -31,6 +32,9 @@ from rubix_token_sync.monitor.failures import NodeRow, Reason
 from rubix_token_sync.monitor.health import Problem, SourceRow
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from rubix_token_sync.alerts import AlertDesk
 
 __all__ = ["databases", "errors", "sessions", "status"]
 
@@ -106,6 +110,19 @@ def _asked(options: dict[str, Any]) -> Iterator[tuple[Common, SqlStore, datetime
         store.close()
 
 
+def _desk(common: Common) -> AlertDesk:
+    from rubix_token_sync.cli.watch import open_desk
+
+    desk = open_desk(common.settings, "monitor")
+    if desk is None or not desk.active:
+        raise SettingsError(
+            "There is nobody to alert: neither alert_urls nor alert_urls_file is set.",
+            code="no_alert_urls",
+            remedy="Set one of them in the settings file; see docs/ALERTS.md.",
+        )
+    return desk
+
+
 def _filters(options: dict[str, Any]) -> Filters:
     return Filters(
         since=options.get("since"),
@@ -131,6 +148,11 @@ def _rows(found: list[Any]) -> list[dict[str, Any]]:
 @_node
 @_max_age
 @_stuck_after
+@click.option(
+    "--alert",
+    is_flag=True,
+    help="Also send what no run can tell of itself (stuck, overdue, failed) to alert_urls.",
+)
 @_csv
 def status(**options: Any) -> int:
     """Show how it stands: runs under way on all machines, stuck ones, what is wrong.
@@ -140,14 +162,23 @@ def status(**options: Any) -> int:
     processed, or (with --max-age) a node is overdue; 2 usage; 3 the target
     cannot be reached.  With --csv the list of problems is printed.
     """
-    with _asked(options) as (_common, store, now):
+    with _asked(options) as (common, store, now):
+        desk = _desk(common) if options["alert"] else None
+        max_age = options["max_age"]
+        hours = common.settings.alert_max_age_hours
+        if options["alert"] and max_age is None and hours is not None:
+            max_age = timedelta(hours=hours)
         found = read_status(
             store,
             _filters(options),
             now,
             stuck_seconds=options["stuck_after"].total_seconds(),
-            max_age=options["max_age"],
+            max_age=max_age,
         )
+        if desk is not None:
+            from rubix_token_sync.alerts import alerts_of_status
+
+            desk.tell(alerts_of_status(found))
         exit_code = 0 if found.ok else 1
         if options["as_json"]:
             print_json(
@@ -263,6 +294,7 @@ def errors(**options: Any) -> int:
         filters = _filters(options)
         exported = None
         if options["export"]:
+            keep_out(options["export"], "The list of errors")
             exported = export_errors(store, filters, now, Path(options["export"]))
         found = failure_report(store, filters, now)
         if options["as_json"]:

@@ -26,6 +26,7 @@ from rubix_token_sync.cli.options import (
     root_arguments,
     store_options,
 )
+from rubix_token_sync.cli.watch import Watch, metrics_options
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.sync.stop import StopSign
 
@@ -44,6 +45,7 @@ _run_options = [
         is_flag=True,
         help="Accept that a large share of a database vanished.",
     ),
+    *metrics_options,
 ]
 
 
@@ -82,6 +84,7 @@ def retry_failed(**options: Any) -> int:
 
 def _command(name: str, options: dict[str, Any]) -> int:
     from rubix_token_sync.report import build_report, prepare_directory, write_report
+    from rubix_token_sync.report_page import can_make_pages, write_page
     from rubix_token_sync.sync.run import sync as run_sync
 
     common = load_common(options)
@@ -90,18 +93,22 @@ def _command(name: str, options: dict[str, Any]) -> int:
     run_options = run_options_of(name, common, options)
     if not run_options.dry_run:
         prepare_directory(report_directory(common.settings))
-    with interruptible() as stop:
-        if run_options.dry_run:
-            from rubix_token_sync.sync.dry_run import dry_run
+    with Watch(common, run_options) as watch:
+        with interruptible() as stop:
+            if run_options.dry_run:
+                from rubix_token_sync.sync.dry_run import dry_run
 
-            outcome = dry_run(run_options, stop=stop)
-        else:
-            with showing(common, options) as show:
-                outcome = run_sync(run_options, on_progress=show, stop=stop)
-    report = build_report(outcome)
-    if not run_options.dry_run:
-        path = write_report(report, report_directory(common.settings))
-        report["report_file"] = str(path)
+                outcome = dry_run(run_options, stop=stop)
+            else:
+                with showing(common, options) as show:
+                    outcome = run_sync(run_options, on_progress=watch.over(show), stop=stop)
+        report = build_report(outcome)
+        if not run_options.dry_run:
+            path = write_report(report, report_directory(common.settings))
+            report["report_file"] = str(path)
+            if can_make_pages():
+                report["page_file"] = str(write_page(report, path))
+        watch.done(outcome)
     if common.as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     elif not common.quiet:

@@ -14,7 +14,13 @@ from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import last_runs
 from rubix_token_sync.store.sql import SqlStore
 
-__all__ = ["DatabaseFailure", "DatabaseRow", "failed_databases", "list_databases"]
+__all__ = [
+    "DatabaseFailure",
+    "DatabaseRow",
+    "content_failures_of_run",
+    "failed_databases",
+    "list_databases",
+]
 
 
 @dataclass(frozen=True)
@@ -204,3 +210,15 @@ def _content_failures(
     for row in store.read(lambda conn: conn.execute(query).all()):
         counts[row.source_ip, row.db_path][row.code or "unknown"] = row.records
     return {place: dict(sorted(codes.items())) for place, codes in counts.items()}
+
+
+def content_failures_of_run(store: SqlStore, session_id: str) -> list[tuple[str, str, str, int]]:
+    """Node, path, code and count of the contents that one run could not get."""
+    errors = store.tables.errors
+    query = (
+        sa.select(errors.c.node_name, errors.c.db_path, errors.c.code, errors.c.occurrences)
+        .where(errors.c.session_id == session_id, errors.c.category == "ipfs")
+        .order_by(errors.c.id)
+    )
+    rows = store.read(lambda conn: conn.execute(query).all())
+    return [(row[0] or "", row[1] or "", row[2], row[3]) for row in rows]

@@ -1,0 +1,154 @@
+"""What was told before, in a small file of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rubix_token_sync.alerts.rules import Alert
+from rubix_token_sync.logs import log_event
+
+__all__ = ["Memory", "News", "default_state_directory", "load_memory", "memory_file", "save_memory"]
+
+_LOG = logging.getLogger(__name__)
+_FORGET_SECONDS: Final = 30 * 86_400.0
+"""Something that merely happened is news again after so long."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something that was told: when first, when last (Unix seconds), and what."""
+
+    first: float
+    last: float
+    message: str
+    lasting: bool
+
+
+@dataclass
+class News:
+    """What is to be told now."""
+
+    new: list[Alert] = field(default_factory=list)
+    again: list[Alert] = field(default_factory=list)
+    """Told before, not over, and ``repeat`` seconds have gone."""
+    over: list[str] = field(default_factory=list)
+    """Messages of what was told before and is no longer so."""
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.again or self.over)
+
+
+@dataclass
+class Memory:
+    """Everything told so far for one source and target."""
+
+    told: dict[str, Told] = field(default_factory=dict)
+    records: int | None = None
+
+    def compare(
+        self, alerts: Sequence[Alert], now: float, repeat: float, *, about: str = ""
+    ) -> tuple[News, Memory]:
+        """What of ``alerts`` is news, and the memory once that has been told.
+
+        ``alerts`` is everything that is wrong now among keys that begin with ``about``;
+        nobody looked at the others.
+        """
+        news, told = News(), {}
+        for alert in {alert.key: alert for alert in alerts}.values():
+            before = self.told.get(alert.key)
+            if before is None:
+                news.new.append(alert)
+                told[alert.key] = Told(now, now, alert.message, alert.lasting)
+            elif now - before.last >= repeat or now < before.last:
+                news.again.append(alert)
+                told[alert.key] = Told(before.first, now, alert.message, alert.lasting)
+            else:
+                told[alert.key] = before
+        for key, before in self.told.items():
+            if key in told:
+                continue
+            if not key.startswith(about):
+                told[key] = before
+            elif before.lasting:
+                news.over.append(before.message)
+            elif now - before.last < max(repeat, _FORGET_SECONDS):
+                told[key] = before
+        return news, Memory(told, self.records)
+
+
+def default_state_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """systemd's directory for this service, else the user's directory for state."""
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "rubix-token-sync"
+
+
+def memory_file(directory: Path, scope: str, target: str) -> Path:
+    """One file for each source (or the monitor) and target; ``target`` without secrets."""
+    digest = hashlib.sha256(f"{scope}\0{target}".encode()).hexdigest()[:12]
+    name = re.sub(r"[^A-Za-z0-9.-]", "_", scope)[:60]
+    return directory / f"alerts-{name}-{digest}.json"
+
+
+def load_memory(path: Path) -> Memory:
+    """What the file says.  An unreadable one is said so: something may be told twice."""
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        told = {
+            str(key): Told(
+                float(entry["first"]),
+                float(entry["last"]),
+                str(entry["message"]),
+                bool(entry["lasting"]),
+            )
+            for key, entry in document["told"].items()
+        }
+        records = document["records"]
+        return Memory(told, None if records is None else int(records))
+    except FileNotFoundError:
+        return Memory()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log_event(
+            _LOG,
+            logging.WARNING,
+            "alert_memory_unreadable",
+            f"{path} cannot be used; what was told before may be told again: {error}",
+        )
+        return Memory()
+
+
+def save_memory(path: Path, memory: Memory) -> None:
+    """Write the file atomically, for its owner only.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    document = {
+        "records": memory.records,
+        "told": {
+            key: {"first": t.first, "last": t.last, "message": t.message, "lasting": t.lasting}
+            for key, t in sorted(memory.told.items())
+        },
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2)
+        Path(temporary).replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
