@@ -28,6 +28,7 @@ from rubix_token_sync.sync.jobs import (
     Batch,
     Done,
     Emit,
+    Event,
     Failed,
     Job,
     Summary,
@@ -67,15 +68,23 @@ class Worker:
         Raises:
             TargetError: the target cannot be read, which ends the run.
         """
-        try:
-            if job.task == "compare":
-                emit(Done(job.number, compare_database(job, self.store, self.context, emit)))
-            else:
-                emit(Done(job.number, self._sync(job, emit)))
-        except TargetError:
-            raise
-        except SyncError as error:
-            emit(Failed(job.number, error))
+        for last in (False, False, True):
+            left = _Counting(emit)
+            try:
+                emit(Done(job.number, self._do(job, left)))
+                return
+            except TargetError:
+                raise
+            except SyncError as error:
+                # Events that have left cannot be taken back, so only a still quiet job begins anew.
+                if last or left.count or error.kind != "transient":
+                    emit(Failed(job.number, error))
+                    return
+
+    def _do(self, job: Job, emit: Emit) -> Summary:
+        if job.task == "compare":
+            return compare_database(job, self.store, self.context, emit)
+        return self._sync(job, emit)
 
     def _sync(self, job: Job, emit: Emit) -> Summary:
         started = time.monotonic()
@@ -154,6 +163,18 @@ class Worker:
             via=Counter(way for way in resolved.via if way),
         )
         return tally, batch
+
+
+class _Counting:
+    """Passes events on and counts them."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.count = 0
+
+    def __call__(self, event: Event) -> None:
+        self.count += 1
+        self._emit(event)
 
 
 def _guard_count(job: Job, known: Known, count: int) -> None:
