@@ -94,6 +94,11 @@ loading_options = _stack(
         default=None,
         help="Also ask the network (daemon online, gateways) for absent content.",
     ),
+    click.option(
+        "--content-ways",
+        metavar="LIST",
+        help="Of blockstore,daemon,gateway,program: those to use. Default: all.",
+    ),
     click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Trustless gateway."),
     click.option("--ipfs-program", metavar="FILE", help="ipfs program for the last resort."),
 )
@@ -201,6 +206,7 @@ def content_options(settings: Settings) -> ContentOptions:
         timeout_s=settings.ipfs_timeout,
         attempts=settings.retry_attempts,
         network=settings.ipfs_network,
+        ways=settings.content_ways,
         gateways=tuple(settings.gateways),
         program=settings.ipfs_program,
         daemon_authorization=SecretStr(token.get_secret_value()) if token else None,

@@ -191,6 +191,13 @@ class Settings(BaseModel):
     gateways: Annotated[tuple[str, ...], _listed(", \t\n"), AfterValidator(_urls)] = Field(
         (), description="Trustless IPFS gateways (URLs) to ask for content no node holds."
     )
+    content_ways: Annotated[
+        tuple[Literal["blockstore", "daemon", "gateway", "program"], ...], _listed(", ")
+    ] = Field(
+        ("blockstore", "daemon", "gateway", "program"),
+        min_length=1,
+        description="Ways of getting content that are switched on; always tried in this order.",
+    )
     ipfs_program: _Path | None = Field(
         None, description="Path of an ipfs program, as the last way of getting content."
     )
