@@ -85,6 +85,8 @@ def test_follows_a_dict_model(
     assert len(known) == len(records)
     for batch in batches:
         assert known.news(b"".join(batch)).tolist() == model.news(batch)
+        held = [digest in records.values() for digest in batch]
+        assert known.holds(b"".join(batch)).tolist() == held
         key = st.one_of(_DIGEST.map(_DATABASE.__add__), *(map(st.just, records)))
         keys = data.draw(st.lists(key, max_size=6))
         assert known.see(b"".join(keys)).tolist() == model.see(keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class ContentOfRows:
     via: list[str]
     healed: int = 0
     from_target: int = 0
+    failed_before: dict[int, str | None] = field(default_factory=dict)
+    """``ipfs_error`` that the target has for records that were asked for again."""
 
 
 class Content:
@@ -73,7 +75,9 @@ class Content:
                 found.data[at[key]] = decode_content(content.ipfs_data)
                 found.via[at[key]] = "target"
                 found.from_target += 1
-            elif not self._job.retry_content:
+            elif self._job.retry_content:
+                found.failed_before[at[key]] = content.ipfs_error
+            else:
                 found.failure[at[key]] = _failure(content)
 
     def _borrow(self, ids: Sequence[str | None], found: ContentOfRows) -> None:

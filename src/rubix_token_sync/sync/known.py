@@ -96,6 +96,14 @@ class Known:
         same[same] = ~self._again[at[same]]
         return np.flatnonzero(~same)
 
+    def holds(self, digests: bytes) -> NDArray[np.bool_]:
+        """For each row of a batch whether the target has it just so."""
+        if not len(self):
+            return np.zeros(len(digests) // ROW_DIGEST_BYTES, np.bool_)
+        at = self._by_digest.find(_pairs(digests, ROW_DIGEST_BYTES))
+        held: NDArray[np.bool_] = at != _ABSENT
+        return held
+
     def see(self, keys: bytes) -> NDArray[np.bool_]:
         """Mark records as seen; for each key whether the target holds it."""
         if not len(self):

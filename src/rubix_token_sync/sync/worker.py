@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,7 @@ from rubix_token_sync.source import open_snapshot
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Store
 from rubix_token_sync.sync.compare import compare_database
-from rubix_token_sync.sync.content import Content
+from rubix_token_sync.sync.content import Content, ContentOfRows
 from rubix_token_sync.sync.jobs import (
     Batch,
     Done,
@@ -152,8 +153,9 @@ class Worker:
         resolved = content.of(pending.rows, keys, held)
         batch = finish_batch(pending.rows, keys, pending.digests, resolved, context)
         fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
+        stale = _failed_again(batch, resolved, known, pending)
         tally = Tally(
-            changed=batch.num_rows,
+            changed=batch.num_rows - len(stale),
             new=batch.num_rows - int(held.sum()),
             fetched=fetched,
             known=resolved.from_target,
@@ -162,6 +164,10 @@ class Worker:
             failures=Counter(f.code.value for f in resolved.failure if f is not None),
             via=Counter(way for way in resolved.via if way),
         )
+        if stale:
+            fresh = np.ones(batch.num_rows, np.bool_)
+            fresh[stale] = False
+            batch = batch.filter(pa.array(fresh))
         return tally, batch
 
 
@@ -175,6 +181,20 @@ class _Counting:
     def __call__(self, event: Event) -> None:
         self.count += 1
         self._emit(event)
+
+
+def _failed_again(
+    batch: pa.RecordBatch, resolved: ContentOfRows, known: Known, pending: DigestedRows
+) -> list[int]:
+    """Rows that the target has just so: asked for again in vain, for the same reason."""
+    if not resolved.failed_before:
+        return []
+    same, now = known.holds(pending.digests), batch.column("ipfs_error")
+    return [
+        at
+        for at, before in resolved.failed_before.items()
+        if same[at] and before is not None and now[at].as_py() == before
+    ]
 
 
 def _guard_count(job: Job, known: Known, count: int) -> None:
