@@ -144,6 +144,8 @@ def life(bench: Bench, target: Target) -> None:
     peer_records = records_target.path if _has("dlt") else None
     if isinstance(target, PostgresTarget) and peer_records is None:
         bench.skip("dlt is not installed (dependency group bench)")
+    with _workers() as (pool, workers):  # or the first to read the blocks would pay for all
+        hash_blocks(pool, workers, fleet.repositories)
     values = bench.rounds(measure)
     _life_rows(bench, target.kind, fleet.tokens, values)
 
