@@ -154,7 +154,7 @@ class SqliteSession:
                 variables[assigned[1].upper()] = variables[assigned[2].upper()]
             elif re.fullmatch(r"EXEC (@\w+) = sp_getapplock .*", statement, re.DOTALL):
                 variables[statement.split()[1].upper()] = 0
-            elif re.fullmatch(r"SELECT (?:@@?\w+)(?:, @@?\w+)*", statement):
+            elif re.fullmatch(r"SELECT (?:@@?[A-OQ-Za-z]\w+)(?:, @@?\w+)*", statement):
                 names = [name.strip() for name in statement[7:].split(",")]
                 row = [variables[name.upper()] for name in names]
                 outcomes.append(

@@ -105,7 +105,8 @@ TEXTS = {
     10929: "Resource ID: 1. The request minimum guarantee is 0, maximum limit is 90 and the "
     "current usage for the database is 90. However, the server is currently too busy to "
     "support requests greater than 0 for this database. See "
-    "http://go.microsoft.com/fwlink/?LinkId=267637 for assistance. Otherwise, please try again later.",
+    "http://go.microsoft.com/fwlink/?LinkId=267637 for assistance. Otherwise, please "
+    "try again later.",
     10936: "Resource ID : 1. The request limit for the elastic pool is 200 and has been reached. "
     "See 'http://go.microsoft.com/fwlink/?LinkId=267637' for assistance.",
     49918: "Cannot process request. Not enough resources to process request. Please retry you "

@@ -344,11 +344,11 @@ class MssqlStore(SqlStore):
             self._mine.loads[id(rows)] = staged  # an earlier attempt got this far
             return
         if staged is not None:
-            self._forget({0: staged})
+            self._mine.loads[-staged[1]] = staged  # of no use: to be removed with the others
         load_id = secrets.randbits(63)
         self._mine.loads[id(rows)] = (rows, load_id)
         faults.point("store.stage")
-        if chunk.bulk and rows.num_rows >= _SMALLEST_BULK and self._bulk_usable(rows):
+        if chunk.bulk and rows.num_rows >= _SMALLEST_BULK and self._bulk_usable(conn, rows):
             self._bulk_copy(conn, rows, load_id)
             self._mine.bulk_loads += 1
         else:
@@ -375,7 +375,7 @@ class MssqlStore(SqlStore):
                 statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
             )
 
-    def _bulk_usable(self, rows: pa.RecordBatch) -> bool:
+    def _bulk_usable(self, conn: sa.Connection, rows: pa.RecordBatch) -> bool:
         """Whether bulk copy works here: found out once, by copying a few rows and looking.
 
         Servers that only resemble SQL Server, proxies and old drivers fail in
@@ -384,11 +384,12 @@ class MssqlStore(SqlStore):
         with self._bulk_probe:
             if self._bulk_works is None:
                 try:
-                    self._bulk_works = self._probe_bulk(rows.slice(0, 3))
-                except TargetError as error:
-                    if error.kind != "permanent":
+                    self._bulk_works = self._probe_bulk(conn, rows.slice(0, 3))
+                except self._driver_errors() as error:
+                    found = self.translate(error)
+                    if found.kind != "permanent":
                         raise
-                    self._bulk_works, self.bulk_refusal = False, error.message
+                    self._bulk_works, self.bulk_refusal = False, found.message
                 if not self._bulk_works:
                     self._warn(
                         "The server does not take the driver's bulk copy; rows go in by "
@@ -396,27 +397,21 @@ class MssqlStore(SqlStore):
                     )
             return self._bulk_works
 
-    def _probe_bulk(self, rows: pa.RecordBatch) -> bool:
+    def _probe_bulk(self, conn: sa.Connection, rows: pa.RecordBatch) -> bool:
         load_id = secrets.randbits(63)
-
-        def work(conn: sa.Connection) -> bool:
-            self._bulk_copy(conn, rows, load_id)
-            columns = ", ".join(rows.schema.names)
-            found = conn.exec_driver_sql(
-                f"SELECT {columns} FROM {statements.STAGING} WHERE load_id = ?"  # noqa: S608
-                " ORDER BY record_key",
-                (load_id,),
-            )
-            wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
-            return [tuple(row) for row in found] == wanted
-
-        try:
-            same = self.read(work)
-        finally:
-            self._clean("load_id = ?", load_id)
-        if not same:
-            self.bulk_refusal = "What it stored differs from what was sent."
-        return same
+        self._mine.loads[-load_id] = (rows, load_id)  # removed when the chunk is through
+        self._bulk_copy(conn, rows, load_id)
+        columns = ", ".join(rows.schema.names)
+        found = conn.exec_driver_sql(
+            f"SELECT {columns} FROM {statements.STAGING} WHERE load_id = ?"  # noqa: S608
+            " ORDER BY record_key",
+            (load_id,),
+        )
+        wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
+        if [tuple(row) for row in found] == wanted:
+            return True
+        self.bulk_refusal = "What it stored differs from what was sent."
+        return False
 
 
 def _said(text: str) -> str:

@@ -47,6 +47,9 @@ _SETTINGS: Final = "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 
 
 T = TypeVar("T")
 
+# The driver's own pool would hand out again what we have given up.
+mssql_python.pooling(enabled=False)
+
 _read_diagnostics: Callable[[Any], Sequence[Any]] = vars(ddbc_bindings)["DDBCSQLGetAllDiagRecords"]
 
 
@@ -183,6 +186,7 @@ class DriverCursor:
         self.connection = connection
         self._raw = raw
         self._kept: list[Any] = []
+        self._sized = False
         release = getattr(raw, "_reset_cursor", None)
         if release is not None:
             # The driver frees the statement's handle, and with it the error's
@@ -219,9 +223,14 @@ class DriverCursor:
         return self
 
     def executemany(self, sql: str, rows: Sequence[Any]) -> None:
+        if not self._sized and rows and isinstance(rows[0], (tuple, list)):
+            self._raw.setinputsizes([_column_type(column) for column in zip(*rows, strict=True)])
+        self._sized = False
         self._bounded(lambda: self._raw.executemany(sql, rows))
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        """Types of the next statement's parameters: (ODBC type, size, digits) each."""
+        self._sized = True
         self._raw.setinputsizes(list(sizes))
 
     def fetchone(self) -> Any:
@@ -311,6 +320,15 @@ def _parameter_type(value: object) -> tuple[int, int, int]:
     if units > _INLINE_UNITS:
         return ConstantsDDBC.SQL_WLONGVARCHAR.value, units, 0
     return ConstantsDDBC.SQL_WVARCHAR.value, max(1, units), 0
+
+
+def _column_type(values: Sequence[object]) -> tuple[int, int, int]:
+    """`_parameter_type` of the value that needs the most room."""
+    return max(
+        (_parameter_type(v) for v in values if v is not None),
+        default=_parameter_type(None),
+        key=lambda kind: kind[1],
+    )
 
 
 def _diagnostics(raw: Any) -> list[Any]:

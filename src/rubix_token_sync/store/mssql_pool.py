@@ -37,6 +37,7 @@ def make_engine(
         pool_timeout=wait_seconds,
         pool_recycle=_LIFE_SECONDS,
         pool_use_lifo=True,
+        hide_parameters=True,  # rows of tokens, not to be repeated in every error
         paramstyle="qmark",
         use_insertmanyvalues=False,
     )
