@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from rubix_token_sync.errors import SettingsError
@@ -104,6 +106,15 @@ def _cards(report: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
+def _pygal() -> ModuleType:
+    """The library, without the import hook for its plug-ins that it leaves behind."""
+    import pygal
+
+    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != pygal.__name__]
+    library: ModuleType = pygal
+    return library
+
+
 def _style(colours: tuple[str, ...]) -> Style:
     from pygal.style import Style
 
@@ -144,7 +155,7 @@ def _whole(value: float) -> str:
 def _rate_chart(samples: list[dict[str, float]]) -> str | None:
     if len(samples) < 2:
         return None
-    import pygal
+    pygal = _pygal()
 
     chart = pygal.XY(
         style=_style(_SERIES),
@@ -168,7 +179,7 @@ def _content_chart(report: dict[str, Any]) -> str | None:
     reasons = report["content_failures"]
     if not reasons:
         return None
-    import pygal
+    pygal = _pygal()
 
     ordered = sorted(reasons.items(), key=lambda item: item[1])
     chart = pygal.HorizontalBar(
@@ -192,7 +203,7 @@ def _health_chart(nodes: list[dict[str, Any]]) -> str | None:
     held = [node for node in nodes if node["records"]]
     if not held:
         return None
-    import pygal
+    pygal = _pygal()
 
     chart = pygal.HorizontalStackedBar(
         style=_style(_SERIES[2:0:-1]),

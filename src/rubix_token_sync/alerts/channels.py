@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -61,7 +62,9 @@ class Channels:
             SettingsError: the extra ``alerts`` is missing, or Apprise cannot use a URL.
         """
         try:
-            import apprise
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its own, of Python versions to come
+                import apprise
         except ImportError as error:
             raise SettingsError(
                 "Alerts need the package Apprise.",
@@ -71,7 +74,10 @@ class Channels:
         logging.getLogger("apprise").setLevel(logging.WARNING)
         self._apprise: Any = apprise.Apprise()
         for number, url in enumerate(urls, 1):
-            if not self._apprise.add(url.get_secret_value()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # plug-ins load here
+                added = self._apprise.add(url.get_secret_value())
+            if not added:
                 scheme = url.get_secret_value().partition("://")[0][:20]
                 raise SettingsError(
                     f"Alert URL {number} ({scheme}://…) is none that Apprise can use.",
