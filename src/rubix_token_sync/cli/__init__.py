@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
     "init": ("start", "Write a commented settings file and a connection file."),
+    "install-service": ("service", "Write units that run the sync on time."),
     "demo": ("start", "Make a small fleet and sync it into an embedded store."),
 }
 """Command → module of this package, and its line in ``--help``."""

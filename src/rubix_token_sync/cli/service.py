@@ -1,0 +1,147 @@
+"""`install-service`: units that run the sync on time, as an unprivileged user, in a sandbox."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shlex
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import click
+
+from rubix_token_sync.errors import SettingsError
+
+__all__ = ["FORMS", "install_service", "render"]
+
+FORMS: Final = {
+    "systemd": ("rubix-token-sync.service", "rubix-token-sync.timer"),
+    "cron": ("rubix-token-sync.cron",),
+    "logrotate": ("rubix-token-sync.logrotate",),
+    "container": ("Containerfile",),
+    "prometheus": ("prometheus-rules.yml",),
+    "grafana": ("grafana-dashboard.json",),
+}
+"""What can be written, and the files of each."""
+
+_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+_CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
+
+
+@click.command("install-service")
+@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=click.Path(path_type=str))
+@click.option(
+    "--form",
+    type=click.Choice(list(FORMS)),
+    default="systemd",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--to",
+    "directory",
+    metavar="DIR",
+    help="Write files there (/etc/systemd/system); else they are printed.",
+)
+@click.option("--user", metavar="NAME", help="The user that owns the nodes. Default: you.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    default="/etc/rubix-token-sync/settings.toml",
+    show_default=True,
+    help="Settings file of the service.",
+)
+@click.option(
+    "--calendar",
+    metavar="WHEN",
+    default="*-*-* 02:17:00",
+    show_default=True,
+    help="When systemd starts a run (systemd.time).",
+)
+def install_service(
+    roots: tuple[str, ...],
+    form: str,
+    directory: str | None,
+    user: str | None,
+    config: str,
+    calendar: str,
+) -> int:
+    """Write the files that run the sync on time; nothing is started or enabled.
+
+    Exit codes: 0; 2 usage, or the directory cannot be written.
+    """
+    values = {
+        "user": user or getpass.getuser(),
+        "config": str(Path(config).absolute()),
+        "calendar": calendar,
+    }
+    _check(values, roots)
+    for name in FORMS[form]:
+        text = render(name, roots=tuple(str(Path(r).absolute()) for r in roots), **values)
+        if directory is None:
+            click.echo(f"# {name}\n{text}" if len(FORMS[form]) > 1 else text, nl=False)
+            continue
+        path = Path(directory) / name
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be written: {error.strerror}.",
+                code="service_unwritable",
+                remedy="Run as root for /etc, or choose another directory by --to.",
+            ) from error
+        click.echo(f"Wrote {path}", err=True)
+    if directory is not None and form == "systemd":
+        click.echo(
+            "Now run: systemctl daemon-reload && systemctl enable --now rubix-token-sync.timer",
+            err=True,
+        )
+    return 0
+
+
+def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
+    """Nothing that could add a line or a directive to a unit or to cron's table."""
+    if not _USER.fullmatch(values["user"]):
+        raise SettingsError(f"{values['user']!r} is no user's name.", code="bad_user_name")
+    if not _CALENDAR.fullmatch(values["calendar"]):
+        raise SettingsError(
+            f"{values['calendar']!r} is no time that systemd knows.",
+            code="bad_calendar",
+            remedy="See `man systemd.time`; for example '*-*-* 02:17:00'.",
+        )
+    for path in (values["config"], *roots):
+        if not path.isprintable() or set(path) & set("%$\\\"'`"):
+            raise SettingsError(
+                f"{path!r} cannot be written into a unit safely.",
+                code="path_not_plain",
+                remedy="Use paths without quotes, %, $, backslashes and control characters.",
+            )
+
+
+def render(name: str, *, roots: tuple[str, ...], user: str, config: str, calendar: str) -> str:
+    """One file of `FORMS`, filled in; ``roots`` empty: those of the settings file."""
+    text = files("rubix_token_sync.deploy").joinpath(name).read_text(encoding="utf-8")
+    filled = {
+        "@USER@": user,
+        "@PROGRAM@": _program(),
+        "@CONFIG@": _quoted(config),
+        "@CALENDAR@": calendar,
+        "@ROOTS@": " ".join(map(_quoted, roots)),
+        "@ROOTS_SHOWN@": " ".join(roots) or "the configured roots",
+    }
+    for mark, value in filled.items():
+        text = text.replace(mark, value)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _quoted(path: str) -> str:
+    """For a unit and for cron's shell alike: quoted where there is a blank."""
+    return f'"{path}"' if shlex.quote(path) != path else path
+
+
+def _program() -> str:
+    """The absolute path of this program, as the service will call it."""
+    beside = Path(sys.executable).parent / "rubix-token-sync"
+    return str(beside) if beside.exists() else f"{sys.executable} -m rubix_token_sync"
