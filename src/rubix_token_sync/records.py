@@ -130,7 +130,11 @@ def row_digest(prefix: bytes, row: SourceRow, occurrence: int = 0) -> bytes:
 
 def row_digests(prefix: bytes, rows: Sequence[SourceRow]) -> bytes:
     """`row_digest` of many rows, concatenated; occurrence 0 for all."""
-    dumps, digest = marshal.dumps, blake2b
-    return b"".join(
-        [digest(prefix + dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest() for row in rows]
-    )
+    dumps = marshal.dumps
+    begin = blake2b(prefix, digest_size=ROW_DIGEST_BYTES).copy
+    digests = []
+    for row in rows:
+        digest = begin()
+        digest.update(dumps(row, 2))
+        digests.append(digest.digest())
+    return b"".join(digests)

@@ -48,6 +48,11 @@ class Target:
             found += [parsed.get_secret_value()] if parsed is not None else []
         return found
 
+    @property
+    def module(self) -> str:
+        """The module that opens it, for processes that want it loaded beforehand."""
+        return f"{__name__}.{self.kind}"
+
     def exists(self) -> bool:
         """False for an embedded store that has not been made yet."""
         return self.kind != "sqlite" or os.path.exists(

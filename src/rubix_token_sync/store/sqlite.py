@@ -30,18 +30,20 @@ from rubix_token_sync.errors import (
     TargetRefused,
     TargetUnavailable,
 )
-from rubix_token_sync.store.base import Chunk, Published, StoreOptions
+from rubix_token_sync.store.base import Chunk, KnownContent, Published, StoreOptions
 from rubix_token_sync.store.schema import LATE_INDEXES, STAGED_COLUMNS
 from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["SqliteStore"]
 
 _BUSY_SECONDS = 60
-_PAGE_BYTES = 8_192
+_PAGE_BYTES = 4_096  # a changed record rewrites whole pages: small ones are less to write
 _CACHE_KIB = 32 * 1024
-_WAL_PAGES = 8_192  # checkpoint after 64 MiB: fewer writes of the same page
+_WAL_PAGES = 16_384  # checkpoint after 64 MiB: fewer writes of the same page
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
+# The key says these already; SQLite would rewrite the indexes of whatever is set.
+_FIXED_BY_KEY = frozenset({"record_key", "source_ip", "token_id", "db_path"})
 _CHANGING = ("row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors")
 
 
@@ -229,6 +231,19 @@ class SqliteStore(SqlStore):
 
         return self.read(work)
 
+    def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
+        query = (
+            "SELECT record_key, ipfs_data, ipfs_fetched, ipfs_error FROM TokenRecords"
+            " WHERE record_key = ?"
+        )
+
+        def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
+            cursor = _driver(conn).cursor()
+            found = (cursor.execute(query, (key,)).fetchone() for key in record_keys)
+            return {row[0]: KnownContent(row[1], bool(row[2]), row[3]) for row in found if row}
+
+        return self.read(work) if record_keys else {}
+
     def _scan_records(
         self, conn: sa.Connection, database_key: bytes
     ) -> Iterator[Sequence[Sequence[Any]]]:
@@ -262,7 +277,7 @@ def _late_indexes() -> list[str]:
 
 
 def _upsert() -> str:
-    staged = [name for name in STAGED_COLUMNS if name != "record_key"]
+    staged = [name for name in STAGED_COLUMNS if name not in _FIXED_BY_KEY]
     sets = ", ".join(f"{name} = excluded.{name}" for name in (*staged, "synced_at"))
     differs = " OR ".join(f"TokenRecords.{name} IS NOT excluded.{name}" for name in _CHANGING)
     return (

@@ -70,7 +70,10 @@ class Crew:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
         system = multiprocessing.get_context(method)
         if method == "forkserver":
-            system.set_forkserver_preload([__name__, "rubix_token_sync.sync.worker"])
+            needed = [__name__, "rubix_token_sync.sync.worker"]
+            if context.target is not None:
+                needed.append(context.target.module)
+            system.set_forkserver_preload(needed)
         # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
         reader, writer = system.Pipe(duplex=False)
         pool = ProcessPoolExecutor(
