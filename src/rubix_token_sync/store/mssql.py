@@ -54,7 +54,7 @@ __all__ = ["MssqlStore"]
 _LOG: Final = logging.getLogger(__name__)
 
 _LARGEST_TRANSACTION: Final = 50_000
-_SMALLEST_BULK: Final = 500
+_SMALLEST_BULK: Final = 50
 """Rows below which a bulk copy's own login costs more than it saves."""
 
 _SCHEMA_WAIT_SECONDS: Final = 3_600.0
