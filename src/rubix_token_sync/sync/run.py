@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from rubix_token_sync.discovery import Discovery, discover
 from rubix_token_sync.errors import (
@@ -47,6 +48,10 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+
+_HIDING: Final = frozenset({"io_error", "stalled"})
+"""Directories skipped for these reasons may hold nodes."""
+_HIDING_AS_ROOT: Final = frozenset({"access_denied", "no_such_directory", "not_a_directory"})
 
 _INLINE_BYTES = 2_000_000
 """Less than this to read is done faster than worker processes start."""
@@ -115,6 +120,8 @@ class Outcome:
     place: str = ""
     signal_number: int | None = None
     throttled_seconds: float = 0.0
+    unread: int = 0
+    """Directories that could not be read and may hide nodes."""
 
     @property
     def exit_code(self) -> int:
@@ -122,7 +129,7 @@ class Outcome:
         if self.signal_number is not None:
             return 128 + self.signal_number
         undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
-        return 1 if undone or self.counters.rejected else 0
+        return 1 if undone or self.unread or self.counters.rejected else 0
 
 
 def sync(
@@ -162,6 +169,7 @@ class Run:
         self._recorded = 0  # of them, in the target
         self.databases: dict[str, DatabaseOutcome] = {}
         self.discovery = Discovery([], [], 0)
+        self.unread = 0
 
     def run(self) -> Outcome:
         store = open_store(self.options.target, self.options.store)
@@ -249,11 +257,27 @@ class Run:
     def discover(self) -> None:
         """Find the nodes below the roots, and say what was skipped."""
         self.discovery = discover(self.options.roots)
+        roots = {os.path.abspath(root) for root in self.options.roots}
         for skipped in self.discovery.skipped:
+            # What cannot be read is not empty: nodes may be there that nobody knows of yet.
+            hides = skipped.reason_code in _HIDING or (
+                skipped.path in roots and skipped.reason_code in _HIDING_AS_ROOT
+            )
             log_event(
-                _LOG, logging.INFO, "skipped", f"{skipped.path}: {skipped.sentence}",
+                _LOG, logging.ERROR if hides else logging.INFO, "skipped",
+                f"{skipped.path}: {skipped.sentence}",
                 path=skipped.path, code=skipped.reason_code,
             )  # fmt: skip
+            if hides:
+                self.unread += 1
+                self.errors.append(
+                    ErrorEntry(
+                        category="system",
+                        code="directory_unread",
+                        message=f"{skipped.path}: {skipped.sentence}",
+                        context={"path": skipped.path, "reason": skipped.reason_code},
+                    )
+                )
         if not self.discovery.nodes:
             log_event(
                 _LOG, logging.WARNING, "no_nodes",
@@ -539,6 +563,7 @@ class Run:
             status=status,
             counters=self.progress.counters,
             discovery=self.discovery,
+            unread=self.unread,
             databases=sorted(self.databases.values(), key=lambda d: d.db_path),
             errors=list(self.errors),
             dead_sessions=dead,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from rubix_token_sync.errors import SourceError, SyncError, TargetError
 from rubix_token_sync.finish import DatabaseContext, finish_batch
+from rubix_token_sync.ipfs import FailureCode
 from rubix_token_sync.ipfs.chain import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.records import (
@@ -103,6 +104,7 @@ class Worker:
             try:
                 content = Content(job, lambda: self.store, chain)
                 pending = DigestedRows.none()
+                failures: Counter[str] = Counter()
                 for batch in rows:
                     news = known.news(batch.digests)
                     pending = pending.plus(batch.take(news))
@@ -110,14 +112,18 @@ class Worker:
                         emit(Batch(job.number, Tally(read=len(batch.rows)), snapshot.count))
                         continue
                     tally, records = self._finished(job, context, known, content, pending)
+                    failures += tally.failures
                     tally.read = len(batch.rows)
                     emit(Batch(job.number, tally, snapshot.count, records))
                     pending = DigestedRows.none()
                 if pending.rows:
                     tally, records = self._finished(job, context, known, content, pending)
+                    failures += tally.failures
                     emit(Batch(job.number, tally, snapshot.count, records))
             finally:
                 chain.close()
+            if failures[FailureCode.READ_ERROR]:
+                content_state = None  # says nothing of a token: the next run asks again
             vanished = known.vanished()
             _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
             return Summary(
