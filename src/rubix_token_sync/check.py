@@ -118,14 +118,14 @@ def _load(store: Store, count: int, *, bulk: bool) -> str:
     key = database_key(source, "check")
     store.acquire_lease(lease, own_holder())
     try:
-        store.publish(
+        published = store.publish(
             lease, Chunk(_records(source, key, count), mark=_mark(source, key, count), bulk=bulk)
         )
         store.retire_database(lease, key)
     finally:
         store.remove_records(lease, key)
         store.release_lease(lease)
-    how = "bulk load" if bulk else "parameterised batch"
+    how = "bulk load" if published.bulk_loads else "parameterised batch"
     return f"{count} records by {how}: stored, counted, marked, removed"
 
 

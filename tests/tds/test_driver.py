@@ -14,6 +14,7 @@ from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.connection_string import MssqlTarget, parse_connection_string
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import RULES, read_driver_error, rule_for
+from rubix_token_sync.store.mssql_tls import tls_version
 
 from . import runs
 from .engine import SqliteEngine
@@ -248,3 +249,14 @@ def test_a_hung_call_leaves_the_interpreter_free_and_its_connection_unused(
     with pytest.raises(Error, match="hung"):
         conn.commit()
     conn.close()
+
+
+def test_the_tls_version_is_told(
+    server: TdsServer, target: MssqlTarget, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    assert tls_version(target) == "TLSv1.2"
+    assert tls_version(replace(target, encrypt="no")) == "no TLS"
+    server.encryption = False
+    assert tls_version(target) == "no TLS"

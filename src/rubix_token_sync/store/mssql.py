@@ -47,6 +47,7 @@ from rubix_token_sync.store.mssql_indexes import (
 )
 from rubix_token_sync.store.mssql_pace import Pace
 from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine, patient
+from rubix_token_sync.store.mssql_tls import tls_version
 from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["MssqlStore"]
@@ -125,6 +126,19 @@ class MssqlStore(SqlStore):
                 remedy="Have a DBA run: ALTER USER [name] WITH DEFAULT_SCHEMA = dbo;",
             )
         return conn
+
+    def describe_connection(self) -> str:
+        def work(conn: sa.Connection) -> str:
+            version = ".".join(map(str, conn.dialect.server_version_info or ()))
+            user = conn.exec_driver_sql("SELECT USER_NAME()").scalar()
+            return f"SQL Server {version}, {{tls}}, user {user}"
+
+        said = self.read(work)  # first: it knows how to tell what is wrong
+        try:
+            tls = tls_version(self.target)
+        except OSError as error:
+            tls = f"TLS version unknown ({error})"
+        return said.replace("{tls}", tls)
 
     # ---------------------------------------------------------------- errors
 
