@@ -73,9 +73,8 @@ def compare_database(job: Job, store: Store, shared: WorkerContext, emit: Emit) 
                     continue
                 fresh, via = _fresh(rows, job, chain, context)
                 keys = b"".join(fresh.column("record_key").to_pylist())
-                there = held.see(keys)
-                suspects = held.news(record_digests(fresh))
-                found, doubts = _examine(fresh, there, suspects, store)
+                there, same = held.match(keys, record_digests(fresh))
+                found, doubts = _examine(fresh, there, np.flatnonzero(~same), store)
                 unverified += doubts
                 tally = Tally(read=len(rows.rows), via=via, changed=len(found))
                 emit(Batch(job.number, tally, snapshot.count, None, tuple(found)))

@@ -113,6 +113,20 @@ class Known:
         self._seen[at[held]] = True
         return held
 
+    def match(self, keys: bytes, digests: bytes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which records the target holds, and which of them with this very digest.
+
+        Marks as seen by the key alone; of records with equal digests only one counts
+        as the same.
+        """
+        held = self.see(keys)
+        if not len(self):
+            return held, held
+        same: NDArray[np.bool_] = held & (
+            self._find_keys(keys) == self._by_digest.find(_pairs(digests, ROW_DIGEST_BYTES))
+        )
+        return held, same
+
     def vanished(self) -> bytes:
         """Keys (24 bytes each) that the node no longer has, once all of it was seen."""
         raw = np.frombuffer(self._keys, np.uint8).reshape(-1, RECORD_KEY_BYTES)
