@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -168,7 +169,7 @@ class _Migration:
 
     def _open_state(self, source: Source) -> MigrationState | None:
         options = self._options
-        if options.dry_run and not _has_tables(self.store, options.target):
+        if (options.dry_run or options.verify_only) and not _has_tables(self.store, options.target):
             return None
         self.store.ensure_schema()
         return MigrationState.open(
@@ -340,16 +341,37 @@ class _Migration:
         self._totals.total_sql_inserts += published.inserted
 
     def _move_homeless(self, source: Source, state: MigrationState) -> int:
-        """Rows that name no source or database: all of them kept aside, in one transaction."""
-        rows = [moved.aside for moved in source.homeless() if moved.aside is not None]
+        """Rows that name no source or database: all of them kept aside."""
+        found = self._homeless_digest(source)
+        if found == self._aside_digest(source, state):
+            return found.count
 
-        def work(conn: sa.Connection) -> None:
+        def clear(conn: sa.Connection) -> None:
             faults.point("migrate.homeless")
             state.clear_aside(conn, _NOWHERE)
-            state.set_aside(conn, _NOWHERE, 0, rows)
 
-        self.store.transact(work)
-        return len(rows)
+        self.store.transact(clear)
+        outcome = DatabaseOutcome("", "")
+        for number, part in enumerate(_chunks(source.homeless(), Digest(), outcome)):
+            self.store.transact(
+                partial(state.set_aside, key=_NOWHERE, part=number, rows=part.asides)
+            )
+        return found.count
+
+    def _homeless_digest(self, source: Source) -> Digest:
+        digest = Digest()
+        for moved in source.homeless():
+            digest.add(moved.row_hash)
+        return digest
+
+    def _aside_digest(self, source: Source, state: MigrationState) -> Digest:
+        def work(conn: sa.Connection) -> Digest:
+            digest = Digest()
+            for aside in state.aside(conn, _NOWHERE):
+                digest.add(source.form.aside_hashes(aside)[0])
+            return digest
+
+        return self.store.read(work)
 
     # ---------------------------------------------------------------- proof
 
@@ -414,6 +436,11 @@ class _Migration:
             outcome.rows_refused = earlier.outcome.rows_refused if earlier else 0
             report.databases.append(outcome)
             self._tell(outcome, number, len(todo))
+        if not self._options.only:
+            found = self._homeless_digest(source)
+            report.rows_without_database = found.count
+            if found != self._aside_digest(source, state):
+                report.databases.append(DatabaseOutcome("", "", "different", found.count))
         report.complete = not report.different and not self._options.only
 
     def _dry_run(
