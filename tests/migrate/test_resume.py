@@ -1,0 +1,210 @@
+"""Killed anywhere and called again: exact all the same, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rubix_token_sync import faults
+from rubix_token_sync.errors import SyncError
+from rubix_token_sync.migrate import DatabaseOutcome, MigrateOptions, MigrationReport, migrate
+from rubix_token_sync.store import Target, parse_target
+
+from .exact import is_exact
+
+ROWS = 1_200
+MEMORY_BYTES = 300_000_000
+
+PROGRAM = """
+import resource, sys
+from rubix_token_sync.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+"""
+
+
+def command(source: Path, target: Path, *more: str) -> list[str]:
+    arguments = ["migrate", "--from-file", str(source), "--to-file", str(target), "--json", *more]
+    return [sys.executable, "-c", PROGRAM, *arguments]
+
+
+def file_of(target: Target, path: Path) -> Path:
+    path.write_text(target.address.get_secret_value())
+    path.chmod(0o600)
+    return path
+
+
+def report_of(document: dict[str, Any]) -> MigrationReport:
+    return MigrationReport(
+        migration_id=document["migration_id"],
+        mode=document["mode"],
+        source=document["source"],
+        target=document["target"],
+        source_timezone=document["source_timezone"],
+        databases=[DatabaseOutcome(**one) for one in document["databases"]],
+        rows_without_database=document["rows_without_database"],
+        complete=document["complete"],
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "migrate.begin:1",
+        "migrate.plan:1",
+        "migrate.fetch:4",
+        "migrate.database:3",
+        "migrate.chunk:1",
+        "migrate.chunk:5",
+        "migrate.verify:2",
+        "migrate.done:1",
+        "migrate.homeless:1",
+        "migrate.status:2",
+        "store.publish:6",
+        "store.commit.before:8",
+        "store.commit.after:9",
+        "store.mark:2",
+    ],
+)
+def test_killed_at_a_point_and_called_again(
+    older: Callable[..., Target], target: Target, tmp_path: Path, fault: str
+) -> None:
+    source = older(ROWS)
+    call = command(file_of(source, tmp_path / "from"), file_of(target, tmp_path / "to"))
+    killed = subprocess.run(
+        call,
+        env={**os.environ, "RUBIX_SYNC_FAULT": f"{fault}:kill"},
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    report = migrate(MigrateOptions(source, target))
+    assert report.complete
+    is_exact(target, report, ROWS)
+    proof = migrate(MigrateOptions(source, target, verify_only=True))
+    assert proof.exit_code == 0
+
+
+def test_a_fault_anywhere_is_survived_or_told(
+    older: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be repeated is repeated; what cannot ends with an error, and the next call."""
+    source = older(ROWS)
+    told = 0
+    for point in (
+        "migrate.begin",
+        "migrate.plan",
+        "migrate.read",
+        "migrate.fetch",
+        "migrate.database",
+        "migrate.chunk",
+        "migrate.verify",
+        "migrate.done",
+        "migrate.homeless",
+        "migrate.status",
+        "store.commit.after",
+    ):
+        target = parse_target(f"sqlite:///{tmp_path}/{point}.db")
+        monkeypatch.setattr(faults, "_armed", (point, 2, "error", False))
+        monkeypatch.setattr(faults, "_passed", 0)
+        monkeypatch.setattr(faults, "_active", True)
+        try:
+            migrate(MigrateOptions(source, target))
+        except (SyncError, faults.FaultInjected):
+            told += 1
+        monkeypatch.setattr(faults, "_active", False)
+        report = migrate(MigrateOptions(source, target))
+        assert report.complete
+        is_exact(target, report, ROWS)
+    assert told > 0
+
+
+def test_an_interrupt_leaves_its_word(
+    older: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    source = older(ROWS)
+    target = parse_target(f"sqlite:///{tmp_path}/t.db")
+
+    def interrupt(outcome: DatabaseOutcome, number: int, _count: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        migrate(MigrateOptions(source, target), interrupt)
+    with sqlite3.connect(tmp_path / "t.db") as conn:
+        statuses = [row[0] for row in conn.execute("SELECT status FROM SyncSessions")]
+        assert conn.execute("SELECT count(*) FROM SyncLeases").fetchone() == (0,)
+    conn.close()
+    assert statuses == ["INTERRUPTED"]
+    report = migrate(MigrateOptions(source, target))
+    is_exact(target, report, ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_half_a_million_records_and_twenty_kills(
+    older: Callable[..., Target], fresh_postgres: Callable[..., str], tmp_path: Path
+) -> None:
+    """To SQLite undisturbed, to PostgreSQL with twenty SIGKILLs; both exact, memory bounded."""
+    count, kills = 500_000, 20
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    source = older(count, databases=40)
+    source_file = file_of(source, tmp_path / "from")
+    sqlite = parse_target(f"sqlite:///{tmp_path}/t.db")
+    begun = time.monotonic()
+    done = subprocess.run(
+        command(source_file, file_of(sqlite, tmp_path / "to-sqlite")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    alone = time.monotonic() - begun
+    assert done.returncode == 1, done.stderr  # rows without a home are set aside
+    assert peak_of(done.stderr) < MEMORY_BYTES
+    is_exact(sqlite, report_of(json.loads(done.stdout)), count, databases=40)
+
+    postgres = parse_target(fresh_postgres())
+    call = command(source_file, file_of(postgres, tmp_path / "to-postgresql"))
+    landed = 0
+    while landed < kills:
+        running = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            # Mostly soon after the start, so that twenty fit into one migration.
+            out, _ = running.communicate(timeout=dice.uniform(0.3, 4 * alone / kills))
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+            landed += 1
+        else:
+            assert json.loads(out)["complete"]
+            landed += 1  # it was quicker: nothing is left to kill
+            break
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert peak_of(done.stderr) < MEMORY_BYTES
+    is_exact(postgres, report_of(json.loads(done.stdout)), count, databases=40)
+    proof = subprocess.run([*call, "--verify-only"], capture_output=True, text=True, check=False)
+    assert proof.returncode == 0, proof.stderr
+    assert peak_of(proof.stderr) < MEMORY_BYTES
+
+
+def peak_of(stderr: str) -> int:
+    [line] = [line for line in stderr.splitlines() if line.startswith("peak ")]
+    return int(line.split()[1])
