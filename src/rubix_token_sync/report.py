@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rubix_token_sync import __version__, faults
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.sync.run import Outcome
 
@@ -109,15 +110,15 @@ def write_report(report: dict[str, Any], directory: Path) -> Path:
     """Write the report atomically; a reader never sees half of it.
 
     Raises:
-        SettingsError: the directory cannot be written.
+        SyncError: it cannot be written (exit 1: the sync itself is complete).
     """
     stamp = report["start_time"].replace("-", "").replace(":", "").split(".")[0]
     name = f"sync_report_{stamp}Z_{(report['session_id'] or 'dry-run')[:8]}.json"
     path = directory / name
+    temporary = path.with_suffix(".tmp")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         faults.point("report.write")
-        temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(report, file, indent=2, ensure_ascii=False)
             file.write("\n")
@@ -127,7 +128,9 @@ def write_report(report: dict[str, Any], directory: Path) -> Path:
         faults.point("report.rename")
         temporary.replace(path)
     except OSError as error:
-        raise SettingsError(
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SyncError(
             f"The report {path} cannot be written: {error.strerror or error}.",
             code="report_unwritable",
             remedy="Choose another directory by --report; the sync itself is complete.",

@@ -2,15 +2,17 @@
 
 The fleet has what makes runs interesting: several chunks a database, content that
 is absent, a database whose rows are only in its ``-wal``, one in WAL mode, one
-without a primary key (repeated and missing ids), one that is no database.
+without a primary key (repeated and missing ids), one that is no database, and
+one that is gone in the second state.
 """
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chaos.door import Door
@@ -23,44 +25,55 @@ from rubix_token_sync.testing import (
     make_fleet,
 )
 
-__all__ = ["SETTINGS", "SOURCE", "Battlefield"]
+__all__ = ["BROKEN", "SETTINGS", "SOURCE", "Battlefield", "Phase"]
 
 SOURCE = "vm1"
 SETTINGS = {"BATCH_SIZE": "20", "BULK_INSERT_SIZE": "40", "NUM_IPFS_WORKERS": "2"}
-_BROKEN = 1  # exit code: one database of the fleet is no database
+BROKEN = 1
+"""The exit code of an undisturbed run: one database of the fleet is no database."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a run starts from, and what an undisturbed one makes of it.
+
+    ``template`` is the SQLite target to start from (None: there is none yet),
+    ``points`` the side effects that such a run passes.
+    """
+
+    name: str
+    template: Path | None
+    content: Content
+    points: Counter[str]
 
 
 @dataclass(frozen=True)
 class Battlefield:
-    """``first`` and ``second`` are what a target holds after an undisturbed sync of each state.
+    """The files are in the second state.
 
-    The files are in the second state; ``template`` is a SQLite target of the first.
+    ``first``: there is no target yet.  ``change``: the target holds the first state.
     """
 
     home: Path
     fleet: Path
-    template: Path
-    first_load: Content
-    change: Content
+    first: Phase
+    change: Phase
 
     def arguments(self, target: str) -> tuple[str, ...]:
         """A sync of the fleet into ``target``."""
-        return (
-            "sync", str(self.fleet), "--target", target, "--source-ip", SOURCE,
-            "--report", str(self.home / "reports"), "--quiet",
-        )  # fmt: skip
+        return _arguments(self.home, self.fleet, target)
 
-    def fresh_sqlite(self, path: Path, *, change: bool) -> str:
-        """A target at ``path``: none yet, or one that holds the first state."""
+    def phase(self, name: str) -> Phase:
+        """``first`` or ``change``."""
+        return {"first": self.first, "change": self.change}[name]
+
+    def fresh_sqlite(self, path: Path, phase: Phase) -> str:
+        """A target at ``path`` as ``phase`` starts from; gives its URL."""
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        if change:
-            shutil.copyfile(self.template, path)
+        if phase.template is not None:
+            shutil.copyfile(phase.template, path)
         return f"sqlite:///{path}"
-
-    def expected(self, *, change: bool) -> Content:
-        """What the target must hold in the end."""
-        return self.change if change else self.first_load
 
     @staticmethod
     def make(home: Path, door: Door, *, tokens: int = 60) -> Battlefield:
@@ -77,30 +90,44 @@ class Battlefield:
         bad = fleet / "e" / "node001" / "Rubix" / "rubix.db"
         bad.parent.mkdir(parents=True)
         bad.write_bytes(b"no database" * 100)
+        make_fleet(fleet / "f", FleetPlan(nodes=1, tokens_per_node=tokens // 3, seed=10))
         template = home / "template.db"
-        field = Battlefield(home, fleet, template, Content({}, {}), Content({}, {}))
-        arguments = field.arguments(f"sqlite:///{template}")
-        door.run(*arguments, env=SETTINGS).expect(_BROKEN)
+        door.run(*_arguments(home, fleet, f"sqlite:///{template}"), env=SETTINGS).expect(BROKEN)
         _fold(template)
         for sown in (made, busy):
             node = sown.nodes[0]
             change_status(node.db_path, 0.2)
             delete_tokens(node.db_path, 0.1)
             add_tokens(sown, node, tokens // 4)
-        after = home / "after.db"
-        shutil.copyfile(template, after)
-        door.run(*field.arguments(f"sqlite:///{after}"), env=SETTINGS).expect(_BROKEN)
-        fresh = home / "fresh.db"
-        door.run(*field.arguments(f"sqlite:///{fresh}"), env=SETTINGS).expect(_BROKEN)
-        for target in (after, fresh):
-            assert not leftovers(f"sqlite:///{target}")
-        return Battlefield(
+        shutil.rmtree(fleet / "f" / "node001")
+        nothing = Content({}, {})
+        field = Battlefield(
             home,
             fleet,
-            template,
-            content_of(f"sqlite:///{fresh}"),
-            content_of(f"sqlite:///{after}"),
+            Phase("first", None, nothing, Counter()),
+            Phase("change", template, nothing, Counter()),
         )
+        return replace(
+            field,
+            first=field._observe(door, field.first),
+            change=field._observe(door, field.change),
+        )
+
+    def _observe(self, door: Door, phase: Phase) -> Phase:
+        log = self.home / f"{phase.name}.points"
+        url = self.fresh_sqlite(self.home / f"{phase.name}.db", phase)
+        env = {**SETTINGS, "RUBIX_SYNC_FAULT_LOG": str(log)}
+        door.run(*self.arguments(url), env=env).expect(BROKEN)
+        assert not leftovers(url)
+        points = Counter(line.split()[1] for line in log.read_text().splitlines())
+        return replace(phase, content=content_of(url), points=points)
+
+
+def _arguments(home: Path, fleet: Path, target: str) -> tuple[str, ...]:
+    return (
+        "sync", str(fleet), "--target", target, "--source-ip", SOURCE, "--allow-shrink",
+        "--report", str(home / "reports"), "--quiet",
+    )  # fmt: skip
 
 
 def _keyless(path: Path) -> None:

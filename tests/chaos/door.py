@@ -85,6 +85,33 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
+    def workers(self) -> list[int]:
+        """Processes of its session that do its work now: not the fork server and its tracker."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit() or int(entry) == self.pid:
+                continue
+            try:
+                if os.getsid(int(entry)) != self.pid:
+                    continue
+                line = Path(f"/proc/{entry}/cmdline").read_bytes()
+                threads = len(os.listdir(f"/proc/{entry}/task"))
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+            # A worker watches its parent in a thread; the fork server has one thread only.
+            if b"resource_tracker" not in line and threads > 1:
+                found.append(int(entry))
+        return sorted(found)
+
+    @staticmethod
+    def signal_other(pid: int, number: int) -> bool:
+        """Send a signal to one of its workers; False when that has ended."""
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
     def wait(self, seconds: float = _LONGEST_SECONDS) -> Finished:
         """Wait for its end; a command that does not end is a failure, told with its stacks."""
         hung = not self.ended_within(seconds)

@@ -14,7 +14,7 @@ from rubix_token_sync.store.sql import SqlStore
 
 __all__ = ["Content", "content_of", "error_repeats", "leftovers", "rows_of"]
 
-_OWN = frozenset({"id", "synced_at", "source_deleted_at"})
+_OWN = frozenset({"id", "synced_at", "source_deleted_at", "db_last_modified"})
 # Times, durations, and fingerprints (which hold the inode and times of a file).
 _TIMES = frozenset(
     {
@@ -126,7 +126,10 @@ def error_repeats(url: str) -> list[Any]:
     store = _open(url)
     try:
         errors = store.tables.errors
-        what = (errors.c.session_id, errors.c.code, errors.c.db_path, errors.c.token_id)
+        what = (
+            errors.c.session_id, errors.c.code, errors.c.message, errors.c.db_path,
+            errors.c.token_id,
+        )  # fmt: skip
         query = sa.select(*what).group_by(*what).having(sa.func.count() > 1)
         return store.read(lambda conn: list(conn.execute(query)))
     finally:

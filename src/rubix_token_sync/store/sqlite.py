@@ -169,32 +169,39 @@ class SqliteStore(SqlStore):
         """
         records = self.tables.records
 
-        def work(conn: sa.Connection) -> None:
-            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
-            if not empty:
-                self._build_indexes(conn)
-                return
+        def work(conn: sa.Connection) -> bool:
+            if conn.execute(sa.select(records.c.id).limit(1)).first() is not None:
+                return False
             faults.point("store.indexes.drop")
             for name in _late_indexes():
                 conn.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
+            return True
 
-        self.transact(work)
+        if not self.transact(work):
+            self._build_indexes()
 
     def finish_load(self) -> None:
-        self.transact(self._build_indexes)
+        self._build_indexes()
         self.transact(self._optimize)
 
     def _optimize(self, conn: sa.Connection) -> None:
         faults.point("store.analyze")
         conn.exec_driver_sql("PRAGMA optimize")
 
-    def _build_indexes(self, conn: sa.Connection) -> None:
-        records = self.tables.records
-        there = {row[0] for row in conn.exec_driver_sql("SELECT name FROM sqlite_master")}
-        for index in sorted(records.indexes, key=lambda i: str(i.name)):
-            if index.name not in there:
+    def _build_indexes(self) -> None:
+        """One index a transaction, so that heartbeats (and other sources) get their turn."""
+        indexes = sorted(self.tables.records.indexes, key=lambda i: str(i.name))
+
+        def work(conn: sa.Connection) -> bool:
+            there = {row[0] for row in conn.exec_driver_sql("SELECT name FROM sqlite_master")}
+            missing = [index for index in indexes if index.name not in there]
+            if missing:
                 faults.point("store.indexes.build")
-                index.create(conn)
+                missing[0].create(conn)
+            return len(missing) > 1
+
+        while self.transact(work):
+            pass
 
     # ---------------------------------------------------------------- writing
 

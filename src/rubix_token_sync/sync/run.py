@@ -245,7 +245,7 @@ class Run:
         if jobs:
             store.prepare_load()
             self._publish_all(store, session, jobs)
-            store.finish_load()
+        store.finish_load()  # also what a run left undone that died after its last record
         if not options.only_failed:  # which looks at no database that has all of its content
             store.note_seen(
                 session.lease, [database_key(options.source, n.db_path) for n in plan.current]

@@ -1,0 +1,115 @@
+"""Random kills in any number: ``python tests/chaos/kill_many.py --kills 10000 --seed 1``.
+
+Prints its seed first and the figures last; ``--only N`` replays one kill.  Ends
+with 1 at the first kill after which a run does not reach the right end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from chaos.battlefield import Battlefield, Phase  # noqa: E402
+from chaos.door import Door  # noqa: E402
+from chaos.kills import Outcome, kill_once, plan_kill  # noqa: E402
+from postgres_server import PostgresServer  # noqa: E402
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--only", type=int, help="replay this kill of the seed")
+    parser.add_argument("--target", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--directory", help="where to work; a memory file system is fastest")
+    return parser.parse_args()
+
+
+class _Lane:
+    """What one thread works with: its own targets, its own clock."""
+
+    def __init__(self, home: Path, field: Battlefield, server: PostgresServer | None) -> None:
+        self._home = home
+        self._field = field
+        self._server = server
+        self._database = ""
+        self.seconds: dict[tuple[str, bool], float] = {}
+        self.outcome = Outcome()
+
+    def fresh(self, phase: Phase) -> str:
+        """A target as the phase starts from; the one before is gone."""
+        if self._server is None:
+            return self._field.fresh_sqlite(self._home / "target.db", phase)
+        if self._database:
+            self._server.drop(self._database)
+        template = f"TEMPLATE {phase.name}_state" if phase.template is not None else ""
+        self._database = self._server.database(template)
+        return self._server.url(self._database)
+
+
+def main() -> int:
+    """Kill; gives the exit code."""
+    asked = _parse()
+    print(f"seed {asked.seed}", flush=True)
+    numbers = [asked.only] if asked.only is not None else range(asked.kills)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        home = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(dir=asked.directory, prefix="kills-"))
+        )
+        door = stack.enter_context(Door())
+        server = None
+        if asked.target == "postgresql":
+            server = PostgresServer()
+            stack.callback(server.close)
+        field = Battlefield.make(home, door)
+        if server is not None:
+            server.database()
+            field.prepare_server(door, server)
+        lanes: list[_Lane] = []
+        here = threading.local()
+
+        def enter() -> None:
+            place = home / f"lane{len(lanes)}"
+            place.mkdir()
+            here.lane = _Lane(place, field, server)
+            lanes.append(here.lane)
+
+        def one(number: int) -> None:
+            lane: _Lane = here.lane
+            kill = plan_kill(asked.seed, number)
+            kill_once(kill, door, field, lane.fresh, lane.seconds, lane.outcome)
+
+        with ThreadPoolExecutor(asked.jobs, initializer=enter) as pool:
+            done = 0
+            for future in [pool.submit(one, number) for number in numbers]:
+                try:
+                    future.result()
+                except AssertionError as error:
+                    pool.shutdown(cancel_futures=True)
+                    print(f"FAILED {error}", flush=True)
+                    return 1
+                done += 1
+                if done % 100 == 0:
+                    print(f"{done} after {time.monotonic() - started:.0f} s", flush=True)
+        killed = sum(lane.outcome.killed for lane in lanes)
+        late = sum(lane.outcome.too_late for lane in lanes)
+    print(
+        f"{killed + late} runs into {asked.target}, {killed} killed under way, {late} too late to "
+        f"be killed, 0 wrong ends; {time.monotonic() - started:.0f} s; seed {asked.seed}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

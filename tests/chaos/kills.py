@@ -1,0 +1,118 @@
+"""Random kills: one is a number, so that any of them can be replayed."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
+from chaos.door import Door
+from chaos.target_state import content_of, error_repeats, leftovers
+
+__all__ = ["Kill", "Outcome", "kill_once", "plan_kill"]
+
+_LATEST = 1.1
+"""Kills come at a moment up to this share of an undisturbed run's time."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One run to kill.
+
+    ``moment`` is the share of an undisturbed run's time after which it happens;
+    ``again`` the moment at which the run after it is killed, too (None: it is not).
+    ``worker``: the victim is one of the worker processes.
+    """
+
+    number: int
+    seed: int
+    phase: str
+    processes: bool
+    worker: bool
+    moment: float
+    again: float | None
+
+    def __str__(self) -> str:
+        how = "a worker process" if self.worker else "the run"
+        return (
+            f"kill {self.number} of seed {self.seed}: {how} at {self.moment:.3f} of phase "
+            f"{self.phase}, processes={self.processes}, again={self.again}"
+        )
+
+
+@dataclass
+class Outcome:
+    """What kills met."""
+
+    killed: int = 0
+    too_late: int = 0
+    """The victim had ended before."""
+
+
+def plan_kill(seed: int, number: int) -> Kill:
+    """The ``number``-th kill of a seed; the same in every Python version."""
+    chance = random.Random(f"{seed} {number}")
+    processes = chance.random() < 0.2
+    return Kill(
+        number=number,
+        seed=seed,
+        phase=chance.choice(("first", "change")),
+        processes=processes,
+        worker=processes and chance.random() < 0.5,
+        moment=chance.random() * _LATEST,
+        again=chance.random() if chance.random() < 0.25 else None,
+    )
+
+
+def kill_once(
+    kill: Kill,
+    door: Door,
+    field: Battlefield,
+    fresh: Callable[[Phase], str],
+    seconds: dict[tuple[str, bool], float],
+    outcome: Outcome,
+) -> None:
+    """Kill, run once more undisturbed, and compare with what nothing ever disturbed.
+
+    ``seconds`` holds what undisturbed runs take; it is filled here.
+    """
+    phase = field.phase(kill.phase)
+    for processes in {kill.processes, False}:
+        key = kill.phase, processes
+        if key not in seconds:
+            whole = door.run(*field.arguments(fresh(phase)), env=SETTINGS, processes=processes)
+            seconds[key] = whole.expect(BROKEN).seconds
+    url = fresh(phase)
+    _disturb(kill, door, field, url, kill.moment * seconds[kill.phase, kill.processes], outcome)
+    if kill.again is not None:
+        running = door.start(*field.arguments(url), env=SETTINGS)
+        running.ended_within(kill.again * seconds[kill.phase, False])
+        running.signal(signal.SIGKILL)
+        running.wait()
+    door.run(*field.arguments(url), env=SETTINGS).expect(BROKEN)
+    assert content_of(url).difference(phase.content) == "", kill
+    assert leftovers(url) == [], kill
+    assert error_repeats(url) == [], kill
+
+
+def _disturb(
+    kill: Kill, door: Door, field: Battlefield, url: str, after: float, outcome: Outcome
+) -> None:
+    running = door.start(*field.arguments(url), env=SETTINGS, processes=kill.processes)
+    running.ended_within(after)
+    if kill.worker:
+        # Workers come and go: whichever is there now, and has something to lose.
+        victims = running.workers()
+        hit = bool(victims) and running.signal_other(
+            random.Random(kill.number).choice(victims), signal.SIGKILL
+        )
+        finished = running.wait()
+        assert finished.code == BROKEN, f"{kill}: {finished}"
+        finished.expect(BROKEN)
+    else:
+        running.signal(signal.SIGKILL)
+        hit = running.wait().code == -signal.SIGKILL
+    outcome.killed += hit
+    outcome.too_late += not hit

@@ -1,0 +1,40 @@
+"""The table of fault points is the truth: about the code, and in the guide."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import rubix_token_sync
+from chaos.battlefield import Battlefield
+from rubix_token_sync.faults import POINTS
+
+_GUIDE = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
+
+
+def test_every_point_in_the_code_is_in_the_table() -> None:
+    package = Path(rubix_token_sync.__file__).parent
+    passed = {
+        name
+        for path in package.rglob("*.py")
+        if path.name != "faults.py"
+        for name in re.findall(r'faults\.point\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert passed == POINTS.keys()
+
+
+def test_every_point_is_in_the_guide() -> None:
+    rows = re.findall(r"^\| `([a-z.]+)` \| (.+?) \|", _GUIDE.read_text(encoding="utf-8"), re.M)
+    assert dict(rows) == POINTS
+
+
+def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -> None:
+    passed = {name for phase in (battlefield.first, battlefield.change) for name in phase.points}
+    elsewhere = {
+        "store.clean",  # Azure SQL: test_mssql.py
+        "store.heartbeat",  # after seconds: test_two_at_once.py
+        "store.publish.rows",  # PostgreSQL: test_servers.py
+        "store.records",  # verify: test_verify_faults.py
+        *(name for name in POINTS if name.startswith("migrate.")),  # tests/migrate
+    }
+    assert passed == POINTS.keys() - elsewhere
