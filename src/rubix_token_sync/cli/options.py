@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from rubix_token_sync.errors import SettingsError
-
 if TYPE_CHECKING:
     from rubix_token_sync.ipfs.chain import ContentOptions
     from rubix_token_sync.settings import Settings
@@ -158,12 +156,6 @@ def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[s
     from rubix_token_sync.store import parse_target
     from rubix_token_sync.store.target_file import default_target_file, read_target_file
 
-    if options.get("target") and options.get("target_file"):
-        raise SettingsError(
-            "Both --target and --target-file were given.",
-            code="two_targets",
-            remedy="Give one of them.",
-        )
     path = None if options.get("target") else settings.target_file
     notes = []
     if path is None and settings.origin("target") == "default":

@@ -19,12 +19,11 @@ import click
 from rubix_token_sync.cli.options import Common, store_options
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.logs import log_event
-from rubix_token_sync.settings import Settings
-from rubix_token_sync.settings.masking import masked
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk, RunFacts
     from rubix_token_sync.metrics import MetricsEndpoint
+    from rubix_token_sync.settings import Settings
     from rubix_token_sync.sync.progress import Progress
     from rubix_token_sync.sync.run import Outcome, RunOptions
 
@@ -194,6 +193,7 @@ def open_desk(settings: Settings, scope: str) -> AlertDesk | None:
         return None
     from rubix_token_sync.alerts import AlertDesk, AlertOptions
     from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.settings.masking import masked
 
     if settings.state_directory is not None:
         keep_out(settings.state_directory, "The state directory")

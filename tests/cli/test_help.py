@@ -1,0 +1,94 @@
+"""--help of everything, at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from cli.conftest import Run, clean_environment
+from rubix_token_sync import __version__
+from rubix_token_sync.cli import COMMANDS, command_line
+from rubix_token_sync.cli.options import PROFILES
+from rubix_token_sync.settings import PROFILES as REAL_PROFILES
+
+HEAVY = ("alembic", "httpx", "numpy", "psycopg", "pyarrow", "pydantic", "rich", "sqlalchemy")
+THERE = [
+    name
+    for name, (module, _) in COMMANDS.items()
+    if importlib.util.find_spec(f"rubix_token_sync.cli.{module}")
+]
+
+
+def test_all_commands_of_the_contract_are_listed(run: Run) -> None:
+    ended = run("--help")
+    assert ended.code == 0
+    names = {line.split()[0] for line in ended.out.split("Commands:")[1].splitlines() if line}
+    assert names >= {
+        "sync", "discover", "check", "verify", "status", "sessions", "databases", "errors",
+        "retry-failed", "schema", "migrate", "init", "demo",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_help_of_each_command_explains_every_option(run: Run, name: str) -> None:
+    ended = run(name, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"Usage: rubix-token-sync {name}" in ended.out
+    command = command_line.get_command(click.Context(command_line), name)
+    assert command is not None
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert parameter.opts[0] in ended.out
+
+
+@pytest.mark.parametrize("name", ["show", "upgrade"])
+def test_help_of_subcommands(run: Run, name: str) -> None:
+    assert run("schema", name, "-h").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name, (module, _) in COMMANDS.items()
+          if module in ("sync", "look", "verify", "schema", "start")),
+    ],
+)  # fmt: skip
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys, json\n"
+        "from rubix_token_sync.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as left:\n"
+        "    print(json.dumps([left.code, sorted(sys.modules)]), file=sys.stderr)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, timeout=60, env=clean_environment(),
+    )  # fmt: skip
+    code, modules = json.loads(ended.stderr)
+    assert code == 0
+    assert set(modules) & set(HEAVY) == set()
+
+
+def test_profiles_are_those_of_the_settings() -> None:
+    assert PROFILES == REAL_PROFILES
+
+
+def test_version_by_every_door(run: Run, start: Run) -> None:
+    assert run("--version").out == f"rubix-token-sync, version {__version__}\n"
+    assert start("--version").out == f"rubix-token-sync, version {__version__}\n"
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    ended = run()
+    assert ended.code == 2
+    assert "Commands:" in ended.err
