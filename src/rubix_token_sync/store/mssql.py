@@ -48,6 +48,7 @@ from rubix_token_sync.store.mssql_indexes import (
 from rubix_token_sync.store.mssql_pace import Pace
 from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine, patient
 from rubix_token_sync.store.mssql_tls import tls_version
+from rubix_token_sync.store.schema import keep_row_locks
 from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["MssqlStore"]
@@ -219,7 +220,8 @@ class MssqlStore(SqlStore):
             f"--   GRANT SELECT ON [dbo].[alembic_version] TO {user}",
             "-- Its default schema must be dbo, and QUOTED_IDENTIFIER on (the default) here.",
         )
-        return "\n".join(lines) + "\n\n" + super().schema_script()
+        locks = ";\n".join(keep_row_locks()) + ";\n"
+        return "\n".join(lines) + "\n\n" + super().schema_script() + "\n" + locks
 
     # ---------------------------------------------------------------- reading
 

@@ -27,6 +27,7 @@ __all__ = [
     "Tables",
     "build_tables",
     "can_cover",
+    "keep_row_locks",
 ]
 
 SCHEMA_VERSION: Final = "0001"
@@ -345,6 +346,18 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         migrated,
         set_aside,
     )
+
+
+def keep_row_locks() -> list[str]:
+    """Statements for SQL Server after the tables are made.
+
+    It would trade the locks of some 5,000 rows for one of the whole table, and
+    every other machine would wait for the end of the transaction.
+    """
+    return [
+        f"ALTER TABLE {table} SET (LOCK_ESCALATION = DISABLE)"
+        for table in ("TokenRecords", "TokenRecordStaging")
+    ]
 
 
 def _add_staging(metadata: sa.MetaData) -> None:

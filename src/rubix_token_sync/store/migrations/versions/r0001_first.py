@@ -8,7 +8,7 @@ from __future__ import annotations
 from alembic import op
 
 from rubix_token_sync.store.bare import adopt_bare_tables
-from rubix_token_sync.store.schema import build_tables, can_cover
+from rubix_token_sync.store.schema import build_tables, can_cover, keep_row_locks
 
 revision = "0001"
 down_revision = None
@@ -21,6 +21,9 @@ def upgrade() -> None:
     tables = build_tables(conn.dialect.name, covering=can_cover(conn.dialect))
     adopt_bare_tables(conn, tables)
     tables.metadata.create_all(conn)
+    if conn.dialect.name == "mssql":
+        for statement in keep_row_locks():
+            op.execute(statement)
 
 
 def downgrade() -> None:
