@@ -1,0 +1,142 @@
+"""``python docs``: write what of the documentation is generated from the program.
+
+CLI.md from the commands, the tables of REPORT.md from its schema and those of
+METRICS.md from the metrics.  A test fails when they are not current.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+_CLI_HEAD = """\
+# Commands
+
+Generated from the program by `python docs`; do not edit.
+
+Exit codes: 0 done, nothing left undone (missing content is data, not a failure);
+1 done, but a database could not be processed or a record could not be stored (for
+`status` and `databases`: something is wrong); 2 usage or settings; 3 the target cannot
+be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences;
+130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
+
+A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also
+bare: `BATCH_SIZE=…`) > `--config` file > profile > default. `rubix-token-sync init`
+writes a file with every setting and its meaning.
+"""
+
+
+def cli() -> str:
+    """CLI.md."""
+    from rubix_token_sync.cli import COMMANDS, command_line
+
+    parts = [_CLI_HEAD]
+    context = click.Context(command_line, info_name="rubix-token-sync", terminal_width=96)
+
+    def describe(command: click.Command, name: str, parent: click.Context, level: int) -> None:
+        inner = click.Context(command, info_name=name, parent=parent, terminal_width=96)
+        shown = f"{inner.command_path}"
+        parts.append(f"{'#' * level} {shown}\n\n```text\n{command.get_help(inner).strip()}\n```\n")
+        if isinstance(command, click.Group):
+            for child in command.list_commands(inner):
+                found = command.get_command(inner, child)
+                if found is not None:
+                    describe(found, child, inner, level + 1)
+
+    for name in COMMANDS:
+        command = command_line.get_command(context, name)
+        if command is not None:
+            describe(command, name, context, 2)
+    return "\n".join(parts)
+
+
+def report_tables() -> str:
+    """The keys of the report, as tables."""
+    schema = json.loads(files("rubix_token_sync").joinpath("report.schema.json").read_text("utf-8"))
+    parts = []
+
+    def table(title: str, properties: dict[str, dict[str, object]]) -> None:
+        parts.append(f"### {title}\n\n| key | type | meaning |\n|---|---|---|")
+        parts.extend(
+            f"| `{name}` | {_type(node)} | {node['description']} |"
+            for name, node in properties.items()
+        )
+        parts.append("")
+
+    table("The report", schema["properties"])
+    for name, node in schema["properties"].items():
+        if node.get("type") == "array":
+            table(f"Each of `{name}`", node["items"]["properties"])
+    return "\n".join(parts)
+
+
+def _type(node: dict[str, object]) -> str:
+    if "const" in node:
+        return json.dumps(node["const"])
+    if "enum" in node:
+        return ", ".join(str(value) for value in node["enum"])  # type: ignore[attr-defined]
+    kind = node["type"]
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def metrics_tables() -> str:
+    """Names and meanings of the metrics."""
+    from datetime import datetime
+
+    from rubix_token_sync.discovery import Discovery
+    from rubix_token_sync.metrics.families import outcome_families, progress_families
+    from rubix_token_sync.store import parse_target
+    from rubix_token_sync.sync.progress import Counters
+    from rubix_token_sync.sync.run import Outcome, RunOptions
+
+    outcome = Outcome(
+        options=RunOptions(("/",), "vm1", parse_target("sqlite:///x")),
+        session_id=None,
+        started_at=datetime(2026, 1, 1),
+        seconds=1.0,
+        status="COMPLETED",
+        counters=Counters(),
+        discovery=Discovery([], [], 0),
+        databases=[],
+        errors=[],
+    )
+    parts = []
+    for title, families in (
+        ("During a run (`--metrics-port`)", progress_families("vm1", None)),
+        ("After a run (`--metrics-file`)", outcome_families("vm1", 1.0, 1.0, 0, outcome)),
+    ):
+        parts.append(f"### {title}\n\n| metric | type | meaning |\n|---|---|---|")
+        for family in families:
+            name = family.name + ("_total" if family.type == "counter" else "")
+            parts.append(f"| `{name}` | {family.type} | {family.documentation} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def filled(text: str, generated: str) -> str:
+    """``text`` with what stands between the two marks replaced."""
+    pattern = re.compile(r"(<!-- generated -->\n).*(<!-- /generated -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError("the marks of what is generated are missing")
+    return pattern.sub(lambda match: f"{match[1]}\n{generated}\n{match[2]}", text)
+
+
+def generated() -> dict[str, str]:
+    """Every generated file with its current text."""
+    return {
+        "CLI.md": cli(),
+        "REPORT.md": filled((HERE / "REPORT.md").read_text("utf-8"), report_tables()),
+        "METRICS.md": filled((HERE / "METRICS.md").read_text("utf-8"), metrics_tables()),
+    }
+
+
+if __name__ == "__main__":
+    os.environ["COLUMNS"] = "96"
+    for name, text in generated().items():
+        (HERE / name).write_text(text, encoding="utf-8")
