@@ -279,8 +279,8 @@ class SqlStore:
         leases = self.tables.leases
         query = sa.select(leases.c.source_ip, leases.c.session_id, leases.c.heartbeat_at)
         held = self.read(lambda conn: conn.execute(query).all())
-        since = self.server_time() - timedelta(seconds=LEASE_SECONDS)
-        return [Lease(row[0], str(row[1])) for row in held if row[2] >= since]
+        now, patience = self.server_time(), timedelta(seconds=LEASE_SECONDS)
+        return [Lease(row[0], str(row[1])) for row in held if abs(now - row[2]) <= patience]
 
     def start_session(
         self, session_id: str, source: str, host: str, pid: int, command: str
@@ -401,7 +401,8 @@ class SqlStore:
             if found[0] == lease.session_id:
                 return
             idle = found[4] - found[3]
-            if idle <= timedelta(seconds=LEASE_SECONDS) and not holder_is_gone(found[1]):
+            # Far in the future: the server's clock was put back, and nobody heard of since.
+            if abs(idle) <= timedelta(seconds=LEASE_SECONDS) and not holder_is_gone(found[1]):
                 raise LeaseHeld(
                     f"Another run works for source {lease.source}: "
                     f"session {found[0]} on {found[1].split('|')[0]}, "
