@@ -85,23 +85,29 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
+    def children(self) -> list[int]:
+        """Every other process of its session."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != self.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getsid(int(entry)) == self.pid:
+                        found.append(int(entry))
+        return sorted(found)
+
     def workers(self) -> list[int]:
         """Processes of its session that do its work now: not the fork server and its tracker."""
         found = []
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) == self.pid:
-                continue
+        for pid in self.children():
             try:
-                if os.getsid(int(entry)) != self.pid:
-                    continue
-                line = Path(f"/proc/{entry}/cmdline").read_bytes()
-                threads = len(os.listdir(f"/proc/{entry}/task"))
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                threads = len(os.listdir(f"/proc/{pid}/task"))
             except (ProcessLookupError, FileNotFoundError):
                 continue
             # A worker watches its parent in a thread; the fork server has one thread only.
             if b"resource_tracker" not in line and threads > 1:
-                found.append(int(entry))
-        return sorted(found)
+                found.append(pid)
+        return found
 
     @staticmethod
     def signal_other(pid: int, number: int) -> bool:
@@ -202,6 +208,12 @@ class Door:
     def run(self, *arguments: str, seconds: float = _LONGEST_SECONDS, **how: Any) -> Finished:
         """Start a command and wait for its end; `start` tells what ``how`` can be."""
         return self.start(*arguments, **how).wait(seconds)
+
+    def address_space(self) -> int:
+        """Bytes of address space that a command has before it does anything."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmSize:")]
+        return int(line.split()[1]) * 1024
 
     def close(self) -> None:
         """End the nursery."""

@@ -18,10 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.battlefield import Battlefield, Phase  # noqa: E402
-from chaos.door import Door  # noqa: E402
-from chaos.kills import Outcome, kill_once, plan_kill  # noqa: E402
-from postgres_server import PostgresServer  # noqa: E402
+from chaos.battlefield import Battlefield, Phase
+from chaos.door import Door
+from chaos.kills import Outcome, kill_once, plan_kill
+from chaos.server_states import ServerStates
+from postgres_server import PostgresServer
 
 
 def _parse() -> argparse.Namespace:
@@ -38,23 +39,22 @@ def _parse() -> argparse.Namespace:
 class _Lane:
     """What one thread works with: its own targets, its own clock."""
 
-    def __init__(self, home: Path, field: Battlefield, server: PostgresServer | None) -> None:
+    def __init__(self, home: Path, field: Battlefield, states: ServerStates | None) -> None:
         self._home = home
         self._field = field
-        self._server = server
-        self._database = ""
+        self._states = states
+        self._url = ""
         self.seconds: dict[tuple[str, bool], float] = {}
         self.outcome = Outcome()
 
     def fresh(self, phase: Phase) -> str:
         """A target as the phase starts from; the one before is gone."""
-        if self._server is None:
+        if self._states is None:
             return self._field.fresh_sqlite(self._home / "target.db", phase)
-        if self._database:
-            self._server.drop(self._database)
-        template = f"TEMPLATE {phase.name}_state" if phase.template is not None else ""
-        self._database = self._server.database(template)
-        return self._server.url(self._database)
+        if self._url:
+            self._states.drop(self._url)
+        self._url = self._states.fresh(phase)
+        return self._url
 
 
 def main() -> int:
@@ -73,16 +73,14 @@ def main() -> int:
             server = PostgresServer()
             stack.callback(server.close)
         field = Battlefield.make(home, door)
-        if server is not None:
-            server.database()
-            field.prepare_server(door, server)
+        states = ServerStates(server, field) if server is not None else None
         lanes: list[_Lane] = []
         here = threading.local()
 
         def enter() -> None:
             place = home / f"lane{len(lanes)}"
             place.mkdir()
-            here.lane = _Lane(place, field, server)
+            here.lane = _Lane(place, field, states)
             lanes.append(here.lane)
 
         def one(number: int) -> None:

@@ -12,7 +12,7 @@ from rubix_token_sync.store.base import StoreOptions
 from rubix_token_sync.store.schema import LATE_INDEXES
 from rubix_token_sync.store.sql import SqlStore
 
-__all__ = ["Content", "content_of", "error_repeats", "leftovers", "rows_of"]
+__all__ = ["Content", "content_of", "copy_target", "error_repeats", "leftovers", "rows_of"]
 
 _OWN = frozenset({"id", "synced_at", "source_deleted_at", "db_last_modified"})
 # Times, durations, and fingerprints (which hold the inode and times of a file).
@@ -143,3 +143,34 @@ def rows_of(url: str, statement: str) -> list[Any]:
         return store.read(lambda conn: [tuple(row) for row in conn.execute(sa.text(statement))])
     finally:
         store.close()
+
+
+def _all_of(conn: sa.Connection, table: sa.Table) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in conn.execute(sa.select(table))]
+
+
+def copy_target(source: str, target: str) -> None:
+    """Fill an empty target with everything that another one holds."""
+    old = _open(source)
+    new = open_store(parse_target(target), StoreOptions())
+    try:
+        new.ensure_schema()
+        pairs = zip(old.tables.all(), new.tables.all(), strict=True)
+        rows = {
+            table: old.read(lambda conn, t=original: _all_of(conn, t)) for original, table in pairs
+        }
+
+        def work(conn: sa.Connection) -> None:
+            for table, held in rows.items():
+                if held:
+                    conn.execute(sa.insert(table), held)
+                if new.kind == "postgresql" and "id" in table.c:
+                    highest = max((row["id"] for row in held), default=0) + 1
+                    conn.execute(
+                        sa.text(f"ALTER SEQUENCE {table.name}_id_seq RESTART WITH {highest}")
+                    )
+
+        new.transact(work)
+    finally:
+        old.close()
+        new.close()

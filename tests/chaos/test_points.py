@@ -35,6 +35,7 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
         "store.heartbeat",  # after seconds: test_two_at_once.py
         "store.publish.rows",  # PostgreSQL: test_servers.py
         "store.records",  # verify: test_verify_faults.py
+        "worker.emit",  # worker processes: test_surroundings.py
         *(name for name in POINTS if name.startswith("migrate.")),  # tests/migrate
     }
     assert passed == POINTS.keys() - elsewhere

@@ -230,6 +230,7 @@ def _enlist_process(context: WorkerContext, pipe: Connection[Any, Any], lock: Lo
 
     def emit(event: Event) -> None:
         with lock:
+            faults.point("worker.emit")
             pipe.send(event)
 
     _enlist(context, emit, [])

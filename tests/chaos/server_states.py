@@ -1,0 +1,29 @@
+"""The battlefield's phases as databases of a PostgreSQL server."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from chaos.battlefield import Battlefield, Phase
+from chaos.target_state import copy_target
+from postgres_server import PostgresServer
+
+__all__ = ["ServerStates"]
+
+
+class ServerStates:
+    """Fresh databases as a phase starts from, by cloning."""
+
+    def __init__(self, server: PostgresServer, field: Battlefield) -> None:
+        self._server = server
+        self._template = server.database()
+        copy_target(f"sqlite:///{field.change.template}", server.url(self._template))
+
+    def fresh(self, phase: Phase) -> str:
+        """The address of a new database."""
+        options = f"TEMPLATE {self._template}" if phase.template is not None else ""
+        return self._server.url(self._server.database(options))
+
+    def drop(self, url: str) -> None:
+        """Remove a database."""
+        self._server.drop(urlsplit(url).path.removeprefix("/"))
