@@ -112,9 +112,9 @@ class TdsServer:
 
     def __exit__(self, *exc: object) -> None:
         self._stopping.set()
-        self._listener.close()
         for thread in self._threads:
             thread.join(timeout=10)
+        self._listener.close()
         if self.errors:
             raise self.errors[0]
 

@@ -156,6 +156,8 @@ class MssqlStore(SqlStore):
             remedy = "Raise CONNECTION_POOL_SIZE, or look for what holds the database up."
         if issubclass(kind, TargetOverloaded):
             self.pace.slow_down()
+        if kind is TransactionTooLarge and getattr(self._mine, "rows", 0) < 2:
+            kind = TargetUnavailable  # there is nothing to halve: try again as it is
         if kind is RecordRefused and "ux_tokenrecords_record_key" in found.text.lower():
             # Our own keys are unique in a chunk: somebody else inserted this one just now.
             kind, code, remedy = TargetUnavailable, "raced", ""
@@ -320,7 +322,7 @@ class MssqlStore(SqlStore):
             with self.pace.turn():
                 published = super().publish(lease, chunk)
         finally:
-            self._mine.loads = {}
+            self._mine.loads, self._mine.rows = {}, 0
             self._forget(loads)
         published.bulk_loads = self._mine.bulk_loads
         self.pace.went_well()
@@ -336,6 +338,7 @@ class MssqlStore(SqlStore):
                 self._warn(f"Staged rows were left behind. {error.message}")
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
+        self._mine.rows = chunk.rows.num_rows
         if chunk.rows.num_rows > self.pace.rows:
             raise TransactionTooLarge(
                 "The transaction is larger than the server's pace allows now.", code="paced"

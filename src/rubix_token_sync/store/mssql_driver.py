@@ -32,6 +32,7 @@ from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
 
 from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
+from rubix_token_sync.store.mssql_socket import DriverSocket, watch_for_socket
 
 __all__ = ["DIALECT", "DriverConnection", "DriverCursor", "open_connection"]
 
@@ -122,8 +123,9 @@ class _Thread:
 class DriverConnection:
     """A connection of the driver, as SQLAlchemy uses it."""
 
-    def __init__(self, raw: Any, thread: _Thread, call_seconds: float) -> None:
+    def __init__(self, raw: Any, thread: _Thread, call_seconds: float, sock: DriverSocket) -> None:
         self._raw = raw
+        self._socket = sock
         self._thread = thread
         self.call_seconds = call_seconds
         self.failed = False
@@ -131,7 +133,13 @@ class DriverConnection:
 
     def bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
         """Run ``work`` in this connection's thread, within ``seconds``."""
-        return self._thread.call(work, seconds or self.call_seconds + _GRACE_SECONDS, self._drop)
+        try:
+            return self._thread.call(
+                work, seconds or self.call_seconds + _GRACE_SECONDS, self._drop
+            )
+        except _Hung:
+            self._socket.hang_up()  # the server then ends the session, and frees its locks
+            raise
 
     @property
     def hung(self) -> bool:
@@ -290,6 +298,8 @@ class DriverCursor:
                 # Where `read_driver_error` looks for the server's number.
                 error.__dict__["diagnostics"] = self._kept or _diagnostics(self._raw)
                 raise
+            except ValueError as error:  # a value that its column cannot take
+                raise mssql_python.DataError("String data, right truncated", str(error)) from error
             except (RuntimeError, OSError) as error:  # what the bulk copy's client raises
                 raise mssql_python.OperationalError("Bulk copy failed", str(error)) from error
             except BaseException as error:
@@ -346,19 +356,26 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
     thread = _Thread()
     login_seconds = target.connect_timeout_s
     opened: list[Any] = []
+    sockets: list[DriverSocket] = []
+
+    def connect(string: str) -> Any:
+        with watch_for_socket(target.port or DEFAULT_PORT) as noted:
+            raw = mssql_python.connect(string, timeout=login_seconds)
+        sockets.append(noted)
+        return raw
 
     def work() -> None:
         _resolve(target)
         string = target.to_driver()
         try:
-            raw = mssql_python.connect(string, timeout=login_seconds)
+            raw = connect(string)
         except mssql_python.Error as error:
             if "Packet size change not supported" not in str(error):
                 raise _explained(error, target) from error
             # A refused login whose first record is about the packet's size: ask
             # again without one, to hear the reason.
             string = string.replace(f"PacketSize={target.packet};", "")
-            raw = mssql_python.connect(string, timeout=login_seconds)
+            raw = connect(string)
         opened.append(raw)
         raw.timeout = max(1, int(call_seconds))
         cursor = raw.cursor()
@@ -378,7 +395,7 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
             close()
             thread.end()
         raise
-    return DriverConnection(opened[0], thread, call_seconds)
+    return DriverConnection(opened[0], thread, call_seconds, sockets[-1])
 
 
 def _host(target: MssqlTarget) -> tuple[str, int]:
