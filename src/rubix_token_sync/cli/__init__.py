@@ -5,10 +5,12 @@ Commands load when they are called, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -39,6 +41,16 @@ COMMANDS: Final = {
 """Command → module of this package, and its line in ``--help``."""
 
 
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may stop, as `| head` does."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        _drop_output()
+        raise click.exceptions.Exit(_READER_LEFT) from error
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -52,12 +64,13 @@ class _LazyGroup(click.Group):
             raise TypeError(f"{cmd_name} is no command")
         return command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _reader_may_leave():  # the help is shown here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _reader_may_leave():
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # the reader of our output left, as `| head` does
-            _drop_output()
-            raise click.exceptions.Exit(_READER_LEFT) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

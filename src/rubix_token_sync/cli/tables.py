@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rubix_token_sync.cli.console import Output
 from rubix_token_sync.monitor.export import guarded, iso
 
 __all__ = [
@@ -38,8 +39,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 def console() -> Console:
     """On stdout; wide where no terminal sets a width, so that nothing is cut in a file."""
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+        return Output(highlight=False)
+    return Output(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:

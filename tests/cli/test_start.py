@@ -1,0 +1,67 @@
+"""`init` and `demo`: the first minutes."""
+
+from __future__ import annotations
+
+import sqlite3
+import tomllib
+from contextlib import closing
+from pathlib import Path
+
+from cli.conftest import Run
+
+
+def _mode(path: str) -> int:
+    return Path(path).stat().st_mode & 0o777
+
+
+def test_init_writes_two_private_files_that_work(run: Run) -> None:
+    ended = run("init", "here")
+    assert ended.code == 0
+    assert _mode("here/rubix-token-sync.toml") == _mode("here/azure_sql_connection.txt") == 0o600
+    text = Path("here/rubix-token-sync.toml").read_text()
+    assert "batch_size" in text
+    tomllib.loads(text)
+    assert run("check", "--config", "here/rubix-token-sync.toml").code == 0
+
+
+def test_init_leaves_what_exists_unless_forced(run: Run) -> None:
+    Path("azure_sql_connection.txt").write_text("mine")
+    Path("azure_sql_connection.txt").chmod(0o644)
+    ended = run("init")
+    assert "azure_sql_connection.txt exists; left as it is" in ended.out
+    assert Path("azure_sql_connection.txt").read_text() == "mine"
+    run("init", "--force")
+    assert Path("azure_sql_connection.txt").read_text() != "mine"
+    assert _mode("azure_sql_connection.txt") == 0o600
+
+
+def test_init_where_nothing_can_be_made(run: Run) -> None:
+    Path("file").touch()
+    ended = run("init", "file/below")
+    assert ended.code == 2
+    assert "cannot be made" in ended.err
+
+
+def test_demo_makes_and_syncs_a_fleet(run: Run) -> None:
+    ended = run("demo", "d", "--nodes", 2, "--tokens", 50)
+    assert ended.code == 0, ended.err
+    with closing(sqlite3.connect("d/rubix-tokens.db")) as db:
+        assert db.execute("SELECT count(*) FROM TokenRecords").fetchone() == (100,)
+    # The command that it shows does what it says.
+    line = next(line for line in ended.out.splitlines() if "rubix-token-sync verify" in line)
+    assert run(*line.split()[1:]).code == 0
+    again = run("demo", "d", "--json").document
+    assert (again["total_databases_unchanged"], again["tokens_read"]) == (2, 0)
+
+
+def test_demo_does_not_touch_a_fleet_that_is_not_its_own(run: Run) -> None:
+    Path("d/fleet").mkdir(parents=True)
+    ended = run("demo", "d")
+    assert ended.code == 2
+    assert list(Path("d").rglob("*")) == [Path("d/fleet")]
+
+
+def test_the_module_is_the_program(start: Run, nodes: Path) -> None:
+    ended = start("sync", nodes, "--target", "sqlite:///m.db", "--json")
+    assert ended.code == 0
+    assert ended.document["records_inserted"] == 120
