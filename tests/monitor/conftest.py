@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from rubix_token_sync import logs
 from rubix_token_sync.cli import _run
@@ -51,13 +52,29 @@ def run(
     logs.tear_down()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mssql"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty target."""
+    """The address of an empty target."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/target.db"
+    if request.param == "mssql":
+        address = os.environ.get("RUBIX_TEST_MSSQL")
+        if not address:
+            pytest.skip("RUBIX_TEST_MSSQL names no server")
+        _empty(address)
+        return address
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+def _empty(address: str) -> None:
+    """Drop this program's tables in the database that is there for tests."""
+    store = open_store(parse_target(address), StoreOptions())
+    ours = {table.name for table in store.tables.metadata.sorted_tables} | {"alembic_version"}
+    with store.engine.begin() as conn:
+        for name in set(sa.inspect(conn).get_table_names()) & ours:
+            conn.exec_driver_sql(f"DROP TABLE [{name}]")
+    store.close()
 
 
 @pytest.fixture

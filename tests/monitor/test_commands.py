@@ -266,7 +266,7 @@ def test_errors_are_the_guides_queries(ask: Ask, synced: Path, store: SqlStore) 
               ("node_name", "total_records", "ipfs_success", "ipfs_failures", "validation_errors"))
         for node in document["nodes"]
     ]  # fmt: skip
-    fetched = "SUM(CASE WHEN ipfs_fetched THEN 1 ELSE 0 END)"
+    fetched = "SUM(CASE WHEN ipfs_error IS NULL THEN 1 ELSE 0 END)"
     held = rows(
         store,
         f"SELECT node_name, COUNT(*), {fetched}, COUNT(*) - {fetched},"
@@ -324,11 +324,13 @@ def test_a_value_cannot_pose_as_a_code(ask: Ask, synced: Path, store: SqlStore) 
 
 def test_another_programs_texts_are_told_too(ask: Ask, synced: Path, store: SqlStore) -> None:
     """Rows of the earlier script: free text in both columns."""
-    change(
-        store,
-        "UPDATE TokenRecords SET validation_errors = 'Invalid DID', ipfs_fetched = false,"
-        " ipfs_error = 'lock conflict' WHERE node_name = 'node032'",
-    )
+    records = store.tables.records
+    with store.engine.begin() as conn:
+        conn.execute(
+            sa.update(records)
+            .where(records.c.node_name == "node032")
+            .values(validation_errors="Invalid DID", ipfs_fetched=False, ipfs_error="lock conflict")
+        )
     document = ask("errors", "--node", "node032", "--since", "24h", "--json").json
     assert [(r["code"], r["count"]) for r in document["content"]] == [("lock conflict", 120)]
     assert [(r["code"], r["count"]) for r in document["validation"]] == [("other", 120)]

@@ -11,10 +11,12 @@ def code_of(column: sa.ColumnElement[str], dialect: str) -> sa.ColumnElement[str
     """What stands before the first colon; a text without one as it is."""
     if dialect == "postgresql":
         return sa.func.split_part(column, ":", 1)
+    # No place of a colon is NULL, and so is what stands before it: no CASE, whose branches
+    # SQL Server may evaluate out of order.
     if dialect == "mssql":
-        place: sa.ColumnElement[int] = sa.func.charindex(":", column)
+        place = sa.func.nullif(sa.func.charindex(":", column), 0)
         before: sa.ColumnElement[str] = sa.func.left(column, place - 1)
     else:
-        place = sa.func.instr(column, ":")
+        place = sa.func.nullif(sa.func.instr(column, ":"), 0)
         before = sa.func.substr(column, 1, place - 1)
-    return sa.case((place > 0, before), else_=column)
+    return sa.func.coalesce(before, column)

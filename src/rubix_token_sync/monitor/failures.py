@@ -121,6 +121,11 @@ def _by_node(store: SqlStore, filters: Filters, now: datetime) -> list[NodeRow]:
     return _node_rows(store, query, filters)
 
 
+def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """SQL Server sums integers as integers, which overflow."""
+    return sa.func.sum(sa.cast(column, sa.BigInteger()))
+
+
 def _by_node_of_marks(store: SqlStore, filters: Filters, now: datetime) -> list[NodeRow]:
     """The same numbers without a look at every record: the server counted them at the mark."""
     databases = store.tables.databases
@@ -128,9 +133,9 @@ def _by_node_of_marks(store: SqlStore, filters: Filters, now: datetime) -> list[
         sa.select(
             databases.c.source_ip,
             databases.c.node_name,
-            sa.func.sum(databases.c.record_count).label("total"),
-            sa.func.sum(databases.c.ipfs_success_count).label("success"),
-            sa.func.sum(databases.c.validation_error_count).label("invalid"),
+            _sum(databases.c.record_count).label("total"),
+            _sum(databases.c.ipfs_success_count).label("success"),
+            _sum(databases.c.validation_error_count).label("invalid"),
         )
         .where(*filters.by(databases, now))
         .group_by(databases.c.source_ip, databases.c.node_name)
@@ -236,7 +241,7 @@ def _events(store: SqlStore, filters: Filters, now: datetime) -> list[Reason]:
     conditions = filters.by(errors, now, time="occurred_at")
     if filters.category:
         conditions.append(errors.c.category == filters.category)
-    count = sa.func.sum(errors.c.occurrences).label("events")
+    count = _sum(errors.c.occurrences).label("events")
     query = (
         sa.select(
             errors.c.category,
