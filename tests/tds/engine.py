@@ -143,15 +143,22 @@ class SqliteSession:
     def _batch(self, sql: str, values: dict[str, Any]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         variables: dict[str, Any] = {"@@ROWCOUNT": 0}
-        silent = False
+        silent = skipping = False
         for statement in _split(sql):
+            if condition := re.match(r"IF (@\w+) < @(\w+) BEGIN\s+(.*)$", statement, re.DOTALL):
+                skipping = not variables[condition[1].upper()] < values[condition[2]]
+                statement = condition[3]
+            if skipping:
+                skipping = not statement.endswith(" END")
+                continue
+            statement = statement.removesuffix(" END")
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"
             elif head.startswith("DECLARE "):
                 variables[statement.split()[1].upper()] = None
-            elif assigned := re.fullmatch(r"SET (@\w+) = (@@?\w+)", statement):
-                variables[assigned[1].upper()] = variables[assigned[2].upper()]
+            elif assigned := re.fullmatch(r"SET (@\w+) = (@@?\w+|0)", statement):
+                variables[assigned[1].upper()] = variables.get(assigned[2].upper(), 0)
             elif re.fullmatch(r"EXEC (@\w+) = sp_getapplock .*", statement, re.DOTALL):
                 variables[statement.split()[1].upper()] = 0
             elif re.fullmatch(r"SELECT (?:@@?[A-OQ-Za-z]\w+)(?:, @@?\w+)*", statement):

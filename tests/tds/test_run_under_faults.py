@@ -31,7 +31,7 @@ POINTS = {
     "login": ("login", ""),
     "stage by parameters": ("sql", r"^INSERT INTO TokenRecordStaging"),
     "stage in bulk": ("bulk", ""),
-    "publish": ("sql", r"^SET NOCOUNT ON; DECLARE @updated"),
+    "publish": ("sql", r"^SET NOCOUNT ON; DECLARE @inserted"),
     "mark": ("sql", r"\[ProcessedDatabases\]"),
     "commit": ("commit", ""),
     "lease": ("sql", r"UPDATE \[SyncLeases\]"),

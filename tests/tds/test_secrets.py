@@ -62,7 +62,7 @@ def everything(out: Path, *streams: bytes) -> Iterator[tuple[str, str]]:
 SITUATIONS = {
     "nothing wrong": None,
     "login refused": Fault("login", refusal(18456), times=99),
-    "half way": Fault("sql", refusal(40544), r"^SET NOCOUNT ON; DECLARE @updated", times=99),
+    "half way": Fault("sql", refusal(40544), r"^SET NOCOUNT ON; DECLARE @inserted", times=99),
     "hung up": Fault("sql", Drop(), r"TokenRecordStaging", times=99),
     "not allowed": Fault("sql", refusal(229), r"SyncSessions", times=99),
 }
@@ -108,7 +108,7 @@ def test_no_process_shows_the_password(
 ) -> None:
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("this system has no /proc")
-    fault = Fault("sql", Stall(), r"^SET NOCOUNT ON; DECLARE @updated")
+    fault = Fault("sql", Stall(), r"^SET NOCOUNT ON; DECLARE @inserted")
     server.faults.append(fault)
     out = tmp_path / "out"
     out.mkdir()

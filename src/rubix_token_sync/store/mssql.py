@@ -349,8 +349,9 @@ class MssqlStore(SqlStore):
         return super()._publish_once(conn, lease, chunk)
 
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        _rows, load_id = self._mine.loads[id(chunk.rows)]
-        updated, inserted = conn.exec_driver_sql(statements.PUBLISH, (load_id, load_id)).one()
+        rows, load_id = self._mine.loads[id(chunk.rows)]
+        parameters = (load_id, rows.num_rows, load_id)
+        updated, inserted = conn.exec_driver_sql(statements.PUBLISH, parameters).one()
         return Published(inserted=int(inserted), updated=int(updated), batches=1)
 
     # ---------------------------------------------------------------- staging

@@ -61,22 +61,25 @@ def _publish() -> str:
     columns = ", ".join(STAGED_COLUMNS)
     sets = ", ".join(f"{name} = s.{name}" for name in STAGED_COLUMNS if name != "record_key")
     parts = (
-        "SET NOCOUNT ON; DECLARE @updated INT;",
-        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
-        f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
-        f"WHERE s.load_id = ? AND ({_differs()});",
-        "SET @updated = @@ROWCOUNT;",
+        "SET NOCOUNT ON; DECLARE @inserted INT; DECLARE @updated INT; SET @updated = 0;",
         f"INSERT INTO TokenRecords ({columns}, synced_at)",
         f"SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}",
         f"FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS",
         "(SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key);",
-        "SELECT @updated, @@ROWCOUNT; SET NOCOUNT OFF",
+        "SET @inserted = @@ROWCOUNT;",
+        # A first load has nothing to update: spare the look at every record.
+        "IF @inserted < ? BEGIN",
+        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
+        f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
+        f"WHERE s.load_id = ? AND ({_differs()});",
+        "SET @updated = @@ROWCOUNT END;",
+        "SELECT @updated, @inserted; SET NOCOUNT OFF",
     )
     return " ".join(parts)
 
 
 PUBLISH: Final = _publish()
-"""Takes the load id twice; one row: updated, inserted."""
+"""Takes load id, number of staged rows, load id; one row: updated, inserted."""
 
 _LIVE: Final = "FROM TokenRecords WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
 
