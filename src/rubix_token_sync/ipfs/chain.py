@@ -16,7 +16,7 @@ So a token that the node's store plainly does not hold is told as that, not as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -162,8 +162,15 @@ class ContentChain:
         return left
 
 
-def open_chain(repository_path: str | None, options: ContentOptions) -> ContentChain:
+def open_chain(
+    repository_path: str | None,
+    options: ContentOptions,
+    *,
+    guard: Callable[[ContentReader], ContentReader] = lambda reader: reader,
+) -> ContentChain:
     """The ways that ``options`` allow for the node whose repository is at this path.
+
+    ``guard`` may put something around the way that reads the node's own files.
 
     Raises:
         SettingsError: a gateway is no plain http or https URL.
@@ -172,7 +179,7 @@ def open_chain(repository_path: str | None, options: ContentOptions) -> ContentC
     readers: list[ContentReader] = []
     blocks_can_be_read = "blockstore" in options.ways
     if blocks_can_be_read:
-        readers.append(BlockStoreReader(repository))
+        readers.append(guard(BlockStoreReader(repository)))
         blocks_can_be_read = isinstance(repository, Repository) and repository.readable
     if "daemon" in options.ways:
         readers.append(

@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from rubix_token_sync.cid import parse
 from rubix_token_sync.finish import decode_content, finish_batch
-from rubix_token_sync.ipfs.chain import ContentChain, open_chain
+from rubix_token_sync.ipfs.chain import ContentChain
 from rubix_token_sync.records import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.source import open_snapshot
 from rubix_token_sync.store.base import Store
 from rubix_token_sync.sync.jobs import Batch, Difference, Emit, Job, Summary, Tally, WorkerContext
 from rubix_token_sync.sync.known import Known
+from rubix_token_sync.sync.patient import open_patiently
 from rubix_token_sync.sync.rows import DigestedRows, RowReader, database_context
 from rubix_token_sync.unixfs import matches
 
@@ -66,7 +67,7 @@ def compare_database(job: Job, store: Store, shared: WorkerContext, emit: Emit) 
     with open_snapshot(job.node.db_path, shared.scratch) as snapshot:
         context = database_context(job, snapshot)
         reader = RowReader(job, snapshot, shared.batch_size)
-        chain = open_chain(job.node.repository, shared.content)
+        chain = open_patiently(job.node.repository, shared.content)
         try:
             for rows in reader:
                 if not rows.rows:

@@ -15,13 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -60,9 +54,7 @@ class Crew:
         self._inline: list[Worker] = []
         self._executor: Executor
         if processes == 0:
-            self._executor = ThreadPoolExecutor(
-                1, "rubix-worker", _enlist, (context, self._put, self._inline)
-            )
+            self._executor = _Inline(partial(_enlist, context, self._put, self._inline))
         else:
             self._start_processes(context, processes)
 
@@ -158,6 +150,8 @@ class Crew:
         while left and (seconds := deadline - time.monotonic()) > 0:
             left.difference_update(wait(left, seconds))
         self._close_pipe()
+        if isinstance(self._executor, _Inline) and self._executor.stuck:
+            return  # its worker may still use what would be closed
         for worker in self._inline:
             worker.close()
 
@@ -171,6 +165,54 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Inline(Executor):
+    """One thread.  Unlike the standard pool's, one that hangs does not keep the program alive."""
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        """``prepare`` is called once, in the thread."""
+        self._prepare = prepare
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+        self._tasks = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="rubix-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def stuck(self) -> bool:
+        """It was told to end and did not."""
+        return self._thread.is_alive()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._tasks.put((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def _serve(self) -> None:
+        ready = False
+        while (task := self._tasks.get()) is not None:
+            future, work = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if not ready:
+                    self._prepare()
+                    ready = True
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        while cancel_futures:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                break
+            if task is not None:
+                task[0].cancel()
+        self._tasks.put(None)
+        if wait:
+            self._thread.join(_LEAVE_SECONDS)
 
 
 def _crashed(error: BaseException, where: str) -> WorkerCrashed:

@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 from rubix_token_sync.errors import SourceError, SyncError, TargetError
 from rubix_token_sync.finish import DatabaseContext, finish_batch
 from rubix_token_sync.ipfs import FailureCode
-from rubix_token_sync.ipfs.chain import open_chain
-from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.records import (
     RECORD_KEY_BYTES,
 )
@@ -38,6 +36,7 @@ from rubix_token_sync.sync.jobs import (
     WorkerContext,
 )
 from rubix_token_sync.sync.known import Known
+from rubix_token_sync.sync.patient import fingerprint_patiently, open_patiently
 from rubix_token_sync.sync.rows import DigestedRows, RowReader, database_context
 
 __all__ = ["Worker"]
@@ -92,7 +91,7 @@ class Worker:
         started = time.monotonic()
         repository = job.node.repository
         # Taken before reading: what changes meanwhile is a change for the next run.
-        content_state = repository_fingerprint(repository) if repository else None
+        content_state = fingerprint_patiently(repository)
         if not job.retry_content and job.asked_repository is not None:
             content_state = job.asked_repository
         known = self._known(job)
@@ -100,7 +99,7 @@ class Worker:
             _guard_count(job, known, snapshot.count)
             context = database_context(job, snapshot)
             rows = RowReader(job, snapshot, self.context.batch_size)
-            chain = open_chain(repository, self.context.content)
+            chain = open_patiently(repository, self.context.content)
             try:
                 content = Content(job, lambda: self.store, chain)
                 pending = DigestedRows.none()
