@@ -190,22 +190,20 @@ def test_130_and_143_stopped_by_a_signal(
     assert '"INTERRUPTED"' in report.read_text()
 
 
-def test_a_second_signal_ends_it_at_once(long_fleet: Path) -> None:
-    """The run stands still in the middle of a transaction; nothing but the second helps."""
-    program = subprocess.Popen(
-        [*PROGRAM, "sync", str(long_fleet), *TARGET],
+def test_a_second_signal_ends_it_at_once(nodes: Path) -> None:
+    """The writer stands still in the middle of a transaction; nothing but the second helps."""
+    os.mkfifo("passed")
+    passed = os.open("passed", os.O_RDWR)  # also for writing: it has no end then
+    with subprocess.Popen(
+        [*PROGRAM, "sync", str(nodes), *TARGET],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**clean_environment(), "RUBIX_SYNC_FAULT": "store.publish:1:stall"},
-    )  # fmt: skip
-    assert program.stderr is not None
-    for line in program.stderr:
-        if "Progress:" in line:
-            break
-    program.send_signal(signal.SIGINT)
-    for line in program.stderr:
-        if "Stopping" in line:
-            break
-    program.send_signal(signal.SIGINT)
-    _, err = program.communicate(timeout=30)
+        env={**clean_environment(), "RUBIX_SYNC_FAULT": "store.publish:1:stall",
+             "RUBIX_SYNC_FAULT_LOG": "passed"},
+    ) as program, open(passed) as points:  # fmt: skip
+        assert program.stderr is not None
+        assert any(line.endswith(" store.publish\n") for line in points)
+        program.send_signal(signal.SIGINT)
+        assert any("Stopping after the chunk under way" in line for line in program.stderr)
+        program.send_signal(signal.SIGINT)
+        assert any("Stopped at once" in line for line in program.stderr)
     assert program.returncode == 130
-    assert "Stopped at once" in err

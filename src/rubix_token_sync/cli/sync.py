@@ -171,6 +171,7 @@ def interruptible() -> Iterator[StopSign]:
         if stop.signal_number is not None:
             _say("Stopped at once; the next run takes over.")
             os._exit(128 + number)  # nothing that could wait any longer
+        stop.signal_number = number  # before anything is said: a second one may come at once
         _say("Stopping after the chunk under way …")
         stop.give(number)
 
