@@ -11,12 +11,18 @@ from rubix_token_sync.migrate import MigrationReport
 from rubix_token_sync.store import Target, open_store
 from rubix_token_sync.store.base import StoreOptions
 
-from .older_system import oracle
+from .older_system import Expected, oracle
 
 
-def is_exact(target: Target, report: MigrationReport, count: int, **options: object) -> None:
+def is_exact(
+    target: Target,
+    report: MigrationReport,
+    count: int,
+    expected: dict[tuple[str, str], Expected] | None = None,
+    **options: object,
+) -> None:
     """Every record, every duplicate, every row set aside, every mark."""
-    expected = oracle(count, **options)
+    expected = expected or oracle(count, **options)
     store = open_store(target, StoreOptions(read_only=True))
     try:
         tables = store.tables

@@ -286,7 +286,13 @@ _PLACEHOLDERS: Final = frozenset({"c not found"})
 
 def _real(column: str, value: Text) -> Text:
     """The value, unless it is what the older system wrote for a missing column."""
-    return None if value in _PLACEHOLDERS or value == f"{column} not found" else value
+    if (
+        type(value) is str
+        and value[-10:] == " not found"
+        and (value == "c not found" or value == f"{column} not found")
+    ):
+        return None
+    return value
 
 
 def _value(column: str, value: Text) -> str | None:
@@ -295,8 +301,11 @@ def _value(column: str, value: Text) -> str | None:
 
 
 def _sized(column: str, value: Text) -> str | None:
+    size = COLUMN_SIZES[column]
+    if type(value) is str and len(value) * 2 <= size and value[-10:] != " not found":
+        return value  # most are
     text = _value(column, value)
-    return None if text is None else cut(text, COLUMN_SIZES[column])
+    return None if text is None else cut(text, size)
 
 
 def _flag(value: Text) -> bool:

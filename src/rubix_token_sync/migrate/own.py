@@ -26,7 +26,7 @@ from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]
 
-_FETCH_BYTES: Final = 4_000_000
+_FETCH_BYTES: Final = 12_000_000
 _FETCH_ROWS: Final = 2_000
 _ISOLATION: Final = {"postgresql": "REPEATABLE READ"}
 

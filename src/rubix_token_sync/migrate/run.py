@@ -47,8 +47,8 @@ __all__ = ["MigrateOptions", "migrate"]
 _LOG = logging.getLogger(__name__)
 
 _CHUNK_ROWS: Final = 5_000
-_CHUNK_BYTES: Final = 8_000_000
-_READ_BYTES: Final = 4_000_000
+_CHUNK_BYTES: Final = 4_000_000
+_READ_BYTES: Final = 12_000_000
 _READ_ROWS: Final = 2_000
 _LONG_AGO: Final = datetime(1970, 1, 1)
 _NOWHERE: Final = bytes(8)

@@ -61,6 +61,7 @@ class SqliteStore(SqlStore):
             creator=self._open,
             poolclass=sa.pool.QueuePool,
             pool_size=max(2, min(options.pool_size, 5)),
+            pool_use_lifo=True,  # one connection, and its page cache, does nearly all
         )
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, options)
