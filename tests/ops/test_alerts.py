@@ -185,6 +185,20 @@ def test_status_tells_of_the_dead(run: Run, sync: Sync, alerting: Webhook, tmp_p
     assert [m["title"] for m in alerting.take()] == ["Rubix sync, monitor: mended"]
 
 
+def test_stopped_night_after_night_is_told_once(
+    run: Run, sync: Sync, alerting: Webhook, tmp_path: Path
+) -> None:
+    target = ("--target", f"sqlite:///{tmp_path}/target.db")
+    for night in range(3):
+        assert sync("--force").exit_code == 0
+        change(
+            tmp_path,
+            "UPDATE SyncSessions SET status = 'INTERRUPTED' WHERE status = 'COMPLETED'",
+        )
+        run("status", *target, "--alert")
+        assert len(alerting.take()) == (1 if night == 0 else 0)
+
+
 def test_status_alert_needs_somebody(run: Run, sync: Sync, tmp_path: Path) -> None:
     sync()
     done = run("status", "--target", f"sqlite:///{tmp_path}/target.db", "--alert", "--json")

@@ -124,13 +124,15 @@ def alerts_of_run(facts: RunFacts) -> list[Alert]:
 
 
 def alerts_of_status(status: Status) -> list[Alert]:
-    """What no run tells of itself: that one died, never came, or was too long ago."""
-    told = ("stuck", "overdue", "never_ran", "last_run_interrupted", "last_run_failed")
+    """What no run tells of itself: that one hangs, died, was stopped, or never came."""
+    told = ("stuck", "overdue", "never_ran", "last_run_interrupted")
     return [_of_problem(problem) for problem in status.problems if problem.code in told]
 
 
 def _of_problem(problem: Problem) -> Alert:
-    place = problem.db_path or problem.session_id or problem.source_ip or ""
+    # A run that hangs is told of once; runs that end the same way night after night, too.
+    session = problem.session_id if problem.code == "stuck" else None
+    place = problem.db_path or session or problem.source_ip or ""
     detail = f"/{problem.detail}" if problem.detail else ""
     named = f" [{problem.detail or problem.code}]"
     return Alert(f"{problem.code}/{place}{detail}", problem.message + named)

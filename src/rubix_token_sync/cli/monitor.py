@@ -72,7 +72,7 @@ _csv = click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
 @click.option(
     "--alert",
     is_flag=True,
-    help="Also send what no run can tell of itself (stuck, overdue, failed) to alert_urls.",
+    help="Also send what no run can tell of itself (stuck, stopped, overdue) to alert_urls.",
 )
 @_csv
 def status(**options: Any) -> int:
