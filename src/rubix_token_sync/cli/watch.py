@@ -6,6 +6,7 @@ Both load only where they are asked for.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -205,6 +206,10 @@ def _check_metrics_file(path: str) -> None:
     from rubix_token_sync.keepout import keep_out
 
     keep_out(path, "The metrics file")
+    if importlib.util.find_spec("prometheus_client") is None:
+        from rubix_token_sync.metrics.endpoint import extra_missing
+
+        raise extra_missing()
     directory = Path(path).absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise SettingsError(
