@@ -16,7 +16,7 @@ from pathlib import Path
 
 BLOCK = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _EXIT = re.compile(r"\s+# exit (\d+)\b.*$")
-_SECONDS = 120
+_SECONDS = 280
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ OWN = [
 _COMMAND = re.compile(r"(?:^|[ `/])rubix-token-sync ([a-z][^`|>&;\n]*)")
 
 
+@pytest.mark.timeout(300)  # a dozen programs one after the other, on a busy machine
 @pytest.mark.parametrize("name", OWN)
 def test_a_guide_does_what_it_says(
     name: str, tmp_path: Path, request: pytest.FixtureRequest

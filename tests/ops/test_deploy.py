@@ -187,6 +187,6 @@ def test_what_could_add_a_directive_is_refused(
 def test_python_runs_it_where_there_is_no_script(monkeypatch: pytest.MonkeyPatch) -> None:
     from rubix_token_sync.cli.service import render
 
-    monkeypatch.setattr(sys, "executable", "/opt/python/bin/python3")
+    monkeypatch.setattr(sys, "executable", "/usr/local/python/bin/python3")
     unit = render("rubix-token-sync.service", roots=(), user="u", config="/c", calendar="daily")
-    assert "ExecStart=/opt/python/bin/python3 -m rubix_token_sync sync" in unit
+    assert "ExecStart=/usr/local/python/bin/python3 -m rubix_token_sync sync" in unit
