@@ -299,7 +299,6 @@ class MssqlStore(SqlStore):
         """
         if not self._leave_out_indexes():
             self.finish_load()
-        faults.point("store.clean")
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
         if self._source is not None:
             # Under the lease nobody else stages rows of this source.
@@ -309,6 +308,7 @@ class MssqlStore(SqlStore):
         sql = statements.CLEAN.format(where=where)
 
         def work(conn: sa.Connection) -> int:
+            faults.point("store.clean")
             return int(conn.exec_driver_sql(sql, (parameter,)).scalar_one())
 
         while self.transact(work):
