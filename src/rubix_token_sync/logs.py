@@ -178,6 +178,24 @@ def _redacted(value: Any) -> Any:
     return redact(str(value))
 
 
+class _LogFile(RotatingFileHandler):
+    """The log file.  A full disk costs lines of it, not the run, and is told once."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            LOGGER.error(
+                "The log file %s cannot be written: %s. Lines are missing in it.",
+                self.baseFilename,
+                error.strerror or error,
+            )
+
+
 # --- set-up --------------------------------------------------------------------
 
 _handlers: list[logging.Handler] = []
@@ -209,9 +227,7 @@ def set_up(
     new = [console]
     if log_file is not None:
         try:
-            file = RotatingFileHandler(
-                log_file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8"
-            )
+            file = _LogFile(log_file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
         except OSError as error:
             raise SettingsError(
                 f"The log file {log_file} cannot be written: {error.strerror}.",

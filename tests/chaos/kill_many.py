@@ -89,15 +89,14 @@ def main() -> int:
             kill_once(kill, door, field, lane.fresh, lane.seconds, lane.outcome)
 
         with ThreadPoolExecutor(asked.jobs, initializer=enter) as pool:
-            done = 0
-            for future in [pool.submit(one, number) for number in numbers]:
+            futures = [pool.submit(one, number) for number in numbers]
+            for done, future in enumerate(futures, 1):
                 try:
                     future.result()
                 except AssertionError as error:
                     pool.shutdown(cancel_futures=True)
                     print(f"FAILED {error}", flush=True)
                     return 1
-                done += 1
                 if done % 100 == 0:
                     print(f"{done} after {time.monotonic() - started:.0f} s", flush=True)
         killed = sum(lane.outcome.killed for lane in lanes)

@@ -49,9 +49,9 @@ while not select_stop():
                    " VALUES (?, 0, 'd', 1)", (f"new {number}",))
     if number % 4 == 0 and len(ids) > 100:
         (gone,) = chance.sample([i for i in ids if i not in (a, b)], 1)
-        value = db.execute("SELECT token_value FROM TokensTable WHERE token_id = ?", (gone,)).fetchone()[0]
+        db.execute("UPDATE TokensTable SET token_value = token_value + (SELECT token_value"
+                   " FROM TokensTable WHERE token_id = ?) WHERE token_id = ?", (gone, a))
         db.execute("DELETE FROM TokensTable WHERE token_id = ?", (gone,))
-        db.execute("UPDATE TokensTable SET token_value = token_value + ? WHERE token_id = ?", (value, a))
     if number % 50 == 0 and mode == "wal":
         db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -138,7 +138,8 @@ def test_each_sync_is_a_moment_of_a_database_that_never_rests(
     unsettled = 0
     try:
         for _ in range(_SYNCS):
-            report = site.run("sync").expect(0, 1).document
+            # In a slow run's time such a node exchanges more than half of its tokens.
+            report = site.run("sync", "--allow-shrink").expect(0, 1).document
             if report["exit_code"] == 1:  # it wrote all the time: told, and nothing is stored
                 assert {d["reason"] for d in report["databases"]} <= {
                     "busy", "changed_while_reading",
@@ -159,7 +160,7 @@ def test_each_sync_is_a_moment_of_a_database_that_never_rests(
         node.stdout.close()
     assert len(states) + unsettled > _SYNCS // 2
     assert unsettled < _SYNCS // 2
-    site.sync()
+    site.sync("--allow-shrink")
     with closing(sqlite3.connect(f"file:{site.db_path}?mode=ro", uri=True)) as db:
         end = dict(db.execute("SELECT token_id, token_value FROM TokensTable"))
     held = rows_of(

@@ -90,7 +90,8 @@ def _forge_lease(url: str, holder: str, age_seconds: int) -> None:
     with psycopg.connect(url) as conn:
         moment = f"timezone('utc', now()) - interval '{age_seconds} seconds'"
         conn.execute(
-            f"INSERT INTO syncleases VALUES ('vm1', '{session}', '{holder}', {moment}, {moment})".encode()
+            f"INSERT INTO syncleases VALUES ('vm1', '{session}', '{holder}', {moment},"
+            f" {moment})".encode()
         )
         conn.execute(
             "INSERT INTO syncsessions (session_id, source_ip, status, start_time, heartbeat_at)"
@@ -158,7 +159,7 @@ def test_eight_writers_with_overlapping_tokens(
 ) -> None:
     """Eight machines with the same paths and many of the same tokens, all at once."""
     fleet = make_fleet(
-        tmp_path / "fleet", FleetPlan(nodes=3, tokens_per_node=150, shared=0.5, absent=0.05)
+        tmp_path / "fleet", FleetPlan(nodes=3, tokens_per_node=150, shared=0.5)
     )
     url = (
         f"sqlite:///{tmp_path / 'target.db'}"

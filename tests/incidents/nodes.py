@@ -21,8 +21,8 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
     """Name, kind, mode, owner, inode, size, bytes and times (ns) of everything below ``root``.
 
     The change time is in it: it tells of a write, a touch or a chmod even where
-    everything else was put back.  Not of a ``-wal`` for root: SQLite then sets its
-    owner, to what it is, whenever it opens one.
+    everything else was put back.  Not of a ``-wal`` or ``-journal`` for root: SQLite sets its
+    owner then, to what it is, whenever it opens one.
     """
     found: dict[str, tuple[object, ...]] = {}
     for directory, names, files in os.walk(root):
@@ -34,7 +34,7 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
                 held = os.readlink(path)
             elif os.path.isfile(path):
                 held = Path(path).read_bytes()
-            owned = os.geteuid() == 0 and name.endswith("-wal")
+            owned = os.geteuid() == 0 and name.endswith(("-wal", "-journal"))
             found[os.path.normpath(path)] = (
                 status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_size,
                 status.st_mtime_ns, None if owned else status.st_ctime_ns, held,

@@ -8,15 +8,17 @@ import traceback
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.logs import redact
+from rubix_token_sync.refusals import refusal
 
 __all__ = ["print_failure", "tell"]
 
 
 def tell(error: Exception, *, verbose: bool, as_json: bool) -> int:
     """Print one error for people (and as JSON on stdout); returns the exit code."""
-    if isinstance(error, SyncError):
-        code, name, message, remedy = error.exit_code, error.code, error.message, error.remedy
-        category = error.category
+    known = error if isinstance(error, SyncError) else refusal(error)
+    if known is not None:
+        code, name, message, remedy = known.exit_code, known.code, known.message, known.remedy
+        category = known.category
     else:
         code, name, category = 1, "unexpected", "system"
         message = f"Unexpected: {type(error).__name__}: {error}"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rubix_token_sync import faults
 from rubix_token_sync.errors import SyncError, WorkerCrashed
+from rubix_token_sync.refusals import refusal
 from rubix_token_sync.sync.jobs import Batch, Emit, Event, Job, WorkerContext
 
 if TYPE_CHECKING:
@@ -224,12 +225,9 @@ def _crashed(error: BaseException, where: str) -> WorkerCrashed:
             remedy="Check the system's log for the out-of-memory killer, lower "
             "NUM_IPFS_WORKERS, and run again: nothing stored is lost.",
         )
-    elif isinstance(error, MemoryError):
+    elif (refused := refusal(error)) is not None:
         crash = WorkerCrashed(
-            f"A worker ran out of memory{where}.",
-            code="out_of_memory",
-            remedy="Lower BATCH_SIZE and NUM_IPFS_WORKERS or allow more memory, and run again: "
-            "nothing stored is lost.",
+            f"A worker failed{where}. {refused.message}", code=refused.code, remedy=refused.remedy
         )
     else:
         crash = WorkerCrashed(

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rubix_token_sync.errors import SyncError, WorkerCrashed
 from rubix_token_sync.records import RECORD_SCHEMA
+from rubix_token_sync.refusals import refusal
 from rubix_token_sync.store.base import (
     Chunk,
     DatabaseMark,
@@ -145,7 +146,7 @@ class Publisher:
         except SyncError as error:
             self._error = error
         except BaseException as error:  # noqa: BLE001 - handed to the run, which ends with it
-            crash = WorkerCrashed(
+            crash = refusal(error) or WorkerCrashed(
                 f"A writer failed: {type(error).__name__}: {error}",
                 code="writer_failed",
                 remedy="This is a bug; please report it with the log of a --verbose run.",

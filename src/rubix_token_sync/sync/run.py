@@ -21,6 +21,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.ipfs.chain import ContentOptions
 from rubix_token_sync.logs import ProgressPace, log_event
 from rubix_token_sync.records import database_key
+from rubix_token_sync.refusals import refusal
 from rubix_token_sync.store import Target, open_store
 from rubix_token_sync.store.base import (
     DatabaseState,
@@ -203,11 +204,14 @@ class Run:
                 outcome.signal_number = interrupt.signal_number
                 self._give_up(store, session, "INTERRUPTED", "Stopped by a signal.")
                 return outcome
+            except SyncError as error:
+                self._give_up(store, session, "FAILED", str(error))
+                raise
             except Exception as error:
-                known = isinstance(error, SyncError)
-                self._give_up(
-                    store, session, "FAILED", str(error) if known else f"Unexpected: {error!r}"
-                )
+                refused = refusal(error)
+                self._give_up(store, session, "FAILED", str(refused or f"Unexpected: {error!r}"))
+                if refused is not None:
+                    raise refused from error
                 raise
             outcome = self.outcome("COMPLETED", session.id, store.place, dead)
             session.finish("COMPLETED", self.progress.totals(), self._summary())

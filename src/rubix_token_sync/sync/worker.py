@@ -78,7 +78,9 @@ class Worker:
                 raise
             except SyncError as error:
                 # Events that have left cannot be taken back, so only a still quiet job begins anew.
-                if last or left.count or error.kind != "transient":
+                # Nor do handles come free while this very process holds them.
+                tried = last or error.code == "too_many_files"
+                if tried or left.count or error.kind != "transient":
                     emit(Failed(job.number, error))
                     return
 
