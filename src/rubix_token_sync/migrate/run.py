@@ -13,27 +13,24 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import faults
 from rubix_token_sync.errors import ReportMismatch, SettingsError, SyncError
 from rubix_token_sync.logs import log_event
-from rubix_token_sync.migrate.own import stored_rows
+from rubix_token_sync.migrate.parts import Part, batch_of, mark_of, parts_of
+from rubix_token_sync.migrate.proof import NOWHERE, digest_aside, digest_held, digest_homeless
 from rubix_token_sync.migrate.report import DatabaseOutcome, MigrationReport
-from rubix_token_sync.migrate.rows import COLUMNS, Aside, Digest, Moved, Record
+from rubix_token_sync.migrate.rows import Digest, Moved, Record
 from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
 from rubix_token_sync.migrate.state import Known, MigrationState
-from rubix_token_sync.records import RECORD_SCHEMA
 from rubix_token_sync.store import Target, open_store
 from rubix_token_sync.store.base import (
     Chunk,
-    DatabaseMark,
     DatabaseState,
     Lease,
     SessionTotals,
@@ -45,14 +42,6 @@ from rubix_token_sync.sync.session import Session
 __all__ = ["MigrateOptions", "migrate"]
 
 _LOG = logging.getLogger(__name__)
-
-_CHUNK_ROWS: Final = 5_000
-_CHUNK_BYTES: Final = 4_000_000
-_READ_BYTES: Final = 12_000_000
-_READ_ROWS: Final = 2_000
-_LONG_AGO: Final = datetime(1970, 1, 1)
-_NOWHERE: Final = bytes(8)
-"""Stands for the database of rows that name none."""
 
 
 @dataclass(frozen=True)
@@ -262,15 +251,16 @@ class _Migration:
             state.clear_aside(conn, database.key)
             state.note(conn, database, "LOADING", outcome)
 
-        self.store.publish(lease, Chunk(rows=_batch([]), also=start))
+        self.store.publish(lease, Chunk(rows=batch_of([]), also=start))
         read = Digest()
         last: Record | None = None
-        for number, chunk in enumerate(_chunks(rows, read, outcome)):
+        for number, chunk in enumerate(parts_of(rows, read, outcome)):
             last = chunk.records[-1] if chunk.records else last
             self._publish(source, state, lease, database, number, chunk, outcome)
             self._check_session()
         outcome.digest = read.text()
-        found = self._stored_digest(source, state, database, outcome)
+        held = digest_held(source, state, database)
+        found, outcome.rows_stored = held.digest, held.records
         outcome.target_digest = found.text()
         outcome.seconds = time.monotonic() - begun
         if found != read:
@@ -285,8 +275,8 @@ class _Migration:
         self.store.publish(
             lease,
             Chunk(
-                rows=_batch([]),
-                mark=_mark(database, outcome, last, self._vanished),
+                rows=batch_of([]),
+                mark=mark_of(database, outcome, last, held.vanished),
                 also=lambda conn: state.note(conn, database, "DONE", outcome),
             ),
         )
@@ -301,7 +291,7 @@ class _Migration:
         lease: Lease,
         database: PlannedDatabase,
         number: int,
-        chunk: _Part,
+        chunk: Part,
         outcome: DatabaseOutcome,
     ) -> None:
         faults.point("migrate.chunk")
@@ -309,7 +299,7 @@ class _Migration:
         published = self.store.publish(
             lease,
             Chunk(
-                rows=_batch(chunk.records),
+                rows=batch_of(chunk.records),
                 vanished=chunk.vanished,
                 bulk=True,
                 also=lambda conn: state.set_aside(conn, database.key, number, asides),
@@ -327,7 +317,7 @@ class _Migration:
             def again(conn: sa.Connection) -> None:
                 state.set_aside(conn, database.key, number, asides)
 
-            self.store.publish(lease, Chunk(rows=_batch([]), also=again))
+            self.store.publish(lease, Chunk(rows=batch_of([]), also=again))
             outcome.rows_refused += len(left)
             outcome.rows_changed -= sum(one.aside is not None for one in left)
             for one in left:
@@ -342,66 +332,23 @@ class _Migration:
 
     def _move_homeless(self, source: Source, state: MigrationState) -> int:
         """Rows that name no source or database: all of them kept aside."""
-        found = self._homeless_digest(source)
-        if found == self._aside_digest(source, state):
+        found = digest_homeless(source)
+        if found == digest_aside(source, state):
             return found.count
 
         def clear(conn: sa.Connection) -> None:
             faults.point("migrate.homeless")
-            state.clear_aside(conn, _NOWHERE)
+            state.clear_aside(conn, NOWHERE)
 
         self.store.transact(clear)
         outcome = DatabaseOutcome("", "")
-        for number, part in enumerate(_chunks(source.homeless(), Digest(), outcome)):
+        for number, part in enumerate(parts_of(source.homeless(), Digest(), outcome)):
             self.store.transact(
-                partial(state.set_aside, key=_NOWHERE, part=number, rows=part.asides)
+                partial(state.set_aside, key=NOWHERE, part=number, rows=part.asides)
             )
         return found.count
 
-    def _homeless_digest(self, source: Source) -> Digest:
-        digest = Digest()
-        for moved in source.homeless():
-            digest.add(moved.row_hash)
-        return digest
-
-    def _aside_digest(self, source: Source, state: MigrationState) -> Digest:
-        def work(conn: sa.Connection) -> Digest:
-            digest = Digest()
-            for aside in state.aside(conn, _NOWHERE):
-                digest.add(source.form.aside_hashes(aside)[0])
-            return digest
-
-        return self.store.read(work)
-
     # ---------------------------------------------------------------- proof
-
-    def _stored_digest(
-        self,
-        source: Source,
-        state: MigrationState,
-        database: PlannedDatabase,
-        outcome: DatabaseOutcome,
-    ) -> Digest:
-        """The digest of what the target holds of a database, records and rows set aside."""
-        form = source.form
-        fetch = max(1, min(_READ_ROWS, _READ_BYTES // max(1, database.widest)))
-
-        def work(conn: sa.Connection) -> tuple[Digest, int, int]:
-            faults.point("migrate.verify")
-            digest, stored, gone = Digest(), 0, 0
-            for record, vanished in stored_rows(self.store, conn, database.key, fetch):
-                digest.add(form.stored_hash(record, vanished=vanished))
-                stored += 1
-                gone += vanished
-            for aside in state.aside(conn, database.key):
-                own, replaced = form.aside_hashes(aside)
-                digest.add(own)
-                if replaced is not None:
-                    digest.remove(replaced)
-            return digest, stored, gone
-
-        digest, outcome.rows_stored, self._vanished = self.store.read(work)
-        return digest
 
     def _verify(
         self,
@@ -426,9 +373,10 @@ class _Migration:
             begun = time.monotonic()
             outcome = DatabaseOutcome(database.source_ip, database.db_path, "verified")
             read = Digest()
-            for chunk in _chunks(rows, read, outcome):
+            for chunk in parts_of(rows, read, outcome):
                 del chunk
-            found = self._stored_digest(source, state, database, outcome)
+            held = digest_held(source, state, database)
+            found, outcome.rows_stored = held.digest, held.records
             outcome.digest, outcome.target_digest = read.text(), found.text()
             outcome.seconds = time.monotonic() - begun
             if found != read or earlier is None or earlier.state != "DONE":
@@ -437,9 +385,9 @@ class _Migration:
             report.databases.append(outcome)
             self._tell(outcome, number, len(todo))
         if not self._options.only:
-            found = self._homeless_digest(source)
+            found = digest_homeless(source)
             report.rows_without_database = found.count
-            if found != self._aside_digest(source, state):
+            if found != digest_aside(source, state):
                 report.databases.append(DatabaseOutcome("", "", "different", found.count))
         report.complete = not report.different and not self._options.only
 
@@ -452,7 +400,7 @@ class _Migration:
             begun = time.monotonic()
             outcome = DatabaseOutcome(database.source_ip, database.db_path, "would_move")
             read = Digest()
-            for chunk in _chunks(rows, read, outcome):
+            for chunk in parts_of(rows, read, outcome):
                 outcome.rows_stored += len(chunk.records)
             outcome.digest = read.text()
             outcome.seconds = time.monotonic() - begun
@@ -491,93 +439,6 @@ class _Migration:
         session, self._session = self._session, None
         if session is not None:
             session.finish(status, self._totals, summary)
-
-
-@dataclass
-class _Part:
-    """Some rows of a database that are published together."""
-
-    moved: list[Moved]
-
-    @property
-    def records(self) -> list[Record]:
-        return [one.record for one in self.moved if one.record is not None]
-
-    @property
-    def asides(self) -> list[Aside]:
-        return [one.aside for one in self.moved if one.aside is not None]
-
-    @property
-    def vanished(self) -> bytes:
-        return b"".join(one.record[0] for one in self.moved if one.vanished and one.record)
-
-
-def _chunks(rows: Iterator[Moved], read: Digest, outcome: DatabaseOutcome) -> Iterator[_Part]:
-    """Rows in bounded parts; counts and sums them up on the way."""
-    content = COLUMNS["ipfs_data"]
-    part: list[Moved] = []
-    size = 0
-    for moved in rows:
-        read.add(moved.row_hash)
-        outcome.rows_read += 1
-        outcome.contents_adopted += moved.adopted
-        outcome.contents_refused += moved.content_refused
-        if moved.aside is not None:
-            reason = moved.aside.reason
-            outcome.duplicates_merged += reason == "duplicate"
-            outcome.rows_refused += reason == "refused"
-            outcome.rows_changed += reason in ("changed", "healed")
-            size += len(moved.aside.row)
-        if moved.record is not None:
-            size += len(moved.record[content] or "")
-        part.append(moved)
-        if len(part) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
-            yield _Part(part)
-            part, size = [], 0
-    if part:
-        yield _Part(part)
-
-
-def _batch(records: list[Record]) -> pa.RecordBatch:
-    columns: list[Any] = list(zip(*records, strict=True)) or [()] * len(RECORD_SCHEMA)
-    arrays = [
-        pa.array(values, field.type) for values, field in zip(columns, RECORD_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
-
-
-def _mark(
-    database: PlannedDatabase, outcome: DatabaseOutcome, last: Record | None, vanished: int
-) -> DatabaseMark:
-    """A mark that makes the next sync read the database, unless the source knew better."""
-    state = database.state
-    common: dict[str, Any] = {
-        "database_key": database.key,
-        "source_ip": database.source_ip[:45],
-        "db_path": database.db_path,
-        "record_count": outcome.rows_stored - vanished,
-        "rejected_count": outcome.rows_refused,
-        "processing_duration_seconds": outcome.seconds,
-    }
-    if state is not None:
-        return DatabaseMark(
-            **common,
-            node_name=state.node_name or "",
-            ipfs_path=state.ipfs_path,
-            fingerprint=state.fingerprint,
-            repository_fingerprint=state.repository_fingerprint,
-            last_modified=state.last_modified,
-        )
-    return DatabaseMark(
-        **common,
-        node_name=last[COLUMNS["node_name"]] if last else "",
-        ipfs_path=last[COLUMNS["ipfs_path"]] if last else None,
-        fingerprint=None,
-        repository_fingerprint=None,
-        last_modified=database.last_modified
-        or (last[COLUMNS["db_last_modified"]] if last else _LONG_AGO),
-        content_checked=False,
-    )
 
 
 def _is_synced(database: PlannedDatabase, there: DatabaseState | None) -> bool:
