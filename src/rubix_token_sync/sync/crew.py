@@ -110,7 +110,8 @@ class Crew:
         for job in jobs:
             try:
                 future = self._executor.submit(_work, job)
-            except BrokenExecutor as error:  # a worker died while it was starting
+            except (BrokenExecutor, EOFError, OSError) as error:
+                # A worker, or the server that forks them, died at the start, or cannot start.
                 self._note_crash(error)
                 break
             future.add_done_callback(partial(self._note_end, job.node.db_path))
@@ -218,7 +219,7 @@ class _Inline(Executor):
 
 def _crashed(error: BaseException, where: str) -> WorkerCrashed:
     """What a run ends with when one of its workers ended with ``error``."""
-    if isinstance(error, BrokenExecutor):
+    if isinstance(error, BrokenExecutor | EOFError | ConnectionError):
         crash = WorkerCrashed(
             "A worker process ended abruptly (killed, or out of memory).",
             code="worker_killed",
