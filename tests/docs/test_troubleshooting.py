@@ -47,6 +47,7 @@ def literal_codes() -> dict[str, str]:
 def meant_codes() -> dict[str, str]:
     """Codes of the tables of errors: one place per outside world."""
     found = dict.fromkeys(failures.REMEDIES, "source/failures.py")
+    found |= dict.fromkeys(refusals._REMEDIES, "refusals.py")
     found |= dict.fromkeys(discovery.SENTENCES, "discovery.py")
     found |= dict.fromkeys((code.value for code in FailureCode), "ipfs/__init__.py")
     found |= dict.fromkeys((code.value for code in Code), "validation.py")
