@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.door import Door  # noqa: E402
-from chaos.hostile import make_hostile_fleet  # noqa: E402
-from chaos.target_state import leftovers, rows_of  # noqa: E402
-from incidents.nodes import look  # noqa: E402
+from chaos.door import Door
+from chaos.hostile import make_hostile_fleet
+from chaos.target_state import leftovers, rows_of
+from incidents.nodes import look
 
 __all__ = ["fuzz", "try_fleet"]
 

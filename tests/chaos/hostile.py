@@ -80,9 +80,11 @@ _SCHEMAS: Final = (
 
 def _hostile_schema(path: Path, chance: random.Random) -> None:
     """Something named TokensTable that is not what a node makes."""
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        with contextlib.suppress(sqlite3.OperationalError):  # not every build has every module
-            db.executescript(chance.choice(_SCHEMAS))
+    with (
+        contextlib.closing(sqlite3.connect(path)) as db,
+        contextlib.suppress(sqlite3.OperationalError),  # not every build has every module
+    ):
+        db.executescript(chance.choice(_SCHEMAS))
 
 
 def _torn(path: Path, chance: random.Random) -> None:

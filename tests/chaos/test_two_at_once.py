@@ -80,7 +80,8 @@ def _forge_lease(url: str, holder: str, age_seconds: int) -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
             moment = f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '{-age_seconds} seconds')"
             db.execute(
-                f"INSERT INTO SyncLeases VALUES ('vm1', '{session}', '{holder}', {moment}, {moment})"
+                "INSERT INTO SyncLeases VALUES"
+                f" ('vm1', '{session}', '{holder}', {moment}, {moment})"
             )
             db.execute(
                 "INSERT INTO SyncSessions (session_id, source_ip, status, start_time, heartbeat_at)"
@@ -158,9 +159,7 @@ def test_eight_writers_with_overlapping_tokens(
     door: Door, states: ServerStates, battlefield: Battlefield, tmp_path: Path, kind: str
 ) -> None:
     """Eight machines with the same paths and many of the same tokens, all at once."""
-    fleet = make_fleet(
-        tmp_path / "fleet", FleetPlan(nodes=3, tokens_per_node=150, shared=0.5)
-    )
+    fleet = make_fleet(tmp_path / "fleet", FleetPlan(nodes=3, tokens_per_node=150, shared=0.5))
     url = (
         f"sqlite:///{tmp_path / 'target.db'}"
         if kind == "sqlite"

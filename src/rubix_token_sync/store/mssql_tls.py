@@ -56,7 +56,7 @@ def _encryption_offered(sock: socket.socket) -> int:
     while at + 5 <= len(answer) and answer[at] != 0xFF:
         token, offset, size = struct.unpack_from(">BHH", answer, at)
         if token == _ENCRYPTION and size:
-            return answer[offset]
+            return int(answer[offset])
         at += 5
     return _NOT_SUPPORTED
 
