@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rubix_token_sync import discovery
+from rubix_token_sync import discovery, refusals
 from rubix_token_sync.ipfs import FailureCode
 from rubix_token_sync.source import failures
 from rubix_token_sync.store import mssql_errors, postgres_errors
