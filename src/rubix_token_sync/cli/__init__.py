@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -87,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text at all
         sys.stdout.reconfigure(errors="backslashreplace")
+    threading.excepthook = _thread_failed
     code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
@@ -94,6 +96,16 @@ def main(arguments: list[str] | None = None) -> None:
         _drop_output()
         code = code or _READER_LEFT
     sys.exit(code)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """One line instead of a raw traceback; whoever needs the thread notices that it is gone."""
+    import logging
+
+    logging.getLogger(__name__).error(
+        "A thread failed: %s: %s", failure.exc_type.__name__, failure.exc_value
+    )
+    logging.getLogger(__name__).debug("", exc_info=failure.exc_value)
 
 
 def _drop_output() -> None:

@@ -52,6 +52,7 @@ class Crew:
         self._crash: SyncError | None = None
         self._close_pipe: Callable[[], None] = lambda: None
         self._worker_processes: Callable[[], list[BaseProcess]] = list
+        self._served: Callable[[], bool] = lambda: True
         self._inline: list[Worker] = []
         self._executor: Executor
         if processes == 0:
@@ -75,6 +76,7 @@ class Crew:
         # Python 3.14 has terminate_workers(); before that the pool's own table is the only way.
         self._worker_processes = lambda: list((getattr(pool, "_processes", None) or {}).values())
         self._executor = pool
+        self._served = lambda: _is_served(pool)
         self._close_pipe = writer.close
         threading.Thread(
             target=self._drain, args=(reader,), name="rubix-events", daemon=True
@@ -121,6 +123,8 @@ class Crew:
             try:
                 event = self._events.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
+                if not self._served():
+                    self._note_crash(RuntimeError("can't start new thread"))
                 yield None
                 continue
             yield event
@@ -167,6 +171,16 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_served(pool: ProcessPoolExecutor) -> bool:
+    """False when the pool's own thread has died, which it tells nobody.
+
+    It starts a second thread at its first job; where the system refuses that, every
+    job would wait for ever.
+    """
+    thread: threading.Thread | None = getattr(pool, "_executor_manager_thread", None)
+    return thread is None or thread.is_alive() or getattr(pool, "_broken", False) is not False
 
 
 class _Inline(Executor):
