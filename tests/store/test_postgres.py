@@ -195,7 +195,10 @@ def test_a_user_without_ddl_rights_works_with_the_documented_grants(
     )
     lease = leased(store)
     assert not store.ensure_schema()
+    store.prepare_load()
     assert store.publish(lease, Chunk(rows=batch_of(range(5)), mark=mark(5))).inserted == 5
+    store.finish_load()
+    assert store.read(store._missing_indexes) == []  # it cannot build them: it drops none
     store.close()
     postgres_server.admin(f"DROP OWNED BY {user}", f"DROP ROLE {user}", database=database)
 

@@ -132,9 +132,8 @@ class PostgresStore(SqlStore):
         records = self.tables.records
 
         def work(conn: sa.Connection) -> bool:
-            # Whoever else loads a first time holds this lock until its indexes are there.
             empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
-            if not empty:
+            if not empty or not _owns_records(conn):
                 return False
             faults.point("store.indexes.drop")
             for column in LATE_INDEXES:
@@ -145,7 +144,12 @@ class PostgresStore(SqlStore):
             self.finish_load()
 
     def finish_load(self) -> None:
-        """Build missing secondary indexes while others go on writing; statistics."""
+        """Build missing secondary indexes while others go on writing; statistics.
+
+        Both are the owner's right; for another user the indexes stay as they are.
+        """
+        if not self.read(_owns_records):
+            return
         missing = self.read(self._missing_indexes)
         if missing:
             self._retrying(self._build_indexes)
@@ -234,6 +238,13 @@ class PostgresStore(SqlStore):
             return known.columns()
 
         return self.read(work)
+
+
+def _owns_records(conn: sa.Connection) -> bool:
+    query = (
+        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'tokenrecords'::regclass"
+    )
+    return bool(conn.exec_driver_sql(query).scalar_one())
 
 
 def _index(column: str) -> str:
