@@ -390,7 +390,7 @@ def test_a_deadlock_is_retried_until_both_are_through(url_store: PostgresStore) 
         lambda conn: conn.scalars(sa.select(sessions.c.total_sql_inserts)).all()
     )
     assert counts == [2, 2]
-    assert url_store.retries == 1
+    assert url_store.retries >= 1  # the victim may meet the winner once more
 
 
 # --- pool, lost connections, hangs ---------------------------------------------
