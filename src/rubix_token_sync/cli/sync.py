@@ -32,7 +32,7 @@ from rubix_token_sync.sync.stop import StopSign
 
 if TYPE_CHECKING:
     from rubix_token_sync.sync.progress import Progress
-    from rubix_token_sync.sync.run import RunOptions
+    from rubix_token_sync.sync.run import Outcome, RunOptions
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,8 +83,7 @@ def retry_failed(**options: Any) -> int:
 
 
 def _command(name: str, options: dict[str, Any]) -> int:
-    from rubix_token_sync.report import build_report, prepare_directory, write_report
-    from rubix_token_sync.report_page import can_make_pages, write_page
+    from rubix_token_sync.report import prepare_directory
     from rubix_token_sync.sync.run import sync as run_sync
 
     common = load_common(options)
@@ -101,13 +100,13 @@ def _command(name: str, options: dict[str, Any]) -> int:
                 outcome = dry_run(run_options, stop=stop)
             else:
                 with showing(common, options) as show:
-                    outcome = run_sync(run_options, on_progress=watch.over(show), stop=stop)
-        report = build_report(outcome)
-        if not run_options.dry_run:
-            path = write_report(report, report_directory(common.settings))
-            report["report_file"] = str(path)
-            if can_make_pages():
-                report["page_file"] = str(write_page(report, path))
+                    outcome = run_sync(
+                        run_options,
+                        on_progress=watch.over(show),
+                        stop=stop,
+                        on_failed=lambda failed: _report_failed(common, failed),
+                    )
+        report = _written(common, outcome)
         watch.done(outcome)
     if common.as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -116,6 +115,30 @@ def _command(name: str, options: dict[str, Any]) -> int:
 
         print_summary(outcome, report)
     return outcome.exit_code
+
+
+def _written(common: Common, outcome: Outcome) -> dict[str, Any]:
+    """The report, also as files but for a dry run."""
+    from rubix_token_sync.report import build_report, write_report
+    from rubix_token_sync.report_page import can_make_pages, write_page
+
+    report = build_report(outcome)
+    if not outcome.options.dry_run:
+        path = write_report(report, report_directory(common.settings))
+        report["report_file"] = str(path)
+        if can_make_pages():
+            report["page_file"] = str(write_page(report, path))
+    return report
+
+
+def _report_failed(common: Common, outcome: Outcome) -> None:
+    """A run that failed leaves its report, too; what ended it is told whatever happens here."""
+    try:
+        report = _written(common, outcome)
+    except SettingsError as error:
+        _LOG.warning("%s", error)
+    else:
+        _LOG.info("Report: %s", report["report_file"])
 
 
 def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOptions:

@@ -123,12 +123,16 @@ class Outcome:
     throttled_seconds: float = 0.0
     unread: int = 0
     """Directories that could not be read and may hide nodes."""
+    error: SyncError | None = None
+    """What ended the run, where its status is FAILED."""
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 something left undone, 128 + signal when interrupted."""
+        """0 all done, 1 something left undone, 128 + signal, or the ending error's own."""
         if self.signal_number is not None:
             return 128 + self.signal_number
+        if self.error is not None:
+            return self.error.exit_code
         undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
         return 1 if undone or self.unread or self.counters.rejected else 0
 
@@ -138,8 +142,12 @@ def sync(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     stop: StopSign | None = None,
+    on_failed: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Make the target equal to the nodes below the roots.
+
+    ``on_failed`` gets the outcome of a session that ends with an error, which is
+    then raised.
 
     Raises:
         SyncError: the run could not start or had to stop; everything that was
@@ -147,7 +155,9 @@ def sync(
         Interrupted: ``stop`` came before there was a session; later it makes an
             outcome with the status INTERRUPTED.
     """
-    return Run(options, on_progress or (lambda _progress: None), stop).run()
+    run = Run(options, on_progress or (lambda _progress: None), stop)
+    run.on_failed = on_failed or run.on_failed
+    return run.run()
 
 
 class Run:
@@ -171,6 +181,7 @@ class Run:
         self.databases: dict[str, DatabaseOutcome] = {}
         self.discovery = Discovery([], [], 0)
         self.unread = 0
+        self.on_failed: Callable[[Outcome], None] = lambda _outcome: None
 
     def run(self) -> Outcome:
         store = open_store(self.options.target, self.options.store)
@@ -205,17 +216,26 @@ class Run:
                 self._give_up(store, session, "INTERRUPTED", "Stopped by a signal.")
                 return outcome
             except SyncError as error:
-                self._give_up(store, session, "FAILED", str(error))
+                self._end_failed(store, session, dead, error)
                 raise
             except Exception as error:
                 refused = refusal(error)
-                self._give_up(store, session, "FAILED", str(refused or f"Unexpected: {error!r}"))
+                self._end_failed(store, session, dead, refused or _unforeseen(error))
                 if refused is not None:
                     raise refused from error
                 raise
             outcome = self.outcome("COMPLETED", session.id, store.place, dead)
             session.finish("COMPLETED", self.progress.totals(), self._summary())
             return outcome
+
+    def _end_failed(self, store: Store, session: Session, dead: int, error: SyncError) -> None:
+        self._give_up(store, session, "FAILED", str(error))
+        outcome = self.outcome("FAILED", session.id, store.place, dead)
+        outcome.error = error
+        outcome.errors.append(
+            ErrorEntry(error.category, error.code, str(error), context=error.context)
+        )
+        self.on_failed(outcome)
 
     def _give_up(self, store: Store, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
@@ -573,3 +593,7 @@ class Run:
             dead_sessions=dead,
             place=place,
         )
+
+
+def _unforeseen(error: Exception) -> SyncError:
+    return SyncError(f"Unexpected: {error!r}", code="unexpected")
