@@ -34,8 +34,8 @@ from rubix_token_sync.store.sql import SqlStore
 __all__ = ["OlderPostgres", "zone_of"]
 
 _REQUIRED: Final = ("id", "source_ip", "db_path", "token_id")
-_FETCH_BYTES: Final = 12_000_000
-_FETCH_ROWS: Final = 2_000
+_FETCH_BYTES: Final = 6_000_000
+_FETCH_ROWS: Final = 1_000
 _NO_HOME: Final = sql.SQL("(source_ip IS NULL OR db_path IS NULL)")
 
 

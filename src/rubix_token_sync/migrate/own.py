@@ -26,8 +26,8 @@ from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]
 
-_FETCH_BYTES: Final = 12_000_000
-_FETCH_ROWS: Final = 2_000
+_FETCH_BYTES: Final = 6_000_000
+_FETCH_ROWS: Final = 1_000
 _ISOLATION: Final = {"postgresql": "REPEATABLE READ"}
 
 

@@ -17,8 +17,8 @@ from rubix_token_sync.store.base import DatabaseMark
 
 __all__ = ["Part", "batch_of", "mark_of", "parts_of"]
 
-_PART_ROWS: Final = 5_000
-_PART_BYTES: Final = 4_000_000
+_PART_ROWS: Final = 2_500
+_PART_BYTES: Final = 3_000_000
 _LONG_AGO: Final = datetime(1970, 1, 1)
 
 

@@ -17,8 +17,8 @@ __all__ = ["NOWHERE", "Held", "digest_aside", "digest_held", "digest_homeless"]
 NOWHERE: Final = bytes(8)
 """Stands for the database of rows that name none."""
 
-_READ_BYTES: Final = 12_000_000
-_READ_ROWS: Final = 2_000
+_READ_BYTES: Final = 6_000_000
+_READ_ROWS: Final = 1_000
 
 
 class Held(NamedTuple):
