@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -630,3 +631,82 @@ def test_two_runs_that_end_a_first_load_at_once(
     assert url_store.read(url_store._missing_indexes) == []
     assert len(url_store.known_rows(DATABASE)[0]) == 50 * 24
     second.close()
+
+
+# --- lost acknowledgements ------------------------------------------------------
+
+
+class ForgetfulFront:
+    """Between client and server: every other COMMIT is done, but its answer never arrives."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._lock = threading.Lock()
+        self.commits = self.lost = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            try:
+                while True:
+                    for ready in select.select([client, server], [], [])[0]:
+                        data = ready.recv(65_536)
+                        if not data:
+                            return
+                        (server if ready is client else client).sendall(data)
+                        if ready is client and self._is_to_be_lost(data):
+                            server.recv(65_536)  # it is committed now
+                            return
+            except OSError:
+                return
+
+    def _is_to_be_lost(self, data: bytes) -> bool:
+        if b"COMMIT\x00" not in data:
+            return False
+        with self._lock:
+            self.commits += 1
+            if self.commits % 2:
+                self.lost += 1
+                return True
+        return False
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+def test_acknowledgements_of_commits_that_get_lost(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Every transaction's first COMMIT is done without a word; the replay changes nothing."""
+    front = ForgetfulFront(postgres_server.port)
+    database = postgres_url.split("@/")[1].split("?")[0]
+    direct = store_at(postgres_url)
+    direct.ensure_schema()
+    store = store_at(f"postgresql://rubix:rubix@127.0.0.1:{front.port}/{database}")
+    lease = leased(store)
+    first = store.publish(lease, Chunk(rows=batch_of(range(50)), mark=mark(50)))
+    changed = store.publish(lease, Chunk(rows=batch_of(range(40, 60), token_status="4")))
+    gone = b"".join(direct.known_rows(DATABASE)[0][i : i + 24] for i in (0, 24))
+    store.publish(lease, Chunk(rows=batch_of([]), vanished=gone, mark=mark(58)))
+    assert front.lost >= 5
+    assert store.retries == front.lost
+    assert (first.retries, changed.retries) == (1, 1)
+    records = store.tables.records
+    total = sa.select(sa.func.count()).select_from(records)
+    assert direct.read(lambda conn: conn.execute(total).scalar_one()) == 60
+    assert len(direct.known_rows(DATABASE)[0]) == 58 * 24
+    assert direct.database_states(SOURCE)[0].record_count == 58
+    store.release_lease(lease)
+    store.close()
+    direct.close()
+    front.close()
