@@ -33,6 +33,7 @@ __all__ = [
     "ProgressPace",
     "bind",
     "log_event",
+    "log_to_file",
     "progress_line",
     "redact",
     "register_secrets",
@@ -120,6 +121,20 @@ def log_event(
         stacklevel=2,
         extra={"rubix_event": event, "rubix_fields": fields},
     )
+
+
+def log_to_file(
+    event: str, message: str, /, *, exc_info: BaseException | None = None, **fields: Any
+) -> None:
+    """An error for the log file alone, where the console is told in another form."""
+    trace = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
+    record = LOGGER.makeRecord(
+        LOGGER.name, logging.ERROR, "", 0, "%s", (message,), trace,
+        extra={"rubix_event": event, "rubix_fields": fields},
+    )  # fmt: skip
+    for handler in _handlers:
+        if isinstance(handler, _LogFile):
+            handler.handle(record)
 
 
 # --- forms ---------------------------------------------------------------------

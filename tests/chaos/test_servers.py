@@ -76,7 +76,7 @@ def test_random_kills(door: Door, battlefield: Battlefield, states: ServerStates
         kill_once(plan_kill(4, number), door, battlefield, fresh, seconds, outcome)
         while made:
             states.drop(made.pop())
-    assert outcome.killed > outcome.too_late
+    assert outcome.killed > outcome.too_late / 2
 
 
 @pytest.fixture

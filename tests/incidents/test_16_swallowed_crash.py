@@ -35,3 +35,16 @@ def test_a_worker_that_is_killed_is_told(site: Site, point: str) -> None:
     assert site.rows("SELECT status FROM SyncSessions") == [("FAILED",)]
     site.sync()
     assert site.one("SELECT count(*) FROM TokenRecords") == 373
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_file_tells_how_a_run_ended(site: Site, form: str) -> None:
+    """Who looks at a scheduled run's log finds the error that was on its console."""
+    log = site.home / "run.log"
+    site.run(
+        "sync", "--report", str(site.reports), "--log-file", str(log), "--log-format", form,
+        env={"RUBIX_SYNC_FAULT": "store.states:1:error:forever", "RETRY_ATTEMPTS": "1"},
+    ).expect(3)  # fmt: skip
+    last = log.read_text(encoding="utf-8").splitlines()[-1]
+    assert "ERROR" in last or '"level": "error"' in last
+    assert "injected fault at store.states" in last

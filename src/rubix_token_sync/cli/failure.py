@@ -7,7 +7,7 @@ import sys
 import traceback
 
 from rubix_token_sync.errors import SyncError
-from rubix_token_sync.logs import redact
+from rubix_token_sync.logs import log_to_file, redact
 from rubix_token_sync.refusals import refusal
 
 __all__ = ["print_failure", "tell"]
@@ -27,6 +27,14 @@ def tell(error: Exception, *, verbose: bool, as_json: bool) -> int:
         trace = "".join(traceback.format_exception(error))
         print(redact(trace), file=sys.stderr)
     print(redact(f"Error: {message}" + (f"\n{remedy}" if remedy else "")), file=sys.stderr)
+    log_to_file(
+        "command_failed",
+        f"{message} {remedy}".strip(),
+        exc_info=error if known is None else None,
+        code=name,
+        category=category,
+        exit_code=code,
+    )
     if as_json:
         print_failure(code, name, category, message, remedy)
     return code
