@@ -14,7 +14,7 @@ from typing import Any, Final
 from rubix_token_sync import __version__, faults
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.keepout import keep_out
-from rubix_token_sync.sync.run import Outcome
+from rubix_token_sync.sync.outcome import Outcome
 
 __all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report"]
 

@@ -12,8 +12,10 @@ from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import DatabaseState
 from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Difference, Done, Failed
+from rubix_token_sync.sync.outcome import RunOptions
 from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import Run, RunOptions, StopSign
+from rubix_token_sync.sync.run import Run
+from rubix_token_sync.sync.stop import StopSign
 
 __all__ = ["Verification", "verify"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from cli.conftest import Run
 from rubix_token_sync.sync import run as sync_run
-from rubix_token_sync.sync.run import RunOptions
+from rubix_token_sync.sync.outcome import RunOptions
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 

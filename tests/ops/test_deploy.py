@@ -30,8 +30,8 @@ def metric_names() -> set[str]:
 
     from rubix_token_sync.discovery import Discovery
     from rubix_token_sync.store import parse_target
+    from rubix_token_sync.sync.outcome import Outcome, RunOptions
     from rubix_token_sync.sync.progress import Counters
-    from rubix_token_sync.sync.run import Outcome, RunOptions
 
     outcome = Outcome(
         options=RunOptions(("/",), "vm1", parse_target("sqlite:///x")),

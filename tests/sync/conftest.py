@@ -12,7 +12,7 @@ import pytest
 from rubix_token_sync.ipfs.chain import ContentOptions
 from rubix_token_sync.store import parse_target
 from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.sync.run import RunOptions
+from rubix_token_sync.sync.outcome import RunOptions
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
 NODES = 3

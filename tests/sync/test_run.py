@@ -26,8 +26,10 @@ from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Lease
 from rubix_token_sync.store.sql import SqlStore
 from rubix_token_sync.sync.dry_run import dry_run
+from rubix_token_sync.sync.outcome import Outcome, RunOptions
 from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import Outcome, Run, RunOptions, StopSign, sync
+from rubix_token_sync.sync.run import Run, sync
+from rubix_token_sync.sync.stop import StopSign
 from rubix_token_sync.testing import change_status, delete_tokens
 
 Options = Callable[..., RunOptions]

@@ -16,7 +16,8 @@ from rubix_token_sync.errors import SchemaError
 from rubix_token_sync.records import RECORD_SCHEMA
 from rubix_token_sync.sync.compare import _COMPARED
 from rubix_token_sync.sync.jobs import Difference
-from rubix_token_sync.sync.run import RunOptions, sync
+from rubix_token_sync.sync.outcome import RunOptions
+from rubix_token_sync.sync.run import sync
 from rubix_token_sync.testing import (
     FlatfsWriter,
     change_status,

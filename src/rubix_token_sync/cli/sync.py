@@ -31,8 +31,8 @@ from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.sync.stop import StopSign
 
 if TYPE_CHECKING:
+    from rubix_token_sync.sync.outcome import Outcome, RunOptions
     from rubix_token_sync.sync.progress import Progress
-    from rubix_token_sync.sync.run import Outcome, RunOptions
 
 _LOG = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOpt
         SettingsError: a root is no directory, or scratch space is inside a node.
     """
     from rubix_token_sync.keepout import keep_out
-    from rubix_token_sync.sync.run import RunOptions
+    from rubix_token_sync.sync.outcome import RunOptions
 
     settings = common.settings
     for root in common.roots:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk, RunFacts
     from rubix_token_sync.metrics import MetricsEndpoint
     from rubix_token_sync.settings import Settings
+    from rubix_token_sync.sync.outcome import Outcome, RunOptions
     from rubix_token_sync.sync.progress import Progress
-    from rubix_token_sync.sync.run import Outcome, RunOptions
 
 __all__ = ["Watch", "metrics_options", "open_desk"]
 

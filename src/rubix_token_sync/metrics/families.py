@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from rubix_token_sync.sync.outcome import Outcome
     from rubix_token_sync.sync.progress import Progress
-    from rubix_token_sync.sync.run import Outcome
 
 __all__ = ["PREFIX", "outcome_families", "progress_families"]
 

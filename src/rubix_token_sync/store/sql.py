@@ -6,6 +6,7 @@ A target adds `_write_rows`, and what its floors below leave to it (`translate`,
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -38,9 +39,9 @@ __all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
 class SqlStore(SqlReading):
     """The shared part of every target; see `rubix_token_sync.store.base.Store`."""
 
+    @abc.abstractmethod
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         """Insert new and update different records, set-based, in this transaction."""
-        raise NotImplementedError
 
     def prepare_load(self) -> None:
         """Nothing is left behind by dead runs on targets without staging."""

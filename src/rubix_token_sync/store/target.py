@@ -5,6 +5,7 @@ A target adds `translate` (its errors into ours) and how it keeps others out of 
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -47,7 +48,7 @@ def _worth_retrying(error: BaseException) -> bool:
     )
 
 
-class SqlTarget:
+class SqlTarget(abc.ABC):
     """One target: its engine, its tables, how work on it is tried and told."""
 
     kind: str
@@ -65,9 +66,9 @@ class SqlTarget:
     def close(self) -> None:
         self.engine.dispose()
 
+    @abc.abstractmethod
     def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
         """The driver's error as one of ours; the only place that looks into it."""
-        raise NotImplementedError from error
 
     @contextlib.contextmanager
     def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - for others

@@ -9,7 +9,9 @@ from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Store
 from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job
-from rubix_token_sync.sync.run import Interrupted, Outcome, Run, RunOptions, StopSign
+from rubix_token_sync.sync.outcome import Outcome, RunOptions
+from rubix_token_sync.sync.run import Run
+from rubix_token_sync.sync.stop import Interrupted, StopSign
 
 __all__ = ["dry_run"]
 
