@@ -54,7 +54,7 @@ class Outcome:
 def plan_kill(seed: int, number: int) -> Kill:
     """The ``number``-th kill of a seed; the same in every Python version."""
     chance = random.Random(f"{seed} {number}")
-    processes = chance.random() < 0.2
+    processes = chance.random() < 0.1
     return Kill(
         number=number,
         seed=seed,

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 _LOADED = (
     "alembic.command",
     "rubix_token_sync.cli.look",
+    "rubix_token_sync.report_page",
     "rubix_token_sync.cli.summary",
     "rubix_token_sync.cli.sync",
     "rubix_token_sync.cli.verify",
