@@ -6,6 +6,8 @@ Every text goes through the template's escaping: names come from disk.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -13,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.errors import SyncError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from pygal.graph.graph import Graph
     from pygal.style import Style
 
@@ -35,7 +38,7 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
     """Write the page beside the JSON report, atomically.
 
     Raises:
-        SettingsError: it cannot be written.
+        SyncError: it cannot be written (exit 1: the sync itself is complete).
     """
     path = report_file.with_suffix(".html")
     temporary = path.with_suffix(".html.tmp")
@@ -46,7 +49,9 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise SettingsError(
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SyncError(
             f"The report {path} cannot be written: {error.strerror or error}.",
             code="report_unwritable",
             remedy="Choose another directory by --report; the sync itself is complete.",
@@ -54,8 +59,8 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
     return path
 
 
-def render_page(report: dict[str, Any]) -> str:
-    """The page as HTML."""
+@functools.cache
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -67,8 +72,13 @@ def render_page(report: dict[str, Any]) -> str:
     )
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["took"] = _length
+    return environment.get_template("report_page.html.j2")
+
+
+def render_page(report: dict[str, Any]) -> str:
+    """The page as HTML."""
     nodes = sorted(report["databases"], key=_urgency)
-    return environment.get_template("report_page.html.j2").render(
+    return _template().render(
         report=report,
         cards=_cards(report),
         nodes=nodes[:_MOST_NODES],

@@ -83,6 +83,10 @@ def serve() -> None:
         if name.endswith(".env"):
             continue  # alembic runs that one itself
         importlib.import_module(name)
+    report_page = sys.modules["rubix_token_sync.report_page"]
+    if report_page.can_make_pages():
+        report_page._template()
+        report_page._pygal()
     print(json.dumps({"ready": True}), flush=True)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)

@@ -3,8 +3,9 @@
 After the disturbed run and one undisturbed one the target equals that of a run
 that nothing ever disturbed, and nothing of the disturbed one is left behind.
 
-RUBIX_TEST_THOROUGH=1 tries every n; without it the first two, one in the middle and
-the last one, then the one that no fault is left for.
+RUBIX_TEST_THOROUGH=1 tries every n; without it the first, one in the middle and the
+last one (of worker processes the first and the last), then that which no fault is
+left for.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ Fresh = Callable[[Phase], str]
 """Makes a target as a phase starts from; gives its URL."""
 
 
-def _numbers(usual: int) -> Iterator[int]:
+def _numbers(usual: int, *, processes: bool) -> Iterator[int]:
     """The n to try for a point that is usually passed so often."""
     if os.environ.get("RUBIX_TEST_THOROUGH") == "1":
         return iter(range(1, _ENDLESS))
-    return iter([*sorted({1, 2, (usual + 1) // 2, usual} - {0}), *range(usual + 1, _ENDLESS)])
+    chosen = {1, usual} if processes else {1, (usual + 1) // 2, usual}
+    return iter([*sorted(chosen - {0}), *range(usual + 1, _ENDLESS)])
 
 
 def sweep(
@@ -63,7 +65,7 @@ def sweep(
     """Raise n for ``fault`` (point, action) until it does not hit; gives the last n that did."""
     point, action = fault
     last = 0
-    for n in _numbers(phase.points[point]):
+    for n in _numbers(phase.points[point], processes=processes):
         url = fresh(phase)
         fired.unlink(missing_ok=True)
         env = {

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.errors import SyncError
 from rubix_token_sync.report_page import render_page, write_page
 
 from .conftest import Run
@@ -127,7 +127,7 @@ def test_a_large_fleet_keeps_the_page_small(synced: Run) -> None:
 
 
 def test_an_unwritable_place_is_told(synced: Run, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SyncError) as caught:
         write_page(synced.report, tmp_path / "no" / "such.json")
     assert caught.value.code == "report_unwritable"
 
