@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -131,7 +132,7 @@ def test_content_beyond_the_limit_is_kept_aside() -> None:
 def test_the_newest_row_wins_and_may_take_a_duplicates_content() -> None:
     content = b"true content"
     token = id_of(content)
-    newest, middle, oldest = moved(
+    middle, oldest, newest = moved(
         row(id="9", token_id=token, token_status="new", ipfs_error="lock conflict"),
         row(id="5", token_id=token, token_status="old", ipfs_data="false content"),
         row(id="3", token_id=token, token_status="oldest", ipfs_data=content.decode()),
@@ -220,3 +221,22 @@ def test_a_row_hash_is_pinned() -> None:
 
 
 PINNED = "795b1f48264e5ad64d45d2b16f0ddcbb"
+
+
+def test_however_many_duplicates_there_are_only_one_row_waits() -> None:
+    """The newest comes as soon as its content is known, before the last duplicate is read."""
+    content = b"true content"
+    read: list[int] = []
+
+    def endless() -> Iterator[OlderRow]:
+        for number in range(1_000):
+            read.append(number)
+            data = content.decode() if number >= 10 else "false"
+            yield row(id=str(number), token_id=id_of(content), ipfs_data=data)
+
+    moves = OlderForm(UTC).move(endless())
+    first = [next(moves) for _ in range(11)]
+    assert len(read) <= 11
+    assert [one.record is None for one in first] == [True] * 10 + [False]
+    assert all(one.record is None for one in moves)
+    assert len(read) == 1_000

@@ -87,36 +87,43 @@ class OlderForm:
         """Rows of one database, equal token ids together, the newest of them first.
 
         The newest becomes the record, with its own content or, where that is not
-        proven, the proven content of a duplicate.
+        proven, the first proven content of a duplicate.  However many duplicates
+        there are, only the newest row waits.
         """
-        group: list[OlderRow] = []
+        waiting: OlderRow | None = None
+        current: Text = None
+        key: bytes | None = None
         nulls = 0
         for row in rows:
-            if row.token_id is None:
-                yield from self._merge([row], nulls)
+            content = self._proven(row)
+            if row.token_id is not None and row.token_id == current:
+                aside = Aside("duplicate", (), _number(row.id), key, _json(row))
+                yield Moved(hash_of(self._canonical(row, content is not None)), None, aside)
+                if waiting is not None and content is not None:
+                    yield self._move_one(waiting, content, 0, healed=True)
+                    waiting = None
+                continue
+            if waiting is not None:
+                yield self._move_one(waiting, None, 0)
+                waiting = None
+            current = row.token_id
+            if current is None:
+                yield self._move_one(row, None, nulls)
                 nulls += 1
                 continue
-            if group and group[0].token_id != row.token_id:
-                yield from self._merge(group, 0)
-                group = []
-            group.append(row)
-        if group:
-            yield from self._merge(group, 0)
+            key = self._key(row, 0) if _has_home(row) else None
+            if content is not None:
+                yield self._move_one(row, content, 0)
+            else:
+                waiting = row
+        if waiting is not None:
+            yield self._move_one(waiting, None, 0)
 
-    def _merge(self, group: list[OlderRow], occurrence: int) -> Iterator[Moved]:
-        contents = [self._proven(row) for row in group]
-        newest = self._move_one(group[0], contents, occurrence)
-        yield newest
-        key = newest.record[0] if newest.record is not None else None
-        for row, content in zip(group[1:], contents[1:], strict=True):
-            aside = Aside("duplicate", (), _number(row.id), key, _json(row))
-            yield Moved(hash_of(self._canonical(row, content is not None)), None, aside)
-
-    def _move_one(self, row: OlderRow, contents: Sequence[str | None], occurrence: int) -> Moved:
-        content = next((found for found in contents if found is not None), None)
-        healed = content is not None and contents[0] is None
-        own = self._canonical(row, contents[0] is not None)
-        if not isinstance(row.source_ip, str) or not isinstance(row.db_path, str):
+    def _move_one(
+        self, row: OlderRow, content: str | None, occurrence: int, *, healed: bool = False
+    ) -> Moved:
+        own = self._canonical(row, content is not None and not healed)
+        if not _has_home(row):
             return self.homeless(row)
         record = self._record(row, content, occurrence)
         stored = self._stored_canonical(record, proven=content is not None)
@@ -136,6 +143,9 @@ class OlderForm:
             original=row,
         )
 
+    def _key(self, row: OlderRow, occurrence: int) -> bytes:
+        return record_key(self._database(row.source_ip, row.db_path), row.token_id, occurrence)
+
     def homeless(self, row: OlderRow) -> Moved:
         """A row that belongs to no database: no record can hold it."""
         aside = Aside("refused", ("source_ip", "db_path"), _number(row.id), None, _json(row))
@@ -148,11 +158,6 @@ class OlderForm:
         return Aside("refused", (), _number(row.id), key, _json(row))
 
     def _record(self, row: OlderRow, content: str | None, occurrence: int) -> Record:
-        key = record_key(
-            self._database(row.source_ip, row.db_path),
-            row.token_id,
-            occurrence,
-        )
         error: str | None = None
         if content is None:
             error = _sized("ipfs_error", row.ipfs_error)
@@ -163,7 +168,7 @@ class OlderForm:
             elif error is None and _flag(row.ipfs_fetched):
                 error = _LOST
         return (
-            key,
+            self._key(row, occurrence),
             _UNKNOWN_DIGEST,
             _sized("source_ip", row.source_ip),
             _sized("node_name", row.node_name) or "",
@@ -306,6 +311,10 @@ def _sized(column: str, value: Text) -> str | None:
         return value  # most are
     text = _value(column, value)
     return None if text is None else cut(text, size)
+
+
+def _has_home(row: OlderRow) -> bool:
+    return isinstance(row.source_ip, str) and isinstance(row.db_path, str)
 
 
 def _flag(value: Text) -> bool:
