@@ -55,7 +55,7 @@ def test_postgresql(
         return made[-1]
 
     start = battlefield.phase(phase)
-    hits = sweep(door, battlefield, fresh, (point, action), start, tmp_path / "fired")
+    hits = sweep(door, battlefield, fresh, (point, action), start, tmp_path / "fired", ends=True)
     if point != "store.publish.rows":  # PostgreSQL's own
         assert (hits > 0) == (start.points[point] > 0) or point == "store.analyze"
     for url in made:

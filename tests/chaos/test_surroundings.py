@@ -164,7 +164,7 @@ def test_directories_that_may_not_be_written(
 
 
 @pytest.mark.parametrize("processes", [False, True])
-@pytest.mark.parametrize("handles", [9, 12, 16, 20, 28])
+@pytest.mark.parametrize("handles", [9, 14, 20])
 def test_out_of_file_handles(
     door: Door, battlefield: Battlefield, url: str, handles: int, processes: bool
 ) -> None:
@@ -177,7 +177,7 @@ def test_out_of_file_handles(
 
 
 @pytest.mark.parametrize("processes", [False, True])
-@pytest.mark.parametrize("share", [1.02, 1.1, 1.3, 1.6])
+@pytest.mark.parametrize("share", [1.02, 1.1, 1.4])
 def test_out_of_memory(
     door: Door, battlefield: Battlefield, tmp_path: Path, share: float, processes: bool
 ) -> None:
@@ -226,8 +226,7 @@ def _large_end(door: Door, large: Fleet, home: Path) -> None:
     assert leftovers(url) == []
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.5])
-@pytest.mark.parametrize("which", [0, -1])
+@pytest.mark.parametrize(("moment", "which"), [(0.0, 0), (0.05, -1), (0.2, 0), (0.5, -1)])
 def test_the_kernel_kills_a_worker(
     door: Door, large: Fleet, tmp_path: Path, moment: float, which: int
 ) -> None:
@@ -302,7 +301,7 @@ def _alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("processes", [False, True])
-@pytest.mark.parametrize("moment", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("moment", [0.2, 0.5, 0.8])
 def test_a_signal_at_any_moment(
     door: Door, battlefield: Battlefield, url: str, number: int, processes: bool, moment: float
 ) -> None:

@@ -4,8 +4,8 @@ After the disturbed run and one undisturbed one the target equals that of a run
 that nothing ever disturbed, and nothing of the disturbed one is left behind.
 
 RUBIX_TEST_THOROUGH=1 tries every n; without it the first, one in the middle and the
-last one (of worker processes the first and the last), then that which no fault is
-left for.
+last one (of worker processes and servers the first and the last), then that which no
+fault is left for.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Fresh = Callable[[Phase], str]
 """Makes a target as a phase starts from; gives its URL."""
 
 
-def _numbers(usual: int, *, processes: bool) -> Iterator[int]:
-    """The n to try for a point that is usually passed so often."""
+def _numbers(usual: int, *, ends: bool) -> Iterator[int]:
+    """The n to try for a point that is usually passed so often; ``ends``: first and last only."""
     if os.environ.get("RUBIX_TEST_THOROUGH") == "1":
         return iter(range(1, _ENDLESS))
-    chosen = {1, usual} if processes else {1, (usual + 1) // 2, usual}
+    chosen = {1, usual} if ends else {1, (usual + 1) // 2, usual}
     return iter([*sorted(chosen - {0}), *range(usual + 1, _ENDLESS)])
 
 
@@ -61,11 +61,15 @@ def sweep(
     fired: Path,
     *,
     processes: bool = False,
+    ends: bool = False,
 ) -> int:
-    """Raise n for ``fault`` (point, action) until it does not hit; gives the last n that did."""
+    """Raise n for ``fault`` (point, action) until it does not hit; gives the last n that did.
+
+    ``ends``: without RUBIX_TEST_THOROUGH only the first and the last n.
+    """
     point, action = fault
     last = 0
-    for n in _numbers(phase.points[point], processes=processes):
+    for n in _numbers(phase.points[point], ends=ends):
         url = fresh(phase)
         fired.unlink(missing_ok=True)
         env = {
@@ -129,6 +133,7 @@ def test_worker_processes(
     if not start.points[point] and point != "worker.emit":
         pytest.skip(f"not passed in phase {phase}")
     hits = sweep(
-        door, battlefield, fresh, (point, action), start, tmp_path / "fired", processes=True
-    )
+        door, battlefield, fresh, (point, action), start, tmp_path / "fired",
+        processes=True, ends=True,
+    )  # fmt: skip
     assert hits > 0
