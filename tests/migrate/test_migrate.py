@@ -293,6 +293,22 @@ def test_times_become_utc_from_the_zone_they_were_written_in(
     assert caught.value.code == "unknown_timezone"
 
 
+def test_of_rows_of_one_moment_the_largest_id_is_the_newest(
+    source_url: str, tmp_path: Path
+) -> None:
+    common = {"source_ip": "a", "node_name": "n", "db_path": "/p", "token_id": "t"}
+    source = older_table(
+        source_url,
+        [
+            {**common, "id": number, "token_status": str(number), "synced_at": at}
+            for number, at in ((9, "2026-01-01"), (10, "2026-01-01"), (11, None), (8, "2025-12-31"))
+        ],
+    )
+    target = parse_target(f"sqlite:///{tmp_path}/t.db")
+    moved(source, target)
+    assert [row["token_status"] for row in rows_of(target, "records")] == ["10"]
+
+
 def test_tables_of_other_ages_and_types(source_url: str, target: Target) -> None:
     """Columns missing, of other types, in other case; times as text and with a zone."""
     source = older_table(

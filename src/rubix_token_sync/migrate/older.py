@@ -275,11 +275,12 @@ class OlderPostgres:
             else sql.SQL("NULL::text")
             for name in OLDER_COLUMNS
         )
-        newest = "synced_at DESC NULLS LAST, " if "synced_at" in self._there else ""
+        # With the table's name: a bare one would mean the text that is selected.
+        newest = "old.synced_at DESC NULLS LAST, " if "synced_at" in self._there else ""
         query = sql.SQL(
-            "SELECT {columns} FROM {table} WHERE {condition}"
+            "SELECT {columns} FROM {table} AS old WHERE {condition}"
             ' ORDER BY source_ip::text COLLATE "C", db_path::text COLLATE "C",'
-            ' token_id::text COLLATE "C" NULLS LAST, {newest} id DESC'
+            ' token_id::text COLLATE "C" NULLS LAST, {newest} old.id DESC'
         ).format(
             columns=columns,
             table=sql.SQL(self._records or ""),
