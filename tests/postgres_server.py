@@ -12,6 +12,7 @@ Fixtures: ``postgres_server``; ``postgres_url``, a fresh empty database a test;
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -19,6 +20,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +130,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 cwd=self.home,
                 start_new_session=True,  # Ctrl-C is for the tests, not for the server
+                preexec_fn=_end_with_parent,
                 env={**os.environ, "LC_ALL": "C"},
                 **self._as,
             )
@@ -181,6 +184,12 @@ class PostgresServer:
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
             f"DROP DATABASE IF EXISTS {name}",
         )
+
+
+def _end_with_parent() -> None:
+    """Tests that are killed leave no server behind (where the system can do that)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> int:
