@@ -190,6 +190,8 @@ class Door:
             plain: without root's privilege to read and write everything.
         """
         out = Path(self._directory.name) / str(next(self._numbers))
+        for suffix in (".out", ".err"):
+            out.with_suffix(suffix).touch()  # a child may be killed before it opens them
         answer = self._ask(
             {
                 "do": "start",
