@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -208,3 +210,24 @@ def test_errors_of_a_thread_come_as_they_are(
     monkeypatch.setattr(Worker, "run", run)
     with Crew(make_context(), 0) as crew, pytest.raises(SyncError, match="from the thread"):
         list(crew.run([make_job(make_node(tmp_path / "a", 1))]))
+
+
+def test_processes_only_where_files_can_be_open() -> None:
+    """The soft limit is raised as far as it may be; where that is too little, nobody is forked."""
+    program = (
+        "import resource, sys\n"
+        "from rubix_token_sync.sync.crew import affordable\n"
+        "limits = tuple(int(word) for word in sys.argv[1:])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, limits)\n"
+        "print(affordable(2), *resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    for limits, expected in (
+        ((20, 20), "0 20 20"),
+        ((20, 60), "2 48 60"),
+        ((100, 200), "2 100 200"),
+    ):
+        said = subprocess.run(
+            [sys.executable, "-c", program, *map(str, limits)],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert said.strip() == expected

@@ -31,12 +31,31 @@ from rubix_token_sync.sync.jobs import Batch, Emit, Event, Job, WorkerContext
 if TYPE_CHECKING:
     from rubix_token_sync.sync.worker import Worker
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "affordable"]
 
 _HELD_EVENTS: Final = 16
 _LOOK_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 5.0
 """So long a run waits for workers that were told to end."""
+_HANDLES: Final = 32
+_HANDLES_EACH: Final = 8
+"""Open files of a run with worker processes, and of each of them in the run's own process."""
+
+
+def affordable(processes: int) -> int:
+    """``processes``, or 0 where the limit of open files cannot be raised far enough for them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return processes
+    needed = _HANDLES + _HANDLES_EACH * processes
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return processes
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        return 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return processes
 
 
 class Crew:

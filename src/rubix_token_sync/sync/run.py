@@ -28,7 +28,7 @@ from rubix_token_sync.store.base import (
     Published,
     Store,
 )
-from rubix_token_sync.sync.crew import Crew
+from rubix_token_sync.sync.crew import Crew, affordable
 from rubix_token_sync.sync.jobs import Batch, Done, Event, Failed, Job, WorkerContext
 from rubix_token_sync.sync.outcome import DatabaseOutcome, Outcome, RunOptions
 from rubix_token_sync.sync.plan import Plan, PlanRules, left_out, make_plan
@@ -364,7 +364,7 @@ class Run:
             return 0
         from rubix_token_sync.settings import usable_cpus
 
-        return min(usable_cpus(), self.options.content.workers, jobs)
+        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
 
     def _event(self, event: Event, jobs: dict[int, Job], publisher: Publisher) -> None:
         if isinstance(event, Failed):
