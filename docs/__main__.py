@@ -37,7 +37,9 @@ def cli() -> str:
     from rubix_token_sync.cli import COMMANDS, command_line
 
     parts = [_CLI_HEAD]
-    context = click.Context(command_line, info_name="rubix-token-sync", terminal_width=96)
+    context = command_line.make_context(
+        "rubix-token-sync", [], resilient_parsing=True, terminal_width=96
+    )
 
     def describe(command: click.Command, name: str, parent: click.Context, level: int) -> None:
         inner = click.Context(command, info_name=name, parent=parent, terminal_width=96)

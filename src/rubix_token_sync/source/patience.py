@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -18,6 +19,7 @@ __all__ = ["STALL_SECONDS", "Patience"]
 
 STALL_SECONDS: Final = 60.0
 """A file system that gives no answer for so long counts as stalled."""
+_SLICE_SECONDS: Final = 0.5
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -91,12 +93,15 @@ class Patience:
         return result  # type: ignore[return-value]
 
     def _wait(self, answers: queue.SimpleQueue[A]) -> A:
+        beats, since = self._beats, time.monotonic()
         while True:
-            beats = self._beats
             try:
-                return answers.get(timeout=self._seconds)
+                # In slices: a signal that came just before a wait is only heard after it.
+                return answers.get(timeout=min(self._seconds, _SLICE_SECONDS))
             except queue.Empty:
-                if self._beats == beats:
+                if self._beats != beats:
+                    beats, since = self._beats, time.monotonic()
+                elif time.monotonic() - since >= self._seconds:
                     raise failure(
                         "stalled", f"The file system gave no answer for {self._seconds:g} s."
                     ) from None

@@ -142,13 +142,20 @@ class Crew:
             try:
                 event = self._events.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                if not self._served():
-                    self._note_crash(RuntimeError("can't start new thread"))
+                self._look()
                 yield None
                 continue
             yield event
             if not isinstance(event, Batch):
                 open_jobs.remove(event.job)
+
+    def _look(self) -> None:
+        """Notice what the pool does not tell."""
+        if not self._served():
+            self._note_crash(RuntimeError("can't start new thread"))
+        # It waits for the workers that it had when it began to wait: not for the last started.
+        if wait([process.sentinel for process in self._worker_processes()], 0):
+            self._note_crash(BrokenExecutor())
 
     def _note_end(self, path: str, future: Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
