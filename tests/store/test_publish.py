@@ -88,6 +88,19 @@ def test_insert_update_vanish_revive(store: SqlStore, lease: Lease) -> None:
     assert len(stored(store)) == 10
 
 
+def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: Lease) -> None:
+    store.publish(lease, Chunk(batch_of(range(1, 4)), new=True))
+    store.publish(lease, Chunk(batch_of(()), vanished=keys(1)))
+    changed = batch(record(1), record(2, ipfs_data="other"), record(3), record(4))
+    published = store.publish(lease, Chunk(changed, new=True))
+    assert counts(published) == (1, 2, 0)
+    assert [row["ipfs_data"] == "other" for row in stored(store)].count(True) == 1
+    assert len(stored(store)) == 4
+    synced = store.tables.records.c.synced_at
+    query = sa.select(sa.func.count()).where(synced.is_(None))
+    assert store.read(lambda conn: conn.execute(query).scalar_one()) == 0
+
+
 def test_content_and_its_failure_are_changes_of_their_own(store: SqlStore, lease: Lease) -> None:
     failed = record(1, ipfs_data=None, ipfs_fetched=False, ipfs_error="not_in_repository: gone")
     digest = failed["row_digest"]

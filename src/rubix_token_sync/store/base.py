@@ -133,8 +133,9 @@ class Chunk:
     ``rows`` has RECORD_SCHEMA and holds each record_key once.  ``vanished`` is
     record keys (24 bytes each, concatenated) that the source no longer has.
     ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
-    path (the database has BULK_INSERT_SIZE changed records or more).  ``also``
-    writes what else belongs into the transaction; it must be idempotent.
+    path (the database has BULK_INSERT_SIZE changed records or more).  ``new``: the
+    target held none of the rows when the run looked, so they may go straight in.
+    ``also`` writes what else belongs into the transaction; it must be idempotent.
     """
 
     rows: pa.RecordBatch
@@ -142,6 +143,7 @@ class Chunk:
     mark: DatabaseMark | None = None
     errors: tuple[ErrorEntry, ...] = ()
     bulk: bool = False
+    new: bool = False
     also: Callable[[sa.Connection], None] | None = None
 
 

@@ -1,7 +1,8 @@
 """The PostgreSQL target.
 
-Rows are staged by binary COPY into a temporary table of the same transaction
-and published by one ``INSERT … ON CONFLICT``: a dead run leaves nothing behind.
+New rows go into the table by binary COPY.  Others are staged so in a temporary
+table of the same transaction and published by one ``INSERT … ON CONFLICT``: a
+dead run leaves nothing behind.
 
 The lease is fenced by a shared row lock: the writers of one run do not wait
 for each other, nor for the heartbeat (which changes no key), and whoever takes
@@ -13,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import psycopg
+import pyarrow as pa
 import sqlalchemy as sa
 from pydantic import SecretStr
 
@@ -35,6 +38,10 @@ _SCHEMA_LOCK: Final = 0x5275_6269_7853_796E  # any number; the same in every ver
 _INDEX_LOCK: Final = _SCHEMA_LOCK + 1
 _COPY_ROWS: Final = 4_000
 _POLL_SECONDS: Final = 0.2
+_BUILDERS: Final = 2
+"""Indexes that are built at the same time."""
+_LOCKED_BYTES: Final = 2 << 30
+"""Other sources' writers may have to wait for an index of a table of that size, not of a larger."""
 _CHANGING = ("row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors")
 
 
@@ -168,36 +175,56 @@ class PostgresStore(SqlStore):
         return [column for column in LATE_INDEXES if _index(column) not in valid]
 
     def _build_indexes(self) -> None:
-        """CONCURRENTLY cannot run in a transaction; a session lock keeps builders apart."""
+        """As fast as can be where nobody else writes; else so that others need not wait.
+
+        A session lock keeps builders apart: CONCURRENTLY cannot run in a transaction.
+        """
         try:
-            faults.point("store.connect")
-            with self.engine.connect() as plain:
-                conn = plain.execution_options(isolation_level="AUTOCOMMIT")
-                with self._index_lock(conn), driver(conn).unbounded():
-                    for column in self._missing_indexes(conn):
-                        faults.point("store.indexes.build")
-                        conn.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(column)}")
-                        conn.exec_driver_sql(
-                            f"CREATE INDEX CONCURRENTLY {_index(column)} ON tokenrecords ({column})"
-                        )
+            with self._session() as conn:
+                self._lock_indexes(conn)
+                missing = self._missing_indexes(conn)
+                if self._may_lock(conn):
+                    with ThreadPoolExecutor(_BUILDERS) as pool:
+                        list(pool.map(self._build_locking, missing))
+                else:
+                    for column in missing:
+                        _build(conn, column, "CONCURRENTLY")
         except faults.FaultInjected as error:
             raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
         except self._database_errors() as error:
             raise self.translate(error) from error
 
+    def _may_lock(self, conn: sa.Connection) -> bool:
+        """Whether writers of other sources are none, and would not wait long if they came."""
+        size = conn.exec_driver_sql("SELECT pg_relation_size('tokenrecords')").scalar_one()
+        alone = len(self.leases()) < 2
+        return alone and size < _LOCKED_BYTES and self.options.pool_size > _BUILDERS + 1
+
+    def _build_locking(self, column: str) -> None:
+        with self._session() as conn:
+            _build(conn, column)
+
     @contextlib.contextmanager
-    def _index_lock(self, conn: sa.Connection) -> Iterator[None]:
+    def _session(self) -> Iterator[sa.Connection]:
+        """A connection without transactions and time limits; ends with the context."""
+        faults.point("store.connect")
+        with self.engine.connect() as plain:
+            conn = plain.execution_options(isolation_level="AUTOCOMMIT")
+            with driver(conn).unbounded():
+                conn.exec_driver_sql(
+                    "SET statement_timeout = 0; SET lock_timeout = 0;"
+                    " SET maintenance_work_mem = '256MB'"
+                )
+                try:
+                    yield conn
+                finally:
+                    conn.invalidate()  # its locks and settings go with it
+
+    def _lock_indexes(self, conn: sa.Connection) -> None:
         # Asked for again and again: a statement that waits for it would hold a snapshot,
         # and the holder's CREATE INDEX CONCURRENTLY would wait for that.
         while not conn.exec_driver_sql(f"SELECT pg_try_advisory_lock({_INDEX_LOCK})").scalar_one():
             time.sleep(_POLL_SECONDS)
-        conn.exec_driver_sql(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET maintenance_work_mem = '256MB'"
-        )
-        try:
-            yield
-        finally:
-            conn.invalidate()  # ends the session: lock and settings go with it
 
     def _has_statistics(self, conn: sa.Connection) -> bool:
         query = "SELECT reltuples > 0 FROM pg_class WHERE oid = 'tokenrecords'::regclass"
@@ -212,17 +239,29 @@ class PostgresStore(SqlStore):
     # ---------------------------------------------------------------- writing
 
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        faults.point("store.stage")
-        conn.exec_driver_sql(_CREATE_STAGING)
-        with driver(conn).cursor() as cursor, cursor.copy(_COPY_IN) as copy:
-            for part in copy_payload(chunk.rows, _COPY_ROWS):
-                copy.write(part)
-        faults.point("store.publish.rows")
-        inserted, updated = conn.exec_driver_sql(_PUBLISH).one()
-        conn.exec_driver_sql("DROP TABLE staged")
+        counts = (self._insert(conn, chunk) if chunk.new else None) or self._merge(conn, chunk)
+        inserted, updated = counts
         return Published(
             inserted=inserted, updated=updated, batches=1, bulk_loads=1 if chunk.bulk else 0
         )
+
+    def _insert(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int] | None:
+        """Straight into the table; None when a record is there after all."""
+        try:
+            with conn.begin_nested():
+                faults.point("store.publish.rows")
+                # Neighbours in the unique index, one after another.
+                return _copy_in(conn, _COPY_NEW, chunk.rows.sort_by("record_key")), 0
+        except psycopg.errors.UniqueViolation:
+            return None
+
+    def _merge(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int]:
+        conn.exec_driver_sql(_CREATE_STAGING)
+        _copy_in(conn, _COPY_STAGED, chunk.rows)
+        faults.point("store.publish.rows")
+        inserted, updated = conn.exec_driver_sql(_PUBLISH).one()
+        conn.exec_driver_sql("DROP TABLE staged")
+        return inserted, updated
 
     # ---------------------------------------------------------------- reading
 
@@ -240,6 +279,22 @@ class PostgresStore(SqlStore):
         return self.read(work)
 
 
+def _build(conn: sa.Connection, column: str, how: str = "") -> None:
+    faults.point("store.indexes.build")
+    conn.exec_driver_sql(f"DROP INDEX IF EXISTS {_index(column)}")  # left half built
+    conn.exec_driver_sql(f"CREATE INDEX {how} {_index(column)} ON tokenrecords ({column})")
+
+
+def _copy_in(conn: sa.Connection, statement: str, rows: pa.RecordBatch) -> int:
+    """Records that the server took."""
+    faults.point("store.stage")
+    with driver(conn).cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for part in copy_payload(rows, _COPY_ROWS):
+                copy.write(part)
+        return cursor.rowcount
+
+
 def _owns_records(conn: sa.Connection) -> bool:
     query = (
         "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'tokenrecords'::regclass"
@@ -255,7 +310,8 @@ _CREATE_STAGING: Final = (
     "CREATE TEMPORARY TABLE staged ON COMMIT DROP AS"  # noqa: S608 - our names
     f" SELECT {', '.join(STAGED_COLUMNS)} FROM tokenrecords WITH NO DATA"
 )
-_COPY_IN: Final = f"COPY staged ({', '.join(STAGED_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY_STAGED: Final = f"COPY staged ({', '.join(STAGED_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY_NEW: Final = f"COPY tokenrecords ({', '.join(STAGED_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _COPY_KNOWN: Final = (
     "COPY (SELECT record_key, row_digest FROM tokenrecords"
     " WHERE record_key BETWEEN %s AND %s AND source_deleted_at IS NULL)"

@@ -8,6 +8,7 @@ back-pressure: a worker waits until the writer has taken what came before.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import queue
@@ -315,6 +316,9 @@ def _enlist_process(context: WorkerContext, pipe: Connection[Any, Any], lock: Lo
             pipe.send(event)
 
     _enlist(context, emit, [])
+    # What is loaded stays; a batch makes thousands of objects and hardly a cycle.
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def _follow(sentinel: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
@@ -52,6 +52,8 @@ class _Open:
     result: DatabaseResult
     pending: list[pa.RecordBatch] = field(default_factory=list)
     rows: int = 0
+    new: int = 0
+    """Of those pending, how many the target did not hold."""
 
 
 class Publisher:
@@ -165,8 +167,9 @@ class Publisher:
             if event.rows is not None and event.rows.num_rows:
                 state.pending.append(event.rows)
                 state.rows += event.rows.num_rows
+                state.new += event.tally.new
             if sum(b.num_rows for b in state.pending) >= min(self._bulk, _LARGEST_CHUNK):
-                self._publish(state, Chunk(_joined(state.pending), bulk=state.rows >= self._bulk))
+                self._publish(state, self._chunk(state))
             return
         summary, result = event.summary, state.result
         rejected = len(result.published.rejected)
@@ -184,20 +187,23 @@ class Publisher:
             processing_duration_seconds=summary.seconds,
             content_checked=summary.content_checked,
         )
-        chunk = Chunk(
-            rows=_joined(state.pending),
+        last = replace(
+            self._chunk(state),
             vanished=summary.vanished,
             mark=mark,
             errors=(*summary.errors, *_content_errors(job, result.tally)),
-            bulk=state.rows >= self._bulk,
         )
-        self._publish(state, chunk)
+        self._publish(state, last)
         result.done = True
         self.results[event.job] = result
         del self._open[event.job]
 
+    def _chunk(self, state: _Open) -> Chunk:
+        rows = _joined(state.pending)
+        return Chunk(rows, bulk=state.rows >= self._bulk, new=0 < rows.num_rows == state.new)
+
     def _publish(self, state: _Open, chunk: Chunk) -> None:
-        state.pending = []
+        state.pending, state.new = [], 0
         published = self._store.publish(self._lease, chunk)
         state.result.published.add(published)
         if published.rejected:
