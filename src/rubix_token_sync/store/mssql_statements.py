@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mssql_python.constants import ConstantsDDBC
 
-from rubix_token_sync.records import RECORD_SCHEMA
+from rubix_token_sync.records import RECORD_KEY_BYTES, RECORD_SCHEMA
 from rubix_token_sync.store.schema import STAGED_COLUMNS
 
 __all__ = [
@@ -81,7 +81,10 @@ def _publish() -> str:
 PUBLISH: Final = _publish()
 """Takes load id, number of staged rows, load id; one row: updated, inserted."""
 
-_LIVE: Final = "FROM TokenRecords WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
+_KEY: Final = f"CAST(? AS BINARY({RECORD_KEY_BYTES}))"  # the driver sends VARBINARY
+_LIVE: Final = (
+    f"FROM TokenRecords WHERE record_key BETWEEN {_KEY} AND {_KEY} AND source_deleted_at IS NULL"
+)
 
 KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
 STORED: Final = f"SELECT {', '.join(STAGED_COLUMNS)} {_LIVE} ORDER BY record_key"

@@ -50,8 +50,19 @@ _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 
 
+class _Binary(mssql.BINARY):
+    """BINARY(n) whose parameters are of that type, too: the driver sends VARBINARY.
+
+    Of the two, VARBINARY takes precedence, so the column would be converted, and not the
+    parameter.
+    """
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return sa.cast(bindvalue, mssql.BINARY(self.length))
+
+
 def _fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
-    return sa.LargeBinary(size).with_variant(mssql.BINARY(size), "mssql")
+    return sa.LargeBinary(size).with_variant(_Binary(size), "mssql")
 
 
 _SERVER_NOW: Final = {
