@@ -16,6 +16,9 @@ from benchmarks.program import run_program
 
 if TYPE_CHECKING:
     import psycopg
+    import pyarrow as pa
+
+    from rubix_token_sync.store.base import Store
 
 __all__ = ["MSSQL_VARIABLE", "MssqlTarget", "PostgresTarget", "SqliteTarget", "Target", "opened"]
 
@@ -23,6 +26,8 @@ MSSQL_VARIABLE = "RUBIX_TEST_MSSQL"
 """Names a SQL Server or its stand-in, with a database that may be emptied."""
 
 _COPY_BYTES = 1 << 20
+_BULK_ROWS = 50_000
+"""Large enough for the login that each bulk copy makes not to count."""
 
 
 class Target(Protocol):
@@ -183,13 +188,31 @@ class MssqlTarget:
             columns = ", ".join(RECORD_SCHEMA.names)
             cursor.execute(f"SELECT TOP 0 {columns} INTO BareRecords FROM TokenRecords")
             db.commit()
-            for state in synced.database_states(None):
-                for batch in synced.stored_records(state.database_key):
-                    began = time.perf_counter()
-                    cursor.bulkcopy_arrow("BareRecords", batch)
-                    seconds += time.perf_counter() - began
-                    count += batch.num_rows
+            for block in _blocks(synced, _BULK_ROWS):
+                began = time.perf_counter()
+                cursor.bulkcopy_arrow("BareRecords", block)
+                seconds += time.perf_counter() - began
+                count += block.num_rows
         return {"bulkcopy_arrow records into a heap": (count, seconds)}
+
+
+def _blocks(synced: Store, rows: int) -> Iterator[pa.Table]:
+    """The records of a target in tables of ``rows`` each."""
+    import pyarrow as pa
+
+    batches = (
+        batch
+        for state in synced.database_states(None)
+        for batch in synced.stored_records(state.database_key)
+    )
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(b.num_rows for b in waiting) >= rows:
+            yield pa.Table.from_batches(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mssql_python import Error
 
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.connection_string import MssqlTarget, parse_connection_string
+from rubix_token_sync.store.mssql_bulk import BulkConnection
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import RULES, read_driver_error, rule_for
 from rubix_token_sync.store.mssql_tls import tls_version
@@ -48,7 +49,7 @@ def execute_many(conn: DriverConnection) -> None:
 
 def bulk_copy(conn: DriverConnection) -> None:
     rows = statements.with_load(runs.rows(range(3)), 1)
-    conn.cursor().bulk_copy(statements.STAGING, rows, statements.BULK_COLUMNS)
+    conn.cursor().bulk_copy(BulkConnection(), statements.STAGING, rows, statements.BULK_COLUMNS)
 
 
 def commit(conn: DriverConnection) -> None:
@@ -202,7 +203,7 @@ def test_a_payload_that_fills_packets_exactly_arrives(
     )
     for number in range(batch.num_rows):
         rows = statements.with_load(batch.slice(number, 1), 1)
-        cursor.bulk_copy(statements.STAGING, rows, statements.BULK_COLUMNS)
+        cursor.bulk_copy(BulkConnection(), statements.STAGING, rows, statements.BULK_COLUMNS)
     stored = engine.query("SELECT length(ipfs_data) FROM TokenRecordStaging ORDER BY 1")
     assert [row[0] for row in stored] == sorted(sizes)
     conn.close()

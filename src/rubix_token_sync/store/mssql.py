@@ -1,7 +1,7 @@
 """The Azure SQL and SQL Server target.
 
 A chunk is staged first, outside of any lock: by Microsoft's bulk copy (which
-has a connection of its own and commits by itself) or, when it is small, by
+has connections of its own and commits by itself) or, when it is small, by
 parameterised inserts.  Staged rows belong to a load by its id.  Then one short
 transaction checks the lease, publishes the load set-based, writes the mark and
 commits.  Whatever a dead run leaves staged is removed by the next one.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import random
 import secrets
 import threading
@@ -37,6 +38,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
 from rubix_token_sync.store.connection_string import parse_connection_string
+from rubix_token_sync.store.mssql_bulk import BulkConnection
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_indexes import (
@@ -96,7 +98,9 @@ class MssqlStore(SqlStore):
         # A bulk copy opens a second connection beside its writer's own.
         self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
-        self._bulk_connections = threading.BoundedSemaphore(bulk) if bulk else None
+        self._bulk_connections: queue.LifoQueue[BulkConnection] = queue.LifoQueue()
+        for _ in range(bulk):
+            self._bulk_connections.put(BulkConnection())
         self._bulk_works: bool | None = None if bulk else False
         self.bulk_refusal = "" if bulk else "CONNECTION_POOL_SIZE leaves no connection for it."
         self._bulk_probe = threading.Lock()
@@ -106,6 +110,11 @@ class MssqlStore(SqlStore):
         pooled = max(1, options.pool_size - bulk)
         engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
+
+    def close(self) -> None:
+        while not self._bulk_connections.empty():
+            self._bulk_connections.get().close()
+        super().close()
 
     def _warn(self, sentence: str) -> None:
         self.warnings = (*self.warnings, sentence)
@@ -389,11 +398,20 @@ class MssqlStore(SqlStore):
         return int(conn.exec_driver_sql(statements.COUNT_STAGED, (load_id,)).scalar_one())
 
     def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
-        assert self._bulk_connections is not None
-        with self._bulk_connections, driver_cursor(conn) as cursor:
-            cursor.bulk_copy(
-                statements.STAGING, statements.with_load(rows, load_id), statements.BULK_COLUMNS
-            )
+        over = self._bulk_connections.get()
+        try:
+            with driver_cursor(conn) as cursor:
+                cursor.bulk_copy(
+                    over,
+                    statements.STAGING,
+                    statements.with_load(rows, load_id),
+                    statements.BULK_COLUMNS,
+                )
+        except BaseException:
+            over = BulkConnection()  # the call may still be under way
+            raise
+        finally:
+            self._bulk_connections.put(over)
 
     def _bulk_usable(self, conn: sa.Connection, rows: pa.RecordBatch) -> bool:
         """Whether bulk copy works here: found out once, by copying a few rows and looking.

@@ -31,6 +31,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
 
 from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
+from rubix_token_sync.store.mssql_bulk import BulkConnection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_socket import DriverSocket, watch_for_socket
 
@@ -265,27 +266,20 @@ class DriverCursor:
         if not self.connection.hung:
             self._bounded(self._raw.close)
 
-    def bulk_copy(self, table: str, rows: pa.RecordBatch, columns: Sequence[str]) -> int:
-        """Load ``rows`` into ``columns`` of ``table`` over a connection of its own.
+    def bulk_copy(
+        self, over: BulkConnection, table: str, rows: pa.RecordBatch, columns: Sequence[str]
+    ) -> int:
+        """Load ``rows`` into ``columns`` of ``table`` over another connection than this one.
 
         Commits by itself.  Returns the driver's count, which is not to be
         trusted: ask the server.
         """
         seconds = self.connection.call_seconds
-
-        def work() -> int:
-            # The bulk connection takes its login time-out from the cursor's.
-            result = self._raw.bulkcopy_arrow(
-                table,
-                rows,
-                timeout=max(1, int(seconds)),
-                column_mappings=list(columns),
-                check_constraints=True,  # to skip them takes the right to ALTER the table
-            )
-            return int(result["rows_copied"])
-
+        limit = max(1, int(seconds))
         # Login and load each have their own time-out in the driver.
-        return self._bounded(work, 2 * seconds + _GRACE_SECONDS)
+        return self._bounded(
+            lambda: over.load(self._raw, table, rows, columns, limit), 2 * seconds + _GRACE_SECONDS
+        )
 
     def _bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
         self._kept = []
