@@ -241,7 +241,7 @@ def translated(sql: str) -> str:
     sql = re.sub(r"\bN'", "'", sql)
     sql = re.sub(r"CAST\(SYSUTCDATETIME\(\) AS DATETIME2\(6\)\)", "utcnow()", sql)
     sql = re.sub(r"DATEADD\(DAY, (\S+), SYSUTCDATETIME\(\)\)", r"days_from_now(\1)", sql)
-    sql = re.sub(r"AS VARBINARY\(MAX\)", "AS BLOB", sql)
+    sql = re.sub(r"AS (VAR)?BINARY\((MAX|\d+)\)", "AS BLOB", sql)
     sql = re.sub(r"\bdbo\.", "", sql)
     sql = re.sub(
         r"^UPDATE r SET (.*?) FROM (\w+) AS r INNER JOIN (\w+) AS s ON (.*?) WHERE ",
