@@ -209,6 +209,26 @@ def test_a_payload_that_fills_packets_exactly_arrives(
     conn.close()
 
 
+def test_bulk_loads_share_a_login_until_one_fails(
+    engine: SqliteEngine, server: TdsServer, connection: DriverConnection
+) -> None:
+    over, before = BulkConnection(), len(server.logins)
+
+    def load(number: int) -> None:
+        rows = statements.with_load(runs.rows(range(3)), number)
+        connection.cursor().bulk_copy(over, statements.STAGING, rows, statements.BULK_COLUMNS)
+
+    for number in range(5):
+        load(number)
+    assert len(server.logins) == before + 1
+    with pytest.raises(Error):
+        connection.cursor().bulk_copy(over, "NoSuchTable", runs.rows(range(3)), ("did",))
+    load(5)
+    assert len(server.logins) == before + 2
+    over.close()
+    assert engine.query("SELECT count(*) FROM TokenRecordStaging") == [(18,)]
+
+
 def test_nulls_that_come_late_are_stored(
     engine: SqliteEngine, server: TdsServer, connection: DriverConnection
 ) -> None:
