@@ -221,8 +221,9 @@ def test_bulk_loads_share_a_login_until_one_fails(
     for number in range(5):
         load(number)
     assert len(server.logins) == before + 1
+    server.faults.append(Fault("bulk", refusal(1105)))
     with pytest.raises(Error):
-        connection.cursor().bulk_copy(over, "NoSuchTable", runs.rows(range(3)), ("did",))
+        load(5)
     load(5)
     assert len(server.logins) == before + 2
     over.close()
