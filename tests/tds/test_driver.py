@@ -221,7 +221,7 @@ def test_bulk_loads_share_a_login_until_one_fails(
     for number in range(5):
         load(number)
     assert len(server.logins) == before + 1
-    server.faults.append(Fault("bulk", refusal(1105)))
+    server.faults.append(Fault("bulk", Refuse(50_123, "Something new.")))
     with pytest.raises(Error):
         load(5)
     load(5)
