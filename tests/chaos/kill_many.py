@@ -7,6 +7,7 @@ with 1 at the first kill after which a run does not reach the right end.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
@@ -76,9 +77,10 @@ def main() -> int:
         states = ServerStates(server, field) if server is not None else None
         lanes: list[_Lane] = []
         here = threading.local()
+        lane_numbers = itertools.count()
 
         def enter() -> None:
-            place = home / f"lane{len(lanes)}"
+            place = home / f"lane{next(lane_numbers)}"
             place.mkdir()
             here.lane = _Lane(place, field, states)
             lanes.append(here.lane)
