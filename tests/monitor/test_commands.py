@@ -200,7 +200,7 @@ def test_failed_databases_are_problems(ask: Ask, synced: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("silent", "stuck"), [(55, False), (65, True)])
+@pytest.mark.parametrize(("silent", "stuck"), [(40, False), (65, True)])
 def test_a_silent_run_is_stuck_by_the_servers_clock(
     ask: Ask, synced: Path, store: SqlStore, silent: int, stuck: bool
 ) -> None:

@@ -26,9 +26,17 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
         return parse_target(f"sqlite:///{tmp_path}/target.db")
     if request.param == "postgresql":
         return parse_target(request.getfixturevalue("postgres_url"))
+    named = named_server()
+    if named is None:
+        pytest.skip("RUBIX_TEST_MSSQL names no server")
+    return named
+
+
+def named_server() -> Target | None:
+    """The database that RUBIX_TEST_MSSQL names, emptied."""
     address = os.environ.get("RUBIX_TEST_MSSQL")
     if not address:
-        pytest.skip("RUBIX_TEST_MSSQL names no server")
+        return None
     target = parse_target(address)
     _empty(target)
     return target
