@@ -7,8 +7,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,17 +109,42 @@ def test_write_ahead_log_in_use(database: Path, scratch: Path, writer: Start) ->
     node.finish()
 
 
-def test_write_ahead_log_without_a_usable_read_mark(database: Path, writer: Start) -> None:
-    """Read-only shared memory is not enough then: SQLite sets a mark, as for any reader."""
+def without_read_marks(database: Path, writer: Start) -> Any:
+    """A node that has written, and whose shared memory has no read mark in use."""
     fill(database, mode="wal")
-    node = sqlite3.connect(database)
-    node.execute("SELECT count(*) FROM TokensTable").fetchall()
+    node = writer(database, "idle", "wal")
+    assert node.line() == "ready"
+    with open(f"{database}-shm", "r+b") as shared:  # WalCkptInfo.aReadMark[1:] in SQLite's wal.c
+        shared.seek(104)
+        shared.write(b"\xff" * 16)
+    time.sleep(0.1)  # a copy is made of files that rest
+    return node
+
+
+def test_write_ahead_log_without_a_usable_read_mark(database: Path, writer: Start) -> None:
+    """SQLite would have to set one in the node's shared memory: a copy needs none."""
+    node = without_read_marks(database, writer)
     before = tree(database.parent)
-    assert len(read(database)) == 200
+    with open_snapshot(str(database)) as snapshot:
+        assert snapshot.way == "copy"
+        assert {row[4] for row in everything(snapshot)} == {7}
+    assert tree(database.parent) == before
+    node.finish()
+
+
+def test_without_room_for_a_copy_a_read_mark_is_set(
+    database: Path, writer: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rubix_token_sync.source.scratch._MARGIN_BYTES", 2**60)
+    node = without_read_marks(database, writer)
+    before = tree(database.parent)
+    with open_snapshot(str(database)) as snapshot:
+        assert snapshot.way == "wal"
+        assert {row[4] for row in everything(snapshot)} == {7}
     after = tree(database.parent)
     for name in ("rubix.db", "rubix.db-wal"):
         assert after[name] == before[name]
-    node.close()
+    node.finish()
 
 
 def test_log_of_a_killed_node(database: Path, scratch: Path, writer: Start) -> None:

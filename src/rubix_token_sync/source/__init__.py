@@ -10,13 +10,14 @@ How it is read depends on the state of the node's directory (SQLite 3.22 or late
   the first row is handed out, so that no node waits for us to commit;
 * WAL without ``-wal``: ``immutable=1``, and for each batch it is proved that nothing
   was written meanwhile;
-* WAL with ``-wal`` and ``-shm``: ``mode=ro&readonly_shm=1``;
+* WAL with ``-wal`` and ``-shm``: ``mode=ro&readonly_shm=1``; a private copy when no
+  read mark in the ``-shm`` is usable, because SQLite would have to set one;
 * ``-wal`` without ``-shm``: a private copy of both;
 * hot ``-journal``: a private copy of both, recovered.
 
 Nothing is created, changed or removed in the node's directory.  In one case a
 byte of the ``-shm`` changes, as with every reader: when no read mark in it is
-usable, SQLite must set one.
+usable, and a node that writes without a pause, or a full disk, allows no copy.
 """
 
 from rubix_token_sync.source.failures import REMEDIES
