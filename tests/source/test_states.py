@@ -132,18 +132,16 @@ def test_write_ahead_log_without_a_usable_read_mark(database: Path, writer: Star
     node.finish()
 
 
-def test_without_room_for_a_copy_a_read_mark_is_set(
+def test_without_a_read_mark_and_room_for_a_copy_nothing_is_read(
     database: Path, writer: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rubix_token_sync.source.scratch._MARGIN_BYTES", 2**60)
     node = without_read_marks(database, writer)
     before = tree(database.parent)
-    with open_snapshot(str(database)) as snapshot:
-        assert snapshot.way == "wal"
-        assert {row[4] for row in everything(snapshot)} == {7}
-    after = tree(database.parent)
-    for name in ("rubix.db", "rubix.db-wal"):
-        assert after[name] == before[name]
+    with pytest.raises(SourceError) as caught:
+        read(database)
+    assert caught.value.code == "no_scratch_space"
+    assert tree(database.parent) == before
     node.finish()
 
 

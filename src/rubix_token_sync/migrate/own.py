@@ -149,9 +149,12 @@ class OwnSource:
         mssql = self._store.kind == "mssql"
         length = sa.func.len if mssql else sa.func.length
         part = sa.func.substring if mssql else sa.func.substr
-        key = sa.type_coerce(
-            part(records.c.record_key, 1, DATABASE_KEY_BYTES), sa.LargeBinary()
-        ).label("database_key")
+        # Numbers in the text: two parameters would be two expressions to GROUP BY.
+        first: sa.ColumnElement[int] = sa.literal_column("1")
+        size: sa.ColumnElement[int] = sa.literal_column(str(DATABASE_KEY_BYTES))
+        key = sa.type_coerce(part(records.c.record_key, first, size), sa.LargeBinary()).label(
+            "database_key"
+        )
         groups = sa.select(
             key,
             sa.func.max(records.c.source_ip),

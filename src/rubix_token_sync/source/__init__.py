@@ -15,9 +15,7 @@ How it is read depends on the state of the node's directory (SQLite 3.22 or late
 * ``-wal`` without ``-shm``: a private copy of both;
 * hot ``-journal``: a private copy of both, recovered.
 
-Nothing is created, changed or removed in the node's directory.  In one case a
-byte of the ``-shm`` changes, as with every reader: when no read mark in it is
-usable, and a node that writes without a pause, or a full disk, allows no copy.
+Nothing is created, changed or removed in the node's directory.
 """
 
 from rubix_token_sync.source.failures import REMEDIES

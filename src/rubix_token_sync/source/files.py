@@ -36,6 +36,7 @@ __all__ = ["JOURNAL", "SHM", "WAL", "Files", "State"]
 
 WAL: Final = "-wal"
 SHM: Final = "-shm"
+_SHM_PAGE_BYTES: Final = 32_768
 JOURNAL: Final = "-journal"
 
 _MAGIC: Final = b"SQLite format 3\x00"
@@ -298,7 +299,9 @@ class Files:
         journal, _ = self._companion(JOURNAL, 0)
         shm, _ = self._companion(SHM, 0)
         seen = _Stat(main.st_ino, main.st_size, main.st_mtime_ns, main.st_ctime_ns)
-        return State(header, seen, wal, wal_header, journal, shm is not None)
+        # Whoever uses shared memory has made it a page large at least.
+        shared = shm is not None and shm.size >= _SHM_PAGE_BYTES
+        return State(header, seen, wal, wal_header, journal, shared)
 
     def fingerprint(self) -> tuple[State, str]:
         """The state and its text, waited for (some ms) until it is settled."""

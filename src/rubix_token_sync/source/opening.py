@@ -15,7 +15,6 @@ from rubix_token_sync.source.scratch import PrivateCopy
 __all__ = ["Opened"]
 
 _READONLY_CANTINIT: Final = 1288  # SQLITE_READONLY_CANTINIT: no usable read mark
-_NO_COPY: Final = ("busy", "changed_while_reading", "no_scratch_space")
 _JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
@@ -143,18 +142,9 @@ class Opened:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != _READONLY_CANTINIT:
                 raise
-        try:
-            connection = self._connect_copy()
-        except SourceError as error:
-            if error.code not in _NO_COPY:
-                raise
-        else:
-            self.way = "copy"
-            return connection
-        if self._copy is not None:
-            self._copy.remove()
-            self._copy = None
-        return Connection(self._files.path, "mode=ro")  # sets a mark, as any reader does
+        # SQLite would have to write to the -shm.
+        self.way = "copy"
+        return self._connect_copy()
 
     def _connect_copy(self) -> Connection:
         present = ((WAL, self.state.wal), (JOURNAL, self.state.journal))
