@@ -414,6 +414,14 @@ def test_a_record_that_the_target_refuses_is_set_aside_in_full(
     assert (state.record_count, state.rejected_count) == (4, 1)
 
 
+def known_of(store: SqlStore) -> dict[bytes, bytes]:
+    """Digests by key; the order is nobody's promise."""
+    keys, digests = store.known_rows(DATABASE)
+    return {
+        keys[n * 24 : n * 24 + 24]: digests[n * 16 : n * 16 + 16] for n in range(len(keys) // 24)
+    }
+
+
 def test_from_target_to_target_and_back(
     target: Target, tmp_path: Path, opened: Callable[..., SqlStore]
 ) -> None:
@@ -445,7 +453,7 @@ def test_from_target_to_target_and_back(
     for one in (there, back):
         copy = open_store(one, StoreOptions(read_only=True))
         try:
-            assert copy.known_rows(DATABASE) == store.known_rows(DATABASE)
+            assert known_of(copy) == known_of(store)
             assert [s.fingerprint for s in copy.database_states(SOURCE)] == ["f1", "f1"]
             rows = {r["record_key"]: r for r in rows_of(one, "records")}
             assert len(rows) == 21
