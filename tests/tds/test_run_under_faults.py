@@ -24,7 +24,7 @@ from rubix_token_sync.store.mssql_errors import RULES
 
 from . import runs
 from .engine import SqliteEngine
-from .faults import TEXTS, Count, Drop, Fault, HalfPacket, RefuseInside, Stall, refusal
+from .faults import TEXTS, Count, Drop, Fault, HalfPacket, Refuse, RefuseInside, Stall, refusal
 from .server import TdsServer
 
 POINTS = {
@@ -224,6 +224,19 @@ def test_a_server_without_bulk_copy_is_loaded_by_parameters(
     runs.is_exact(engine)
     assert total.bulk_loads == 0
     assert any("bulk copy" in warning for warning in store.warnings)
+
+
+def test_a_kept_bulk_connection_that_is_refused_is_replaced(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    # The first bulk load is the probe's, on a connection that is kept.
+    refused = Fault("bulk", Refuse(50_123, "The protocol stream is incorrect."), nth=2)
+    server.faults.append(refused)
+    store = opened()
+    total = runs.run(store, session())
+    assert refused.fired == 1
+    runs.is_exact(engine)
+    assert total.bulk_loads > 0
 
 
 def test_never_more_connections_than_the_pool_may_have(

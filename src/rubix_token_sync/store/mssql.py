@@ -399,6 +399,7 @@ class MssqlStore(SqlStore):
 
     def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
         over = self._bulk_connections.get()
+        kept = over.is_open
         try:
             with driver_cursor(conn) as cursor:
                 cursor.bulk_copy(
@@ -407,6 +408,13 @@ class MssqlStore(SqlStore):
                     statements.with_load(rows, load_id),
                     statements.BULK_COLUMNS,
                 )
+        except mssql_python.OperationalError as error:
+            over = BulkConnection()
+            found = self.translate(error)
+            if kept and found.kind == "permanent":
+                # Perhaps of that connection only: the next attempt has a new one.
+                raise TargetUnavailable(found.message, code="connection_lost") from error
+            raise
         except BaseException:
             over = BulkConnection()  # the call may still be under way
             raise

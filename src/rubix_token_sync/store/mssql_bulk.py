@@ -28,6 +28,11 @@ class BulkConnection:
         self._raw: Any = None
         self._used = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Logged in by an earlier call."""
+        return self._raw is not None
+
     def load(
         self, cursor: Any, table: str, rows: pa.RecordBatch, columns: Sequence[str], seconds: int
     ) -> int:
