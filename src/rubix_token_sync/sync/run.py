@@ -331,6 +331,7 @@ class Run:
             while_waiting=look_at_session,
         )
         try:
+            self.tick()  # a sign of life while the workers start
             with self.crew(len(jobs), options.target) as crew:
                 for event in self.watched(crew.run(list(jobs.values()))):
                     publisher.check()
