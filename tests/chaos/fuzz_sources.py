@@ -26,7 +26,6 @@ __all__ = ["fuzz", "try_fleet"]
 
 _SECONDS = 200.0
 """A database made to hurt may cost a reader a minute before it gives up, and there are several."""
-"""No fleet of a few small files may take longer."""
 _MEMORY = 1_500_000_000
 """Address space that is added to what the program has at its start."""
 
