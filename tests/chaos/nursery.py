@@ -23,6 +23,7 @@ _LOADED = (
     "alembic.command",
     "rubix_token_sync.cli.look",
     "rubix_token_sync.report_page",
+    "rubix_token_sync.settings",
     "rubix_token_sync.cli.summary",
     "rubix_token_sync.cli.sync",
     "rubix_token_sync.cli.verify",
