@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.bare import bare_read, hash_blocks, warm
 from benchmarks.fleets import BenchFleet, cached_fleet
-from benchmarks.outcome import Outcome, Row
+from benchmarks.outcome import Outcome, Row, Unit
 from benchmarks.peers import run_peer
 from benchmarks.program import Run, first_line_seconds, run_program
 from benchmarks.targets import MSSQL_VARIABLE, MssqlTarget, PostgresTarget, SqliteTarget, Target
@@ -207,79 +207,47 @@ def _life_rows(bench: Bench, kind: str, tokens: int, values: dict[str, tuple[flo
     )
 
 
-def unchanged(bench: Bench, target: Target) -> None:
-    """A second run over 150 databases with 3,400,000 tokens in which nothing changed."""
-    fleet = bench.fleet(150, 22_667)
-    root, where = str(fleet.directory), target.fresh()
-    _run("sync", root, *where)
-    values = bench.rounds(lambda: {"unchanged": _idle(_run("sync", root, *where))})
-    _run("verify", root, *where)
-    bench.add(
-        Row(
-            f"{fleet.tokens:,} tokens, {fleet.nodes} databases, {target.kind}",
-            "second run, nothing changed",
-            "s",
-            values["unchanged"],
-            goal=bench.full(1.0),
-            at_least=False,
-        )
-    )
-
-
 def growth(bench: Bench, target: Target) -> None:
-    """Time per token of a first sync of 100k, 1M and 3.4M tokens."""
-    wanted = [bench.fleet(5, 20_000), bench.fleet(50, 20_000), bench.fleet(150, 22_667)]
-    sizes = list({fleet.tokens: fleet for fleet in wanted}.values())  # scaled down, two are one
+    """First syncs of 100k to 3.4M tokens: time and memory; then one that finds nothing changed."""
+    wanted = ((5, 20_000), (15, 22_667), (50, 20_000), (150, 22_667))
+    fleets = [bench.fleet(*size) for size in wanted]
+    sizes = sorted({fleet.tokens: fleet for fleet in fleets}.items())  # scaled down, two are one
 
     def measure() -> dict[str, float]:
         found = {}
-        for fleet in sizes:
-            run = _run("sync", str(fleet.directory), *target.fresh())
-            found[f"{fleet.tokens:,}"] = run.seconds / fleet.tokens * 1e6
+        for tokens, fleet in sizes:
+            root, where = str(fleet.directory), target.fresh()
+            run = _run("sync", root, *where, memory=True)
+            assert run.peak_mb is not None
+            found[f"{tokens} time"], found[f"{tokens} peak"] = run.seconds / tokens, run.peak_mb
+        found["unchanged"] = _idle(_run("sync", root, *where))
+        _run("verify", root, *where)
         return found
 
     values = bench.rounds(measure)
     scenario = f"growth, {target.kind}"
-    smallest = values[f"{sizes[0].tokens:,}"]
-    for fleet in sizes:
-        name = f"{fleet.tokens:,}"
-        bench.add(Row(scenario, f"first sync of {name}", "s/Mtoken", values[name]))
-    for fleet in sizes[1:]:
-        name = f"{fleet.tokens:,}"
-        ratio = tuple(a / b for a, b in zip(values[name], smallest, strict=True))
-        row = Row(
-            scenario,
-            f"time per token, {name} / {sizes[0].tokens:,}",
-            "ratio",
-            ratio,
-            "ratio",
-            goal=1.25,
-            at_least=False,
-        )
-        bench.add(row)
 
+    def times(tokens: int, name: str, below: int) -> tuple[float, ...]:
+        pairs = zip(values[f"{tokens} {name}"], values[f"{below} {name}"], strict=True)
+        return tuple(a / b for a, b in pairs)
 
-def memory(bench: Bench, target: Target) -> None:
-    """The peak memory of all processes together during a first sync, at two sizes."""
-    small, large = bench.fleet(15, 22_667), bench.fleet(150, 22_667)
+    def add(name: str, unit: Unit, found: tuple[float, ...], goal: float | None = None) -> None:
+        kind = "ratio" if unit == "ratio" else "ours"
+        bench.add(Row(scenario, name, unit, found, kind, goal=goal, at_least=False))
 
-    def measure() -> dict[str, float]:
-        found = {}
-        for fleet in (small, large):
-            run = _run("sync", str(fleet.directory), *target.fresh(), memory=True)
-            assert run.peak_mb is not None
-            found[f"{fleet.tokens:,}"] = run.peak_mb
-        return found
-
-    values = bench.rounds(measure)
-    scenario = f"memory, {target.kind}"
-    peaks = [values[f"{fleet.tokens:,}"] for fleet in (small, large)]
-    for fleet, peak in zip((small, large), peaks, strict=True):
-        name = f"peak of all processes, {fleet.tokens:,}"
-        bench.add(Row(scenario, name, "MB", peak, goal=bench.full(500), at_least=False))
-    ratio = tuple(b / a for a, b in zip(*peaks, strict=True))
-    name = f"peak, {large.tokens:,} / {small.tokens:,}"
-    bench.add(Row(scenario, name, "ratio", ratio, "ratio", goal=1.1, at_least=False))
+    for tokens, _ in sizes:
+        rate = tuple(1e6 * seconds for seconds in values[f"{tokens} time"])
+        add(f"first sync of {tokens:,}", "s/Mtoken", rate)
+        peak = values[f"{tokens} peak"]
+        add(f"peak of all processes, {tokens:,}", "MB", peak, bench.full(500))
+    smallest, largest = sizes[0][0], sizes[-1][0]
+    for tokens, _ in sizes[1:]:
+        ratio = times(tokens, "time", smallest)
+        add(f"time per token, {tokens:,} / {smallest:,}", "ratio", ratio, 1.25)
+    tenth = sizes[min(1, len(sizes) - 1)][0]
+    add(f"peak, {largest:,} / {tenth:,}", "ratio", times(largest, "peak", tenth), 1.1)
+    name = f"second run, {largest:,} tokens, {fleets[-1].nodes} databases, nothing changed"
+    add(name, "s", values["unchanged"], bench.full(1.0))
 
 
 def startup(bench: Bench, target: Target) -> None:
@@ -388,8 +356,6 @@ SCENARIOS: dict[str, Callable[[Bench, Target], None]] = {
     "life": life,
     "peers": peers,
     "settings": settings,
-    "memory": memory,
-    "unchanged": unchanged,
     "growth": growth,
 }
 """All of them; every one takes any target that can be had."""

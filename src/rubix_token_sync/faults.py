@@ -55,6 +55,7 @@ POINTS: Final = {
     "store.heartbeat": "tell the target that this run lives",
     "store.indexes.build": "build one secondary index",
     "store.indexes.drop": "drop the secondary indexes before a first load",
+    "store.insert": "put new records straight into a SQL Server's table (the lease is held)",
     "store.known": "ask which records of a database the target holds",
     "store.lease.acquire": "take the source's lease",
     "store.lease.release": "give the lease back",

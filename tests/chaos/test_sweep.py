@@ -30,7 +30,7 @@ _ENDLESS = 400
 _OF_A_SYNC = sorted(
     POINTS.keys()
     - {name for name in POINTS if name.startswith("migrate.")}
-    - {"store.clean", "store.publish.rows"}  # of other targets
+    - {"store.clean", "store.insert", "store.publish.rows"}  # of other targets
     - {"store.heartbeat", "store.records", "worker.emit"}  # of time, of verify, of processes
 )
 _IN_WORKERS = sorted(

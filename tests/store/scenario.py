@@ -30,14 +30,14 @@ def run(store: SqlStore, session: str = SESSION) -> None:
     store.database_states(SOURCE)
     store.prepare_load()
     store.known_rows(DATABASE)
-    store.publish(lease, Chunk(rows=batch_of(range(40)), bulk=True))
-    store.heartbeat(lease, SessionTotals(total_records_processed=40))
+    store.publish(lease, Chunk(rows=batch_of(range(60)), bulk=True, new=True))
+    store.heartbeat(lease, SessionTotals(total_records_processed=60))
     more = [record(n, token_status="4") for n in range(30, 65)]
     gone = b"".join(record(n)["record_key"] for n in range(60, 65))
     store.publish(lease, Chunk(rows=batch(*more)))
     store.publish(lease, Chunk(rows=batch_of([]), vanished=gone, mark=mark(KEPT)))
     store.finish_load()
-    store.finish_session(session, "COMPLETED", SessionTotals(total_records_processed=75), None)
+    store.finish_session(session, "COMPLETED", SessionTotals(total_records_processed=95), None)
     store.release_lease(lease)
 
 

@@ -42,7 +42,7 @@ POINTS = (
 OWN_POINTS = {
     "sqlite": ("store.indexes.drop", "store.indexes.build"),
     "postgresql": ("store.indexes.drop", "store.indexes.build", "store.publish.rows"),
-    "mssql": ("store.clean", "store.indexes.drop", "store.indexes.build"),
+    "mssql": ("store.clean", "store.insert", "store.indexes.drop", "store.indexes.build"),
 }
 
 

@@ -89,13 +89,14 @@ def test_insert_update_vanish_revive(store: SqlStore, lease: Lease) -> None:
 
 
 def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: Lease) -> None:
-    store.publish(lease, Chunk(batch_of(range(1, 4)), new=True))
+    store.publish(lease, Chunk(batch_of(range(1, 61)), bulk=True, new=True))
     store.publish(lease, Chunk(batch_of(()), vanished=keys(1)))
-    changed = batch(record(1), record(2, ipfs_data="other"), record(3), record(4))
-    published = store.publish(lease, Chunk(changed, new=True))
+    others = [record(number) for number in range(3, 62)]
+    changed = batch(record(1), record(2, ipfs_data="other"), *others)
+    published = store.publish(lease, Chunk(changed, bulk=True, new=True))
     assert counts(published) == (1, 2, 0)
     assert [row["ipfs_data"] == "other" for row in stored(store)].count(True) == 1
-    assert len(stored(store)) == 4
+    assert len(stored(store)) == 61
     synced = store.tables.records.c.synced_at
     query = sa.select(sa.func.count()).where(synced.is_(None))
     assert store.read(lambda conn: conn.execute(query).scalar_one()) == 0

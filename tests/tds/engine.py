@@ -155,6 +155,8 @@ class SqliteSession:
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"
+            elif head == "BEGIN TRANSACTION":
+                self.begin()
             elif head.startswith("DECLARE "):
                 variables[statement.split()[1].upper()] = None
             elif assigned := re.fullmatch(r"SET (@\w+) = (@@?\w+|0)", statement):
@@ -227,9 +229,10 @@ class SqliteSession:
         try:
             self.conn.executemany(sql, [tuple(map(_stored, row)) for row in rows])
         except sqlite3.IntegrityError as error:
-            self.conn.execute("ROLLBACK")
+            self.rollback()
             raise _refusal(str(error)) from error
-        self.conn.execute("COMMIT")
+        if not self.open:
+            self.conn.execute("COMMIT")
         return len(rows)
 
 
@@ -261,6 +264,7 @@ def translated(sql: str) -> str:
         sql,
         flags=re.DOTALL,
     )
+    sql = sql.replace("WITH (REPEATABLEREAD)", "")
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:
         sql = f"SELECT {top[2]} LIMIT {top[1]}"

@@ -18,7 +18,7 @@ from .engine import SqliteEngine
 SOURCE = "10.0.0.7"
 DB_PATH = "/mnt/node001/Rubix/rubix.db"
 DATABASE = database_key(SOURCE, DB_PATH)
-BULK, MORE, CHANGED, GONE = 600, 40, 30, 5
+BULK, NEW, MORE, CHANGED, GONE = 600, 300, 40, 30, 5
 TIME = datetime(2026, 3, 1, 12, 30, 15, 123456)
 
 
@@ -70,7 +70,7 @@ def mark(count: int) -> DatabaseMark:
 
 
 def run(store: MssqlStore, session: str) -> Published:
-    """Insert in bulk, change and insert a few by parameters, let some vanish, mark."""
+    """Insert new ones in bulk, stage in bulk, change and insert by parameters, let go, mark."""
     total = Published()
     store.ensure_schema()
     lease = Lease(SOURCE, session)
@@ -79,7 +79,9 @@ def run(store: MssqlStore, session: str) -> Published:
     store.close_dead_sessions(SOURCE, session)
     store.prepare_load()
     store.known_rows(DATABASE)
-    total.add(store.publish(lease, Chunk(rows=rows(range(BULK)), bulk=True)))
+    new = Chunk(rows=rows(range(NEW)), bulk=True, new=True)
+    total.add(store.publish(lease, new))
+    total.add(store.publish(lease, Chunk(rows=rows(range(NEW, BULK)), bulk=True)))
     store.heartbeat(lease, SessionTotals(total_records_processed=BULK))
     last = rows(range(BULK - CHANGED, BULK + MORE), token_status="4")
     gone = b"".join(record(number)["record_key"] for number in range(GONE))

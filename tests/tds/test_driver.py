@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from mssql_python import Error
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.connection_string import MssqlTarget, parse_connection_string
 from rubix_token_sync.store.mssql_bulk import BulkConnection
-from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
+from rubix_token_sync.store.mssql_driver import DriverConnection, DriverCursor, open_connection
 from rubix_token_sync.store.mssql_errors import RULES, read_driver_error, rule_for
 from rubix_token_sync.store.mssql_tls import tls_version
 
@@ -35,6 +36,14 @@ def connection(target: MssqlTarget) -> Iterator[DriverConnection]:
     conn.close()
 
 
+def load(cursor: DriverCursor, over: BulkConnection, rows: pa.RecordBatch) -> None:
+    def work(own: Any, seconds: int) -> None:
+        over.open(own)
+        over.load(statements.STAGING, rows, statements.BULK_COLUMNS, seconds)
+
+    cursor.beside(work)
+
+
 def execute(conn: DriverConnection) -> None:
     conn.cursor().execute("DELETE FROM SyncErrors")
 
@@ -49,7 +58,7 @@ def execute_many(conn: DriverConnection) -> None:
 
 def bulk_copy(conn: DriverConnection) -> None:
     rows = statements.with_load(runs.rows(range(3)), 1)
-    conn.cursor().bulk_copy(BulkConnection(), statements.STAGING, rows, statements.BULK_COLUMNS)
+    load(conn.cursor(), BulkConnection(), rows)
 
 
 def commit(conn: DriverConnection) -> None:
@@ -203,7 +212,7 @@ def test_a_payload_that_fills_packets_exactly_arrives(
     )
     for number in range(batch.num_rows):
         rows = statements.with_load(batch.slice(number, 1), 1)
-        cursor.bulk_copy(BulkConnection(), statements.STAGING, rows, statements.BULK_COLUMNS)
+        load(cursor, BulkConnection(), rows)
     stored = engine.query("SELECT length(ipfs_data) FROM TokenRecordStaging ORDER BY 1")
     assert [row[0] for row in stored] == sorted(sizes)
     conn.close()
@@ -214,17 +223,16 @@ def test_bulk_loads_share_a_login_until_one_fails(
 ) -> None:
     over, before = BulkConnection(), len(server.logins)
 
-    def load(number: int) -> None:
-        rows = statements.with_load(runs.rows(range(3)), number)
-        connection.cursor().bulk_copy(over, statements.STAGING, rows, statements.BULK_COLUMNS)
+    def load_some(number: int) -> None:
+        load(connection.cursor(), over, statements.with_load(runs.rows(range(3)), number))
 
     for number in range(5):
-        load(number)
+        load_some(number)
     assert len(server.logins) == before + 1
     server.faults.append(Fault("bulk", Refuse(50_123, "Something new.")))
     with pytest.raises(Error):
-        load(5)
-    load(5)
+        load_some(5)
+    load_some(5)
     assert len(server.logins) == before + 2
     over.close()
     assert engine.query("SELECT count(*) FROM TokenRecordStaging") == [(18,)]

@@ -11,6 +11,7 @@ import pytest
 
 from rubix_token_sync.errors import (
     CommitAmbiguous,
+    LeaseLost,
     RecordRefused,
     SchemaError,
     TargetError,
@@ -19,6 +20,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
     TransactionTooLarge,
 )
+from rubix_token_sync.store.base import Chunk, Lease
 from rubix_token_sync.store.mssql import MssqlStore
 from rubix_token_sync.store.mssql_errors import RULES
 
@@ -30,7 +32,9 @@ from .server import TdsServer
 POINTS = {
     "login": ("login", ""),
     "stage by parameters": ("sql", r"^INSERT INTO TokenRecordStaging"),
-    "stage in bulk": ("bulk", ""),
+    "hold the lease": ("sql", r"^SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION"),
+    "insert in bulk": ("bulk", r"\[?TokenRecords\b"),
+    "stage in bulk": ("bulk", "TokenRecordStaging"),
     "publish": ("sql", r"^SET NOCOUNT ON; DECLARE @inserted"),
     "mark": ("sql", r"\[ProcessedDatabases\]"),
     "commit": ("commit", ""),
@@ -82,6 +86,8 @@ def test_a_number_at_every_point(
         if number in REFUSED and point == "stage in bulk":
             runs.run(store, session())  # bulk copy is not for this user: by parameters, then
             assert any("bulk copy" in warning for warning in store.warnings)
+        elif number in REFUSED and point in ("hold the lease", "insert in bulk"):
+            runs.run(store, session())  # staged instead
         elif number in REFUSED:
             with pytest.raises(TargetError) as refused:
                 runs.run(store, session())
@@ -143,7 +149,8 @@ def test_acknowledgements_lost_at_every_commit(
     lost = 0
     while True:
         fault = arm(server, "commit", Drop(after=True), nth=lost + 1)
-        runs.run(opened(), session())
+        total = runs.run(opened(), session())
+        assert total.inserted == runs.BULK + runs.MORE
         runs.is_exact(engine)
         empty(engine)
         if not fault.fired:
@@ -187,6 +194,36 @@ def test_what_fails_behind_the_first_result_is_seen(
     runs.run(opened(), session())
     assert fault.fired
     runs.is_exact(engine)
+
+
+def test_new_records_go_straight_into_the_table(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    total = runs.run(opened(), session())
+    runs.is_exact(engine)
+    assert total.inserted == runs.BULK + runs.MORE
+    loads = [sql.split()[2].strip("[]") for sql in server.log if sql.startswith("INSERT BULK")]
+    tables = [name.rpartition(".")[2].strip("[]") for name in loads]
+    assert tables == ["TokenRecordStaging", "TokenRecords", "TokenRecordStaging"]  # a try first
+    (times,) = engine.query("SELECT count(DISTINCT synced_at) FROM TokenRecords")
+    assert times[0] > 1  # the server's, not a default's or the client's
+    runs.run(opened(), session())  # they are there already: staged, nothing doubled
+    runs.is_exact(engine)
+
+
+def test_new_records_of_a_run_without_its_lease_are_not_inserted(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    store, mine = opened(), Lease(runs.SOURCE, session())
+    store.start_session(mine.session_id, runs.SOURCE, "host", 1, "sync")
+    store.acquire_lease(mine, "elsewhere|-|1|1")
+    new = Chunk(rows=runs.rows(range(100)), bulk=True, new=True)
+    engine.change(f"UPDATE SyncLeases SET session_id = '{session()}'")
+    with pytest.raises(LeaseLost):
+        store.publish(mine, new)
+    assert any("BEGIN TRANSACTION" in sql for sql in server.log)
+    assert engine.query("SELECT count(*) FROM TokenRecords") == [(0,)]
+    assert engine.query("SELECT count(*) FROM TokenRecordStaging") == [(0,)]
 
 
 def test_the_drivers_count_of_a_bulk_load_is_not_believed(
@@ -258,8 +295,6 @@ def test_never_more_connections_than_the_pool_may_have(
 def test_bad_records_are_found_by_halving(
     engine: SqliteEngine, store: MssqlStore, server: TdsServer
 ) -> None:
-    from rubix_token_sync.store.base import Chunk, Lease
-
     lease = Lease(runs.SOURCE, session())
     store.start_session(lease.session_id, runs.SOURCE, "host", 1, "sync")
     store.acquire_lease(lease, "elsewhere|-|1|1")

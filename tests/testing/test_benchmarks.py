@@ -124,7 +124,7 @@ def test_a_failing_run_is_no_measurement(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_scenarios_run_from_end_to_end(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "run", "startup", "life", "memory"]
+    command = [sys.executable, "-m", "benchmarks", "run", "startup", "life", "growth"]
     options = ["--target", "sqlite", "--node-tokens", "40", "--scale", "0.01"]
     options += ["--runs", "1", "--warmups", "0", "--cache", f"{tmp_path}", "--out", f"{tmp_path}"]
     done = subprocess.run(
@@ -140,6 +140,7 @@ def test_scenarios_run_from_end_to_end(tmp_path: Path) -> None:
         "1 % changed / (5 % of the first sync + reading)",
         "time of verify / first sync",
         "peak of all processes, 80",
+        "second run, 80 tokens, 2 databases, nothing changed",
     }
     assert all(row["median"] > 0 for row in found["rows"])
     assert "| first sync |" in (tmp_path / "result.md").read_text(encoding="utf-8")

@@ -1,21 +1,25 @@
 """The Azure SQL and SQL Server target.
 
 A chunk is staged first, outside of any lock: by Microsoft's bulk copy (which
-has connections of its own and commits by itself) or, when it is small, by
-parameterised inserts.  Staged rows belong to a load by its id.  Then one short
-transaction checks the lease, publishes the load set-based, writes the mark and
-commits.  Whatever a dead run leaves staged is removed by the next one.
+has connections of its own) or, when it is small, by parameterised inserts.
+Staged rows belong to a load by its id.  Then one short transaction checks the
+lease, publishes the load set-based, writes the mark and commits.  Whatever a
+dead run leaves staged is removed by the next one.
+
+Records that are new to the target spare the server half of that work: the bulk
+copy puts them straight into the table, in a transaction that holds the lease.
+Whatever goes wrong there, they are staged after all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import random
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import mssql_python
@@ -38,7 +42,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
 from rubix_token_sync.store.connection_string import parse_connection_string
-from rubix_token_sync.store.mssql_bulk import BulkConnection
+from rubix_token_sync.store.mssql_bulk import BulkCopy
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_indexes import (
@@ -83,6 +87,7 @@ class MssqlStore(SqlStore):
     """A target on Azure SQL Database or SQL Server (2016 or newer)."""
 
     kind = "mssql"
+    indexes_invalid = False  # no index on SQL Server may ask an NVARCHAR(MAX) column
     now = sa.text(statements.NOW)
 
     pace_factor: float = 1.0
@@ -98,11 +103,7 @@ class MssqlStore(SqlStore):
         # A bulk copy opens a second connection beside its writer's own.
         self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
-        self._bulk_connections: queue.LifoQueue[BulkConnection] = queue.LifoQueue()
-        for _ in range(bulk):
-            self._bulk_connections.put(BulkConnection())
-        self._bulk_works: bool | None = None if bulk else False
-        self.bulk_refusal = "" if bulk else "CONNECTION_POOL_SIZE leaves no connection for it."
+        self.bulk = BulkCopy(bulk, self.translate)
         self._bulk_probe = threading.Lock()
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
@@ -112,8 +113,7 @@ class MssqlStore(SqlStore):
         super().__init__(engine, options)
 
     def close(self) -> None:
-        while not self._bulk_connections.empty():
-            self._bulk_connections.get().close()
+        self.bulk.close()
         super().close()
 
     def _warn(self, sentence: str) -> None:
@@ -306,7 +306,9 @@ class MssqlStore(SqlStore):
         A first load builds the secondary indexes at its end, any other has
         them; a run that died before its end leaves them to the next one.
         """
-        if not self._leave_out_indexes():
+        if self._leave_out_indexes():
+            self._prepare_bulk()
+        else:
             self.finish_load()
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
         if self._source is not None:
@@ -329,7 +331,7 @@ class MssqlStore(SqlStore):
         self._mine.bulk_loads = 0
         try:
             with self.pace.turn():
-                published = super().publish(lease, chunk)
+                published = self._publish_new(lease, chunk)
         finally:
             self._mine.loads, self._mine.rows = {}, 0
             self._forget(loads)
@@ -363,6 +365,38 @@ class MssqlStore(SqlStore):
         updated, inserted = conn.exec_driver_sql(statements.PUBLISH, parameters).one()
         return Published(inserted=int(inserted), updated=int(updated), batches=1)
 
+    # ---------------------------------------------------------------- new records
+
+    def _publish_new(self, lease: Lease, chunk: Chunk) -> Published:
+        """New records straight into the table where that works; all others are staged."""
+        rows, unsure = chunk.rows, False
+        if chunk.new and self._is_for_bulk(chunk) and rows.num_rows <= self.pace.rows:
+            try:
+                if self._attempt(lambda conn: self._insert(conn, lease, rows), commit=False):
+                    return self._publish_rest(lease, chunk)
+            except TargetError as error:
+                _LOG.debug("New records are staged after all: %s", error.message)
+                unsure = isinstance(error, CommitAmbiguous)
+        published = super().publish(lease, chunk)
+        if unsure and not (published.inserted or published.updated or published.rejected):
+            published.inserted = rows.num_rows  # they were all there: it had been committed
+        return published
+
+    def _insert(self, conn: sa.Connection, lease: Lease, rows: pa.RecordBatch) -> bool:
+        if not self._bulk_usable(conn):
+            return False
+        self.bulk.insert(conn, lease, rows)
+        self._mine.bulk_loads += 1
+        return True
+
+    def _publish_rest(self, lease: Lease, chunk: Chunk) -> Published:
+        """What belongs to a chunk beside its rows."""
+        published = Published(inserted=chunk.rows.num_rows, batches=1)
+        if chunk.mark or chunk.vanished or chunk.errors or chunk.also:
+            rest = replace(chunk, rows=chunk.rows.slice(0, 0))
+            published.add(super().publish(lease, rest))
+        return published
+
     # ---------------------------------------------------------------- staging
 
     def _stage(self, conn: sa.Connection, chunk: Chunk) -> None:
@@ -377,8 +411,8 @@ class MssqlStore(SqlStore):
         load_id = secrets.randbits(63)
         self._mine.loads[id(rows)] = (rows, load_id)
         faults.point("store.stage")
-        if chunk.bulk and rows.num_rows >= _SMALLEST_BULK and self._bulk_usable(conn, rows):
-            self._bulk_copy(conn, rows, load_id)
+        if self._is_for_bulk(chunk) and self._bulk_usable(conn):
+            self.bulk.stage(conn, rows, load_id)
             self._mine.bulk_loads += 1
         else:
             with driver_cursor(conn) as cursor:
@@ -397,67 +431,37 @@ class MssqlStore(SqlStore):
     def _staged_count(self, conn: sa.Connection, load_id: int) -> int:
         return int(conn.exec_driver_sql(statements.COUNT_STAGED, (load_id,)).scalar_one())
 
-    def _bulk_copy(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
-        over = self._bulk_connections.get()
-        kept = over.is_open
-        try:
-            with driver_cursor(conn) as cursor:
-                cursor.bulk_copy(
-                    over,
-                    statements.STAGING,
-                    statements.with_load(rows, load_id),
-                    statements.BULK_COLUMNS,
-                )
-        except mssql_python.OperationalError as error:
-            over = BulkConnection()
-            found = self.translate(error)
-            if kept and found.kind == "permanent":
-                # Perhaps of that connection only: the next attempt has a new one.
-                raise TargetUnavailable(found.message, code="connection_lost") from error
-            raise
-        except BaseException:
-            over = BulkConnection()  # the call may still be under way
-            raise
-        finally:
-            self._bulk_connections.put(over)
+    def _is_for_bulk(self, chunk: Chunk) -> bool:
+        return chunk.bulk and int(chunk.rows.num_rows) >= _SMALLEST_BULK
 
-    def _bulk_usable(self, conn: sa.Connection, rows: pa.RecordBatch) -> bool:
-        """Whether bulk copy works here: found out once, by copying a few rows and looking.
-
-        Servers that only resemble SQL Server, proxies and old drivers fail in
-        many ways; parameterised batches work everywhere.
-        """
+    def _bulk_usable(self, conn: sa.Connection) -> bool:
+        """Whether bulk copy works here: found out once."""
         with self._bulk_probe:
-            if self._bulk_works is None:
-                try:
-                    self._bulk_works = self._probe_bulk(conn, rows.slice(0, 3))
-                except self._driver_errors() as error:
-                    found = self.translate(error)
-                    if found.kind != "permanent":
-                        raise
-                    self._bulk_works, self.bulk_refusal = False, found.message
-                if not self._bulk_works:
+            if self.bulk.works is None:
+                load_id = secrets.randbits(63)
+                rows = statements.sample(self._source or "")
+                self._mine.loads[-load_id] = (rows, load_id)  # removed with the others
+                if not self.bulk.try_out(conn, rows, load_id):
                     self._warn(
                         "The server does not take the driver's bulk copy; rows go in by "
-                        f"parameterised batches, which is slower. {self.bulk_refusal}".strip()
+                        f"parameterised batches, which is slower. {self.bulk.refusal}".strip()
                     )
-            return self._bulk_works
+            return bool(self.bulk.works)
 
-    def _probe_bulk(self, conn: sa.Connection, rows: pa.RecordBatch) -> bool:
-        load_id = secrets.randbits(63)
-        self._mine.loads[-load_id] = (rows, load_id)  # removed when the chunk is through
-        self._bulk_copy(conn, rows, load_id)
-        columns = ", ".join(rows.schema.names)
-        found = conn.exec_driver_sql(
-            f"SELECT {columns} FROM {statements.STAGING} WHERE load_id = ?"  # noqa: S608
-            " ORDER BY record_key",
-            (load_id,),
-        )
-        wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
-        if [tuple(row) for row in found] == wanted:
-            return True
-        self.bulk_refusal = "What it stored differs from what was sent."
-        return False
+    def _prepare_bulk(self) -> None:
+        """Log the bulk copy in and try it out while the first records are read."""
+
+        def prepare(work: Callable[[sa.Connection], object]) -> None:
+            self._mine.loads = {}
+            try:
+                self._attempt(work, commit=False)
+            except SyncError as error:  # the first to need it tries again, and tells
+                _LOG.debug("The bulk copy could not be prepared: %s", error.message)
+            self._forget(self._mine.loads)
+
+        for n in range(self.bulk.connections):
+            work = self.bulk.log_in if n else self._bulk_usable
+            threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True).start()
 
 
 def _said(text: str) -> str:

@@ -31,7 +31,6 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
 
 from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
-from rubix_token_sync.store.mssql_bulk import BulkConnection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_socket import DriverSocket, watch_for_socket
 
@@ -266,19 +265,15 @@ class DriverCursor:
         if not self.connection.hung:
             self._bounded(self._raw.close)
 
-    def bulk_copy(
-        self, over: BulkConnection, table: str, rows: pa.RecordBatch, columns: Sequence[str]
-    ) -> int:
-        """Load ``rows`` into ``columns`` of ``table`` over another connection than this one.
+    def beside(self, work: Callable[[Any, int], T]) -> T:
+        """Have work done over another connection, in this one's thread.
 
-        Commits by itself.  Returns the driver's count, which is not to be
-        trusted: ask the server.
+        ``work`` gets the driver's own cursor, which knows address and login, and the
+        seconds that a load may take; logging in has a time-out of its own.
         """
         seconds = self.connection.call_seconds
-        limit = max(1, int(seconds))
-        # Login and load each have their own time-out in the driver.
         return self._bounded(
-            lambda: over.load(self._raw, table, rows, columns, limit), 2 * seconds + _GRACE_SECONDS
+            lambda: work(self._raw, max(1, int(seconds))), 2 * seconds + _GRACE_SECONDS
         )
 
     def _bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:

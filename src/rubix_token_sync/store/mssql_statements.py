@@ -9,6 +9,7 @@ collation of Azure SQL ignores case and trailing blanks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -22,25 +23,43 @@ __all__ = [
     "BULK_COLUMNS",
     "CLEAN",
     "COUNT_STAGED",
+    "HOLD_LEASE",
     "KNOWN",
+    "NEW_COLUMNS",
     "NOW",
     "PUBLISH",
+    "RECORDS",
+    "STAGED",
     "STAGE_ROW",
     "STAGING",
     "STORED",
     "Parameters",
     "as_records",
     "joined",
+    "sample",
     "with_load",
+    "with_time",
 ]
 
 NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
 """Whole microseconds, as Python has them: a time read equals the time stored."""
 
 STAGING: Final = "TokenRecordStaging"
+RECORDS: Final = "TokenRecords"
+
+HOLD_LEASE: Final = (
+    "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"  # noqa: S608 - a UUID is filled in
+    f" SELECT {NOW} AS now FROM SyncLeases WITH (REPEATABLEREAD)"
+    " WHERE session_id = '{session}'"
+)
+"""Begins a transaction in which nobody can take the session's lease; one row: the time.
+
+The lock is a shared one, so that writers of one session do not wait for each other.
+"""
 
 _TEXTS: Final = ("ipfs_data", "ipfs_error", "validation_errors")
 _CLEAN_ROWS: Final = 20_000
+_TIME: Final = pa.timestamp("us")
 
 
 def _differs() -> str:
@@ -97,6 +116,11 @@ STAGE_ROW: Final = f"INSERT INTO {STAGING} ({', '.join(BULK_COLUMNS)}) VALUES ({
 
 COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
 
+STAGED: Final = (
+    f"SELECT {', '.join(STAGED_COLUMNS)} FROM {STAGING} WHERE load_id = ?"  # noqa: S608
+    " ORDER BY record_key"
+)
+
 CLEAN: Final = (
     f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
     " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
@@ -104,11 +128,47 @@ CLEAN: Final = (
 """Removes a bounded number of staged rows; one row: how many."""
 
 
+def sample(source: str) -> pa.RecordBatch:
+    """Three made-up records with the values that a bulk copy might store differently."""
+    moment = datetime(2001, 2, 3, 4, 5, 6, 789_012)
+    empty = {
+        field.name: b"\0" * field.type.byte_width
+        if pa.types.is_fixed_size_binary(field.type)
+        else moment
+        if field.type == _TIME
+        else ""
+        for field in RECORD_SCHEMA
+        if not field.nullable
+    }
+    texts = [field.name for field in RECORD_SCHEMA if pa.types.is_string(field.type)]
+    rows = [
+        {**empty, "ipfs_fetched": False},
+        {**empty, "ipfs_fetched": True, "ipfs_data": "x" * 9_000, "created_at": moment},
+        {**empty, "ipfs_fetched": True, **dict.fromkeys(texts, "\u00fc\u4e2d\U0001f600 ' ")},
+    ]
+    for number, row in enumerate(rows):
+        row["record_key"] = bytes(RECORD_KEY_BYTES - 1) + bytes([number])
+        row["source_ip"] = source
+    return pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA)
+
+
 def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
     """``rows`` with the load's id in front: what a bulk copy takes."""
     ids = pa.array([load_id], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int32()))
     return pa.RecordBatch.from_arrays(
         [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
+    )
+
+
+NEW_COLUMNS: Final = (*STAGED_COLUMNS, "synced_at")
+
+
+def with_time(rows: pa.RecordBatch, now: datetime) -> pa.RecordBatch:
+    """``rows`` in key order with ``synced_at``: as they go straight into TokenRecords."""
+    rows = rows.sort_by("record_key")  # neighbours in the unique index, one after another
+    times = pa.array([now], _TIME).take(pa.array([0] * rows.num_rows, pa.int32()))
+    return pa.RecordBatch.from_arrays(
+        [*rows.columns, times], schema=pa.schema([*RECORD_SCHEMA, pa.field("synced_at", _TIME)])
     )
 
 

@@ -39,6 +39,9 @@ __all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
 class SqlStore(SqlReading):
     """The shared part of every target; see `rubix_token_sync.store.base.Store`."""
 
+    indexes_invalid = True
+    """Whether an index tells which records have validation errors."""
+
     @abc.abstractmethod
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         """Insert new and update different records, set-based, in this transaction."""
@@ -187,13 +190,16 @@ class SqlStore(SqlReading):
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
         fetched = sa.case((records.c.ipfs_fetched == sa.true(), 1), else_=0)
-        total, success = conn.execute(
-            sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(fetched), 0)).where(*live)
-        ).one()
-        invalid = conn.execute(
-            sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
-        ).scalar_one()
-        return MarkCounts(int(total), int(success), int(invalid))
+        counts = [sa.func.count(), sa.func.coalesce(sa.func.sum(fetched), 0)]
+        if not self.indexes_invalid:  # the rows must be looked at anyway: once
+            counts.append(sa.func.count(records.c.validation_errors))
+        found = conn.execute(sa.select(*counts).where(*live)).one()
+        invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
+        return MarkCounts(
+            int(found[0]),
+            int(found[1]),
+            int(conn.execute(invalid).scalar_one() if self.indexes_invalid else found[2]),
+        )
 
     def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
         counts = self.live_counts(conn, mark.database_key)

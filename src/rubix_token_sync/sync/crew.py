@@ -8,6 +8,7 @@ back-pressure: a worker waits until the writer has taken what came before.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
@@ -88,6 +90,9 @@ class Crew:
             if context.target is not None:
                 needed.append(context.target.module)
             system.set_forkserver_preload(needed)
+            # It loads them while the target is prepared; if it cannot start, the first job says so.
+            with contextlib.suppress(OSError):
+                forkserver.ensure_running()
         # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
         reader, writer = system.Pipe(duplex=False)
         pool = ProcessPoolExecutor(

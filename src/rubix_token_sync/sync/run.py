@@ -179,7 +179,6 @@ class Run:
             self._retire(store, session, plan.missing)
         self.stop.check()
         if jobs:
-            store.prepare_load()
             self._publish_all(store, session, jobs)
         store.finish_load()  # also what a run left undone that died after its last record
         if not options.only_failed:  # which looks at no database that has all of its content
@@ -333,6 +332,7 @@ class Run:
         try:
             self.tick()  # a sign of life while the workers start
             with self.crew(len(jobs), options.target) as crew:
+                store.prepare_load()
                 for event in self.watched(crew.run(list(jobs.values()))):
                     publisher.check()
                     look_at_session()
