@@ -102,6 +102,21 @@ def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: L
     assert store.read(lambda conn: conn.execute(query).scalar_one()) == 0
 
 
+def test_any_column_may_change_and_counts_once(store: SqlStore, lease: Lease) -> None:
+    store.publish(lease, Chunk(batch_of(range(4)), mark=mark(4)))
+    other = {
+        "node_name": "renamed", "did": None, "token_status": "7", "parent_token_id": "Qm",
+        "token_value": "2", "ipfs_data": None, "ipfs_fetched": False, "ipfs_error": "not_found",
+        "ipfs_path": None, "validation_errors": "x", "updated_at": None,
+    }  # fmt: skip
+    for number, change in enumerate(other.items()):
+        changed = record(1, **dict([change]))
+        changed["row_digest"] = bytes([number] * 16)
+        assert counts(store.publish(lease, Chunk(batch(changed), mark=mark(4)))) == (0, 1, 0)
+        assert changed in stored(store)
+        assert len(stored(store)) == 4
+
+
 def test_content_and_its_failure_are_changes_of_their_own(store: SqlStore, lease: Lease) -> None:
     failed = record(1, ipfs_data=None, ipfs_fetched=False, ipfs_error="not_in_repository: gone")
     digest = failed["row_digest"]

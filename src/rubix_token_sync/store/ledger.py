@@ -70,17 +70,11 @@ class SqlLedger(SqlTarget):
         self.transact(work)
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
-        leases, sessions = self.tables.leases, self.tables.sessions
+        sessions = self.tables.sessions
 
         def work(conn: sa.Connection) -> None:
             faults.point("store.heartbeat")
-            ours = conn.execute(
-                sa.update(leases)
-                .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
-                .values(heartbeat_at=self.now)
-            )
-            if ours.rowcount != 1:
-                raise lost(lease)
+            self._fence(conn, lease)
             conn.execute(
                 sa.update(sessions)
                 .where(sessions.c.session_id == lease.session_id)
@@ -257,7 +251,7 @@ class SqlLedger(SqlTarget):
         )
 
     def _fence(self, conn: sa.Connection, lease: Lease) -> None:
-        """Make sure, inside the transaction, that the lease is ours until it ends."""
+        """Make sure, inside the transaction, that the lease is ours until it ends; renew it."""
         leases = self.tables.leases
         ours = conn.execute(
             sa.update(leases)
