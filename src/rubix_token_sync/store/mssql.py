@@ -105,6 +105,8 @@ class MssqlStore(SqlStore):
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
         self.bulk = BulkCopy(bulk, self.translate)
         self._bulk_probe = threading.Lock()
+        self._preparing: list[threading.Thread] = []
+        self._inserts = True  # new records, straight into the table: until that fails
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._source: str | None = None
@@ -270,6 +272,8 @@ class MssqlStore(SqlStore):
 
     def finish_load(self) -> None:
         """Build missing secondary indexes, where this user may."""
+        while self._preparing:
+            self._preparing.pop().join()  # it removes what it had staged
         records = self.tables.records
 
         def work(conn: sa.Connection) -> bool:
@@ -306,14 +310,15 @@ class MssqlStore(SqlStore):
         A first load builds the secondary indexes at its end, any other has
         them; a run that died before its end leaves them to the next one.
         """
-        if self._leave_out_indexes():
-            self._prepare_bulk()
-        else:
+        first = self._leave_out_indexes()
+        if not first:
             self.finish_load()
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
         if self._source is not None:
             # Under the lease nobody else stages rows of this source.
             self._clean("source_ip = ?", self._source)
+        if first:
+            self._prepare_bulk()
 
     def _clean(self, where: str, parameter: int | str) -> None:
         sql = statements.CLEAN.format(where=where)
@@ -369,14 +374,18 @@ class MssqlStore(SqlStore):
 
     def _publish_new(self, lease: Lease, chunk: Chunk) -> Published:
         """New records straight into the table where that works; all others are staged."""
-        rows, unsure = chunk.rows, False
-        if chunk.new and self._is_for_bulk(chunk) and rows.num_rows <= self.pace.rows:
+        rows, inserted, unsure = chunk.rows, False, False
+        fits = self._is_for_bulk(chunk) and rows.num_rows <= self.pace.rows
+        if chunk.new and fits and self._inserts:
             try:
-                if self._attempt(lambda conn: self._insert(conn, lease, rows), commit=False):
-                    return self._publish_rest(lease, chunk)
+                inserted = self._attempt(lambda conn: self._insert(conn, lease, rows), commit=False)
             except TargetError as error:
                 _LOG.debug("New records are staged after all: %s", error.message)
                 unsure = isinstance(error, CommitAmbiguous)
+                of_all = error.kind == "permanent" and not isinstance(error, RecordRefused)
+                self._inserts = not of_all
+        if inserted:
+            return self._publish_rest(lease, chunk)
         published = super().publish(lease, chunk)
         if unsure and not (published.inserted or published.updated or published.rejected):
             published.inserted = rows.num_rows  # they were all there: it had been committed
@@ -459,9 +468,11 @@ class MssqlStore(SqlStore):
                 _LOG.debug("The bulk copy could not be prepared: %s", error.message)
             self._forget(self._mine.loads)
 
-        for n in range(self.bulk.connections):
-            work = self.bulk.log_in if n else self._bulk_usable
-            threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True).start()
+        works = [self._bulk_usable, *[self.bulk.log_in] * (self.bulk.connections - 1)]
+        for work in works[: self.bulk.connections]:
+            thread = threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True)
+            thread.start()
+            self._preparing.append(thread)
 
 
 def _said(text: str) -> str:

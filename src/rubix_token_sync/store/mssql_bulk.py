@@ -188,7 +188,7 @@ class BulkCopy:
             CommitAmbiguous: it is not known whether they were committed.
         """
         hold = statements.HOLD_LEASE.format(session=UUID(lease.session_id))
-        committing = False
+        committing = given_up = False
 
         def work(over: BulkConnection, seconds: int) -> None:
             nonlocal committing
@@ -200,6 +200,8 @@ class BulkCopy:
                 timed = statements.with_time(rows, held[0])
                 over.load(statements.RECORDS, timed, statements.NEW_COLUMNS, seconds)
                 faults.point("store.commit.before")
+                if given_up:  # nobody waits for this call any more
+                    raise TimeoutError
                 committing = True
                 over.ask("COMMIT TRANSACTION")
                 faults.point("store.commit.after")
@@ -210,6 +212,7 @@ class BulkCopy:
         try:
             self._over(conn, work)
         except Exception as error:
+            given_up = True
             if not committing:
                 raise
             raise CommitAmbiguous(
