@@ -83,9 +83,11 @@ def test_insert_update_vanish_revive(store: SqlStore, lease: Lease) -> None:
     assert keys(2) not in known
     gone_again = store.publish(lease, Chunk(rows=batch_of([]), vanished=keys(2, 3), mark=mark(9)))
     assert counts(gone_again) == (0, 0, 0)
-    revived = store.publish(lease, Chunk(rows=batch_of([2]), mark=mark(10)))
+    again = record(2, did="other", node_name="renamed", ipfs_fetched=False)
+    revived = store.publish(lease, Chunk(rows=batch(again), mark=mark(10), new=True))
     assert counts(revived) == (0, 1, 0)
     assert len(stored(store)) == 10
+    assert again in stored(store)
 
 
 def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: Lease) -> None:

@@ -224,9 +224,9 @@ class SqliteStore(SqlStore):
             batch = rows.slice(start, self.options.batch_size)
             driver.executemany(_UPSERT, _tuples(batch, now))
         changed = driver.total_changes - changes
-        if not chunk.new:
-            driver.executemany(_SET_SELDOM, _seldom(rows))
         inserted = int(conn.exec_driver_sql(highest).scalar_one()) - int(before)
+        if changed > inserted:
+            driver.executemany(_SET_SELDOM, _seldom(rows))
         return Published(inserted=inserted, updated=changed - inserted, batches=1)
 
     def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
