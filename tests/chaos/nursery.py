@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -88,6 +89,8 @@ def serve() -> None:
     if report_page.can_make_pages():
         report_page._template()
         report_page._pygal()
+    gc.collect()
+    gc.freeze()  # or each child's collector copies every page that it looks at
     print(json.dumps({"ready": True}), flush=True)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)

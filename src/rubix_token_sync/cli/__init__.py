@@ -6,6 +6,7 @@ Commands load when they are called, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         _drop_output()
         code = code or _READER_LEFT
+    gc.freeze()  # the interpreter need not look for cycles in what ends with the process
     sys.exit(code)
 
 
