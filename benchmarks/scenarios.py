@@ -216,6 +216,7 @@ def growth(bench: Bench, target: Target) -> None:
     def measure() -> dict[str, float]:
         found = {}
         for tokens, fleet in sizes:
+            fleet.warm()
             root, where = str(fleet.directory), target.fresh()
             run = _run("sync", root, *where, memory=True)
             assert run.peak_mb is not None

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -53,6 +52,7 @@ from rubix_token_sync.store.mssql_indexes import (
 )
 from rubix_token_sync.store.mssql_pace import Pace
 from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine, patient
+from rubix_token_sync.store.mssql_staging import Staging
 from rubix_token_sync.store.mssql_tls import tls_version
 from rubix_token_sync.store.schema import keep_row_locks
 from rubix_token_sync.store.sql import SqlStore, key_range
@@ -62,9 +62,6 @@ __all__ = ["MssqlStore"]
 _LOG: Final = logging.getLogger(__name__)
 
 _LARGEST_TRANSACTION: Final = 50_000
-_SMALLEST_BULK: Final = 50
-"""Rows below which a bulk copy's own login costs more than it saves."""
-
 _SCHEMA_WAIT_SECONDS: Final = 3_600.0
 _SCHEMA_LOCK: Final = "rubix_token_sync.schema"
 _ARROW_ROWS: Final = 20_000
@@ -104,12 +101,11 @@ class MssqlStore(SqlStore):
         self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
         self.bulk = BulkCopy(bulk, self.translate)
-        self._bulk_probe = threading.Lock()
+        self.staging = Staging(self.bulk, options.batch_size, self._remove_load, self._warn)
         self._preparing: list[threading.Thread] = []
         self._inserts = True  # new records, straight into the table: until that fails
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
-        self._source: str | None = None
         pooled = max(1, options.pool_size - bulk)
         engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
@@ -218,7 +214,7 @@ class MssqlStore(SqlStore):
 
     def acquire_lease(self, lease: Lease, holder: str) -> None:
         super().acquire_lease(lease, holder)
-        self._source = lease.source
+        self.staging.source = lease.source
 
     def schema_script(self) -> str:
         rights, user = "SELECT, INSERT, UPDATE, DELETE", "[application_user]"
@@ -314,9 +310,9 @@ class MssqlStore(SqlStore):
         if not first:
             self.finish_load()
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
-        if self._source is not None:
+        if self.staging.source is not None:
             # Under the lease nobody else stages rows of this source.
-            self._clean("source_ip = ?", self._source)
+            self._clean("source_ip = ?", self.staging.source)
         if first:
             self._prepare_bulk()
 
@@ -330,28 +326,19 @@ class MssqlStore(SqlStore):
         while self.transact(work):
             pass
 
+    def _remove_load(self, load_id: int) -> None:
+        self._clean("load_id = ?", load_id)
+
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
-        loads: dict[int, tuple[pa.RecordBatch, int]] = {}
-        self._mine.loads = loads
-        self._mine.bulk_loads = 0
-        try:
-            with self.pace.turn():
-                published = self._publish_new(lease, chunk)
-        finally:
-            self._mine.loads, self._mine.rows = {}, 0
-            self._forget(loads)
-        published.bulk_loads = self._mine.bulk_loads
+        with self.staging.loads():
+            try:
+                with self.pace.turn():
+                    published = self._publish_new(lease, chunk)
+            finally:
+                self._mine.rows = 0
+            published.bulk_loads = self.staging.bulk_loads
         self.pace.went_well()
         return published
-
-    def _forget(self, loads: dict[int, tuple[pa.RecordBatch, int]]) -> None:
-        """Remove staged rows whose chunk is published, or will never be."""
-        for _rows, load_id in loads.values():
-            try:
-                self._clean("load_id = ?", load_id)
-            except TargetError as error:
-                # They harm nobody: the next run removes them, and says so if it cannot.
-                self._warn(f"Staged rows were left behind. {error.message}")
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
         self._mine.rows = chunk.rows.num_rows
@@ -361,12 +348,12 @@ class MssqlStore(SqlStore):
             )
         if chunk.rows.num_rows:
             # Before the lease is fenced: whoever stages holds up nobody.
-            self._stage(conn, chunk)
+            self.staging.stage(conn, chunk)
         return super()._publish_once(conn, lease, chunk)
 
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        rows, load_id = self._mine.loads[id(chunk.rows)]
-        parameters = (load_id, rows.num_rows, load_id)
+        load_id = self.staging.load_of(chunk.rows)
+        parameters = (load_id, chunk.rows.num_rows, load_id)
         updated, inserted = conn.exec_driver_sql(statements.PUBLISH, parameters).one()
         return Published(inserted=int(inserted), updated=int(updated), batches=1)
 
@@ -375,7 +362,7 @@ class MssqlStore(SqlStore):
     def _publish_new(self, lease: Lease, chunk: Chunk) -> Published:
         """New records straight into the table where that works; all others are staged."""
         rows, inserted, unsure = chunk.rows, False, False
-        fits = self._is_for_bulk(chunk) and rows.num_rows <= self.pace.rows
+        fits = self.staging.is_for_bulk(chunk) and rows.num_rows <= self.pace.rows
         if chunk.new and fits and self._inserts:
             try:
                 inserted = self._attempt(lambda conn: self._insert(conn, lease, rows), commit=False)
@@ -392,10 +379,10 @@ class MssqlStore(SqlStore):
         return published
 
     def _insert(self, conn: sa.Connection, lease: Lease, rows: pa.RecordBatch) -> bool:
-        if not self._bulk_usable(conn):
+        if not self.staging.bulk_works(conn):
             return False
         self.bulk.insert(conn, lease, rows)
-        self._mine.bulk_loads += 1
+        self.staging.count_bulk_load()
         return True
 
     def _publish_rest(self, lease: Lease, chunk: Chunk) -> Published:
@@ -406,69 +393,17 @@ class MssqlStore(SqlStore):
             published.add(super().publish(lease, rest))
         return published
 
-    # ---------------------------------------------------------------- staging
-
-    def _stage(self, conn: sa.Connection, chunk: Chunk) -> None:
-        """Have the chunk's rows staged, under a load id that is noted for this thread."""
-        rows = chunk.rows
-        staged = self._mine.loads.pop(id(rows), None)
-        if staged is not None and self._staged_count(conn, staged[1]) == rows.num_rows:
-            self._mine.loads[id(rows)] = staged  # an earlier attempt got this far
-            return
-        if staged is not None:
-            self._mine.loads[-staged[1]] = staged  # of no use: to be removed with the others
-        load_id = secrets.randbits(63)
-        self._mine.loads[id(rows)] = (rows, load_id)
-        faults.point("store.stage")
-        if self._is_for_bulk(chunk) and self._bulk_usable(conn):
-            self.bulk.stage(conn, rows, load_id)
-            self._mine.bulk_loads += 1
-        else:
-            with driver_cursor(conn) as cursor:
-                blocks = statements.Parameters(rows, load_id).blocks(self.options.batch_size)
-                for types, values in blocks:
-                    cursor.setinputsizes(types)
-                    cursor.executemany(statements.STAGE_ROW, values)
-        count = self._staged_count(conn, load_id)
-        if count != rows.num_rows:
-            raise TargetUnavailable(
-                f"{rows.num_rows} rows were sent to be staged, the server holds {count}.",
-                code="stage_count",
-                remedy="Run again; if it stays, report it with the log of a --verbose run.",
-            )
-
-    def _staged_count(self, conn: sa.Connection, load_id: int) -> int:
-        return int(conn.exec_driver_sql(statements.COUNT_STAGED, (load_id,)).scalar_one())
-
-    def _is_for_bulk(self, chunk: Chunk) -> bool:
-        return chunk.bulk and int(chunk.rows.num_rows) >= _SMALLEST_BULK
-
-    def _bulk_usable(self, conn: sa.Connection) -> bool:
-        """Whether bulk copy works here: found out once."""
-        with self._bulk_probe:
-            if self.bulk.works is None:
-                load_id = secrets.randbits(63)
-                rows = statements.sample(self._source or "")
-                self._mine.loads[-load_id] = (rows, load_id)  # removed with the others
-                if not self.bulk.try_out(conn, rows, load_id):
-                    self._warn(
-                        "The server does not take the driver's bulk copy; rows go in by "
-                        f"parameterised batches, which is slower. {self.bulk.refusal}".strip()
-                    )
-            return bool(self.bulk.works)
-
     def _prepare_bulk(self) -> None:
         """Log the bulk copy in and try it out while the first records are read."""
 
         def prepare(work: Callable[[sa.Connection], object]) -> None:
-            self._mine.loads = {}
-            try:
-                self._attempt(work, commit=False)
-            except SyncError as error:  # the first to need it tries again, and tells
-                _LOG.debug("The bulk copy could not be prepared: %s", error.message)
-            self._forget(self._mine.loads)
+            with self.staging.loads():
+                try:
+                    self._attempt(work, commit=False)
+                except SyncError as error:  # the first to need it tries again, and tells
+                    _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 
-        works = [self._bulk_usable, *[self.bulk.log_in] * (self.bulk.connections - 1)]
+        works = [self.staging.bulk_works, *[self.bulk.log_in] * (self.bulk.connections - 1)]
         for work in works[: self.bulk.connections]:
             thread = threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True)
             thread.start()
