@@ -24,6 +24,7 @@ from benchmarks.outcome import Outcome, Row, Unit
 from benchmarks.peers import run_peer
 from benchmarks.program import Run, first_line_seconds, run_program
 from benchmarks.targets import MSSQL_VARIABLE, MssqlTarget, PostgresTarget, SqliteTarget, Target
+from rubix_token_sync.settings.model import usable_cpus
 
 __all__ = ["SCENARIOS", "Bench"]
 
@@ -310,6 +311,27 @@ def settings(bench: Bench, target: Target) -> None:
         bench.add(Row(scenario, name, "MB" if name.endswith("memory") else "tokens/s", values))
 
 
+def cold(bench: Bench, target: Target) -> None:
+    """First syncs whose files must be found on the disk, with few and many workers."""
+    fleet = bench.fleet(5, 20_000)
+    if not fleet.chill():
+        bench.skip("forgetting where files are (only root may): contents only")
+    names = {"one a processor": 1, "two (the default)": 2, "four": 4, "eight": 8}
+
+    def measure() -> dict[str, float]:
+        found = {}
+        for name, share in names.items():
+            environment = {"NUM_IPFS_WORKERS": str(share * usable_cpus())}
+            fleet.chill()
+            run = _run("sync", str(fleet.directory), *target.fresh(), settings=environment)
+            found[name] = fleet.tokens / run.seconds
+        return found
+
+    values = bench.rounds(measure)
+    for name, rates in values.items():
+        bench.add(Row(f"cold disk, {target.kind}", f"workers: {name}", "tokens/s", rates))
+
+
 def peers(bench: Bench, target: Target) -> None:
     """Others on the same fleet: rows of TokensTable without content, `ipfs cat` per token."""
     fleet = bench.fleet(5, 20_000)
@@ -357,6 +379,7 @@ SCENARIOS: dict[str, Callable[[Bench, Target], None]] = {
     "life": life,
     "peers": peers,
     "settings": settings,
+    "cold": cold,
     "growth": growth,
 }
 """All of them; every one takes any target that can be had."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -386,4 +388,102 @@ def test_every_block_of_a_tree_is_read_once(tmp_path: Path, monkeypatch: Any) ->
     monkeypatch.setattr(os, "open", counting)
     assert reader.read([cid]) == [content]
     assert opened <= len(blocks) + 1  # the root's first look is not kept
+    reader.close()
+
+
+class Disk:
+    """Makes each block take a while the first time it is opened, as a disk does."""
+
+    seconds = 0.002
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.in_memory: set[str] = set()
+        self._open = os.open
+        patch.setattr(os, "open", self.open)
+
+    def open(self, path: Any, *arguments: Any, **how: Any) -> int:
+        if str(path).endswith(".data") and path not in self.in_memory:
+            time.sleep(self.seconds)
+            self.in_memory.add(path)
+        return self._open(path, *arguments, **how)
+
+    def read(self, reader: BlockStoreReader, cids: list[Cid]) -> tuple[list[Any], float]:
+        """Answers of a disk that has nothing in memory, and the seconds that it took."""
+        self.in_memory.clear()
+        started = time.perf_counter()
+        answers = reader.read(cids)
+        return answers, time.perf_counter() - started
+
+
+def many(store: Store) -> tuple[list[Cid], list[Any]]:
+    """Contents, one of them damaged, one absent, one no file; and what reading them gives."""
+    cids = [store.put(leaf(b"token %d" % n)) for n in range(100)]
+    store.file(cids[3].multihash).write_bytes(b"damaged")
+    store.file(cids[4].multihash).unlink()
+    store.file(cids[5].multihash).unlink()
+    os.mkfifo(store.file(cids[5].multihash))
+    inline = parse(cid_v1(RAW, b"\x00\x06inline"))
+    assert inline is not None
+    cids.append(inline)
+    reader = BlockStoreReader(open_repository(str(store.path)))
+    answers = reader.read(cids)
+    reader.close()
+    assert len({type(answer) for answer in answers}) == 2
+    return cids, answers
+
+
+def test_blocks_on_a_disk_are_waited_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    cids, expected = many(store)
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=8)
+    disk = Disk(monkeypatch)
+    first, alone = disk.read(reader, cids)
+    second, together = disk.read(reader, cids)
+    assert first == second == expected
+    assert together < alone / 3
+    reader.close()
+
+
+def test_one_worker_waits_for_one_block_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    cids, expected = many(store)
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=1)
+    disk = Disk(monkeypatch)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a thread"))
+    assert [disk.read(reader, cids)[0] for _ in range(2)] == [expected, expected]
+    reader.close()
+
+
+def test_blocks_in_memory_need_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    cids = [store.put(leaf(b"token %d" % n)) for n in range(100)]
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=8)
+    with monkeypatch.context() as patch:
+        Disk(patch).read(reader, cids)  # slow: the next batch is touched by threads
+    # A busy machine makes memory look like a disk now and then.
+    for _ in range(50):
+        reader.read(cids)
+        if not reader._cold:
+            break
+    else:
+        pytest.fail("still taken for a disk")
+    reader.close()
+
+
+def test_no_more_threads_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    cids, expected = many(store)
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=8)
+    disk = Disk(monkeypatch)
+    disk.read(reader, cids)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert [disk.read(reader, cids)[0] for _ in range(2)] == [expected, expected]
     reader.close()

@@ -5,12 +5,19 @@ base32 of the block's multihash, in repositories older than version 12 of the
 whole binary CID.  Reading beside a running daemon is safe: it renames finished
 files into place.  Nothing is locked, nothing is written, and every path is
 made of a parsed CID.
+
+Where the operating system has the files in memory, one thread is as fast as many.
+Where a disk must find them first, several threads touch the files of a batch at
+the same time before it is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import threading
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -37,6 +44,10 @@ from rubix_token_sync.unixfs import leaf_content, refuse_oversize
 __all__ = ["BlockStoreReader"]
 
 _FIRST_READ: Final = 1024
+_COLD_SECONDS: Final = 40e-6
+"""From so long a block on the disk is what is waited for: memory gives one in 6 µs."""
+_WARM_SECONDS: Final = 15e-6
+"""Below it, touching a block beforehand, nothing is gained by that."""
 # A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_HERE: Final = Failure(FailureCode.NOT_IN_REPOSITORY, "the node's repository does not hold it")
@@ -50,8 +61,11 @@ class BlockStoreReader:
 
     name = "blockstore"
 
-    def __init__(self, repository: Repository | Failure) -> None:
+    def __init__(self, repository: Repository | Failure, threads: int = 1) -> None:
+        """``threads`` files at most are waited for at the same time."""
         self._repository = repository
+        self._threads = threads
+        self._cold = False
         self._directory = -1
         self._failure: Failure | None = None
         if isinstance(repository, Failure):
@@ -73,6 +87,17 @@ class BlockStoreReader:
         """Verified content or a failure for each CID; about 6 µs a token of one small block."""
         if self._failure is not None:
             return [self._failure] * len(cids)
+        if self._cold:
+            self._cold = self._touch_all(cids) > _WARM_SECONDS * len(cids)
+            return self._read(cids)
+        started = time.perf_counter()
+        answers = self._read(cids)
+        self._cold = self._threads > 1 and (
+            time.perf_counter() - started > _COLD_SECONDS * len(cids)
+        )
+        return answers
+
+    def _read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         # The loop is written out for the usual token (one small sha2-256 block);
         # whatever differs goes the general way.
         out: list[bytes | Failure] = []
@@ -118,6 +143,36 @@ class BlockStoreReader:
             and repository.version is not None
             and repository.version >= MULTIHASH_KEYS_SINCE
         )
+
+    def _touch_all(self, cids: Sequence[Cid]) -> float:
+        """Have the operating system read all blocks; gives the seconds that it took."""
+        started = time.perf_counter()
+        # Daemons: a file system that never answers must not hold the process up at its end.
+        threads = [
+            threading.Thread(target=self._touch, args=(cids[part :: self._threads],), daemon=True)
+            for part in range(self._threads)
+        ]
+        for thread in threads:
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads for this process
+                self._threads = 1
+                break
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        return time.perf_counter() - started
+
+    def _touch(self, cids: Sequence[Cid]) -> None:
+        for cid in cids:
+            key = self._keys(cid)[0]
+            # Whoever reads it afterwards tells what is wrong with it.
+            with contextlib.suppress(OSError):
+                fd = os.open(f"{self._shard(key)}/{key}.data", _FLAGS, dir_fd=self._directory)
+                try:
+                    os.read(fd, _FIRST_READ)
+                finally:
+                    os.close(fd)
 
     def _block(self, cid: Cid) -> bytes | Failure:
         """One verified block, or why there is none."""

@@ -179,7 +179,7 @@ def open_chain(
     readers: list[ContentReader] = []
     blocks_can_be_read = "blockstore" in options.ways
     if blocks_can_be_read:
-        readers.append(guard(BlockStoreReader(repository)))
+        readers.append(guard(BlockStoreReader(repository, options.workers)))
         blocks_can_be_read = isinstance(repository, Repository) and repository.readable
     if "daemon" in options.ways:
         readers.append(

@@ -18,7 +18,7 @@ from rubix_token_sync.source.patience import Patience
 
 __all__ = ["PatientReader", "fingerprint_patiently", "open_patiently"]
 
-_SLICE: Final = 100
+_SLICE: Final = 200
 """So many contents are read between two signs of life: some seconds on the slowest disk."""
 
 
