@@ -13,6 +13,9 @@ from rubix_token_sync.testing import FleetPlan, change_status, make_fleet
 
 __all__ = ["BenchFleet", "cached_fleet"]
 
+_SHARING = 3
+"""Databases of one repository, in a fleet whose blocks are to fit into memory."""
+
 
 @dataclass(frozen=True)
 class BenchFleet:
@@ -24,7 +27,8 @@ class BenchFleet:
 
     @property
     def databases(self) -> list[str]:
-        return sorted(map(str, self.directory.glob("*/Rubix/rubix.db")))
+        found = (self.directory.glob(f"{level}/Rubix/rubix.db") for level in ("*", "*/*"))
+        return sorted(str(path) for paths in found for path in paths)
 
     @property
     def repositories(self) -> list[str]:
@@ -36,14 +40,6 @@ class BenchFleet:
         Stays as it is: a fleet with other statuses serves the next benchmark as well.
         """
         return sum(len(change_status(path, share, seed=seed)) for path in self.databases)
-
-    def warm(self) -> None:
-        """Read every file, so that no run is timed on how fast this disk finds a file."""
-        for directory, _, names in os.walk(self.directory):
-            for name in names:
-                with Path(directory, name).open("rb") as file:
-                    while file.read(1 << 20):
-                        pass
 
     def chill(self) -> bool:
         """Have the operating system forget every file; False: only their contents."""
@@ -59,15 +55,28 @@ class BenchFleet:
         return True
 
 
-def cached_fleet(cache: Path, nodes: int, tokens_per_node: int) -> BenchFleet:
-    """The fleet of that size from the cache, made now where it is not there."""
-    plan = FleetPlan(nodes=nodes, tokens_per_node=tokens_per_node)
+def cached_fleet(
+    cache: Path, nodes: int, tokens_per_node: int, *, pools: bool = False
+) -> BenchFleet:
+    """The fleet of that size from the cache, made now where it is not there.
+
+    In ``pools`` three databases of the same tokens share one repository, so that 3,400,000
+    tokens need no more than a million files.
+    """
+    repositories = -(-nodes // _SHARING) if pools else nodes
+    plan = FleetPlan(nodes=repositories, tokens_per_node=tokens_per_node)
     name = sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:8]
-    directory = cache / f"fleet-{nodes}x{tokens_per_node}-{name}"
+    kind = "pools" if pools else "fleet"
+    directory = cache / f"{kind}-{repositories}x{tokens_per_node}-{name}"
     if not directory.exists():
         partial = cache / f"{directory.name}.partial-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         make_fleet(partial, plan)
+        if pools:
+            for node in partial.iterdir():
+                for copy in range(1, _SHARING):
+                    shutil.copytree(node / "Rubix", node / str(copy) / "Rubix")
         os.sync()  # or the kernel writes it out while the first scenario runs
         partial.rename(directory)
-    return BenchFleet(directory, nodes * tokens_per_node, nodes)
+    databases = repositories * _SHARING if pools else nodes
+    return BenchFleet(directory, databases * tokens_per_node, databases)

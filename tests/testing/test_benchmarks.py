@@ -65,6 +65,29 @@ def test_a_fleet_is_made_once(tmp_path: Path) -> None:
     assert first.change(0.5, seed=1) == 10
 
 
+def test_databases_that_share_repositories(tmp_path: Path) -> None:
+    fleet = cached_fleet(tmp_path, 6, 10, pools=True)
+    assert (fleet.tokens, fleet.nodes) == (60, 6)
+    assert (len(fleet.databases), len(fleet.repositories)) == (6, 2)
+    target = f"sqlite:///{tmp_path / 'target.db'}"
+    run = run_program("sync", str(fleet.directory), "--target", target)
+    assert run.document["content_by_way"] == {"blockstore": 60}
+
+
+def test_only_root_makes_the_system_forget_where_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = cached_fleet(tmp_path, 2, 10)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuse)
+        assert not fleet.chill()
+    assert cached_fleet(tmp_path, 2, 10) == fleet
+
+
 def test_bare_limits_do_the_whole_work(tmp_path: Path) -> None:
     fleet = cached_fleet(tmp_path, 2, 30)
     with ThreadPoolExecutor(2) as pool:
@@ -139,8 +162,8 @@ def test_scenarios_run_from_end_to_end(tmp_path: Path) -> None:
         "first sync / slowest bare",
         "1 % changed / (5 % of the first sync + reading)",
         "time of verify / first sync",
-        "peak of all processes, 80",
-        "second run, 80 tokens, 2 databases, nothing changed",
+        "peak of all processes, 120",
+        "second run, 120 tokens, 3 databases, nothing changed",
     }
     assert all(row["median"] > 0 for row in found["rows"])
     assert "| first sync |" in (tmp_path / "result.md").read_text(encoding="utf-8")

@@ -63,8 +63,10 @@ class SqliteStore(SqlStore):
             "sqlite://",
             creator=self._open,
             poolclass=sa.pool.QueuePool,
-            pool_size=max(2, min(options.pool_size, 5)),
-            pool_use_lifo=True,  # one connection, and its page cache, does nearly all
+            # One is kept, and its page cache: it does nearly all. One that was needed beside
+            # it for a heartbeat would keep a second cache for the rest of the run.
+            pool_size=1,
+            max_overflow=max(1, min(options.pool_size, 5) - 1),
         )
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, options)
