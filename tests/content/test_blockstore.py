@@ -458,6 +458,25 @@ def test_one_worker_waits_for_one_block_at_a_time(
     reader.close()
 
 
+def test_few_blocks_are_few_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    cids, expected = many(store)
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=1024)
+    disk = Disk(monkeypatch)
+    disk.read(reader, cids)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def count(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", count)
+    assert disk.read(reader, cids)[0] == expected
+    assert len(started) == 13  # 101 blocks, eight a thread
+    reader.close()
+
+
 def test_blocks_in_memory_need_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     cids = [store.put(leaf(b"token %d" % n)) for n in range(100)]

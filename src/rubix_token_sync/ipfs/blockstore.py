@@ -48,6 +48,8 @@ _COLD_SECONDS: Final = 40e-6
 """From so long a block on the disk is what is waited for: memory gives one in 6 µs."""
 _WARM_SECONDS: Final = 15e-6
 """Below it, touching a block beforehand, nothing is gained by that."""
+_FEWEST_TOUCHED: Final = 8
+"""For fewer blocks a thread costs more than it spares."""
 # A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_HERE: Final = Failure(FailureCode.NOT_IN_REPOSITORY, "the node's repository does not hold it")
@@ -147,10 +149,11 @@ class BlockStoreReader:
     def _touch_all(self, cids: Sequence[Cid]) -> float:
         """Have the operating system read all blocks; gives the seconds that it took."""
         started = time.perf_counter()
+        count = min(self._threads, -(-len(cids) // _FEWEST_TOUCHED))
         # Daemons: a file system that never answers must not hold the process up at its end.
         threads = [
-            threading.Thread(target=self._touch, args=(cids[part :: self._threads],), daemon=True)
-            for part in range(self._threads)
+            threading.Thread(target=self._touch, args=(cids[part::count],), daemon=True)
+            for part in range(count)
         ]
         for thread in threads:
             try:
