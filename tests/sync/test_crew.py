@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,49 @@ def test_killed_worker_does_not_stop_others_from_being_ended(tmp_path: Path) -> 
         with pytest.raises(WorkerCrashed):
             list(events)
     assert time.monotonic() - started < 30
+
+
+class _Gate(str):
+    """A path; whoever gets it from another process waits until there is a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return _pass, (str(self),)
+
+
+def _pass(path: str) -> str:
+    Path(f"{path}.reached").touch()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+def test_a_worker_that_still_starts_is_waited_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its fork server was killed: it looks as if it had ended, and it cannot be told to."""
+    gate, reached = _Gate(tmp_path / "gate"), tmp_path / "gate.reached"
+    context = replace(make_context(), scratch=gate)
+
+    class Jobs(list[Job]):
+        def __iter__(self) -> Iterator[Job]:
+            yield from list.__iter__(self)
+            if reached.exists() or not crew._worker_processes():
+                return
+            while not reached.exists():
+                time.sleep(0.01)
+            (starting,) = crew._worker_processes()
+            vars(starting)["_popen"].returncode = 255  # what it says of such a worker
+            pids.append(starting.pid or 0)
+            os.kill(vars(forkserver._forkserver)["_forkserver_pid"], signal.SIGKILL)
+            threading.Timer(0.5, Path(gate).touch).start()
+
+    pids: list[int] = []
+    with Crew(context, 1) as crew, pytest.raises(WorkerCrashed) as raised:
+        list(crew.run(Jobs([make_job(make_node(tmp_path / "a", 1))])))
+    assert raised.value.code == "worker_killed"
+    assert Path(gate).exists()
+    assert not Path(f"/proc/{pids[0]}/exe").exists()  # ended; a zombie has none
+    assert capfd.readouterr().err == ""
 
 
 @BOTH

@@ -72,7 +72,8 @@ class Crew:
         self._events: queue.Queue[Event] = queue.Queue(_HELD_EVENTS)
         self._stopped = threading.Event()
         self._crash: SyncError | None = None
-        self._close_pipe: Callable[[], None] = lambda: None
+        self._dismiss: Callable[[], None] = lambda: None
+        self._all_left: Callable[[float], None] = lambda _seconds: None
         self._worker_processes: Callable[[], list[BaseProcess]] = list
         self._served: Callable[[], bool] = lambda: True
         self._inline: list[Worker] = []
@@ -95,17 +96,26 @@ class Crew:
                 forkserver.ensure_running()
         # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
         reader, writer = system.Pipe(duplex=False)
+        # Nothing is ever sent on this one: that its other end is closed tells workers to leave.
+        leave, stay = system.Pipe(duplex=False)
         pool = ProcessPoolExecutor(
-            processes, system, _enlist_process, (context, writer, system.Lock())
+            processes, system, _enlist_process, (context, writer, system.Lock(), leave)
         )
         # Python 3.14 has terminate_workers(); before that the pool's own table is the only way.
         self._worker_processes = lambda: list((getattr(pool, "_processes", None) or {}).values())
         self._executor = pool
         self._served = lambda: _is_served(pool)
-        self._close_pipe = writer.close
-        threading.Thread(
+        drain = threading.Thread(
             target=self._drain, args=(reader,), name="rubix-events", daemon=True
-        ).start()
+        )
+        drain.start()
+        self._all_left = drain.join
+
+        def dismiss() -> None:
+            for end in (writer, leave, stay):
+                end.close()
+
+        self._dismiss = dismiss
 
     def _drain(self, pipe: Connection[Any, Any]) -> None:
         """Take events off the pipe until its last writer has gone."""
@@ -116,6 +126,7 @@ class Crew:
             except BaseException as error:  # noqa: BLE001 - handed to the run, which ends with it
                 if not self._stopped.is_set():
                     self._note_crash(error)
+            _discard(pipe)
 
     def _put(self, event: Event) -> None:
         while not self._stopped.is_set():
@@ -183,11 +194,13 @@ class Crew:
         self._executor.shutdown(wait=not processes, cancel_futures=True)
         for process in processes:
             process.terminate()
-        left = {process.sentinel for process in processes}
+        self._dismiss()
         deadline = time.monotonic() + _LEAVE_SECONDS
+        left = {process.sentinel for process in processes}
         while left and (seconds := deadline - time.monotonic()) > 0:
             left.difference_update(wait(left, seconds))
-        self._close_pipe()
+        # Where the server that forked them was killed, they look as if they had ended.
+        self._all_left(max(0.0, deadline - time.monotonic()))
         if isinstance(self._executor, _Inline) and self._executor.stuck:
             return  # its worker may still use what would be closed
         for worker in self._inline:
@@ -203,6 +216,13 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _discard(pipe: Connection[Any, Any]) -> None:
+    """Read to the end what nobody wants any more."""
+    with contextlib.suppress(OSError):  # a writer that died in the middle of something
+        while os.read(pipe.fileno(), 1 << 20):
+            pass
 
 
 def _is_served(pool: ProcessPoolExecutor) -> bool:
@@ -307,13 +327,18 @@ def _enlist(context: WorkerContext, emit: Emit, enlisted: list[Worker]) -> None:
     _here.do = do
 
 
-def _enlist_process(context: WorkerContext, pipe: Connection[Any, Any], lock: Lock) -> None:
+def _enlist_process(
+    context: WorkerContext,
+    pipe: Connection[Any, Any],
+    lock: Lock,
+    leave: Connection[Any, Any],
+) -> None:
     # Ctrl-C reaches the whole process group; the run decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    ends = [leave] if parent is None else [leave, parent.sentinel]
+    threading.Thread(target=_follow, args=(ends,), daemon=True).start()
 
     def emit(event: Event) -> None:
         with lock:
@@ -326,9 +351,9 @@ def _enlist_process(context: WorkerContext, pipe: Connection[Any, Any], lock: Lo
     gc.set_threshold(50_000, 10, 10)
 
 
-def _follow(sentinel: int) -> None:
-    """A worker does not outlive its run, even one that was killed."""
-    wait([sentinel])
+def _follow(ends: list[Connection[Any, Any] | int]) -> None:
+    """A worker does not outlive its crew, nor its run, even one that was killed."""
+    wait(ends)
     os._exit(1)
 
 
