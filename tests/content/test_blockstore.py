@@ -28,7 +28,7 @@ from content.trees import (
 from rubix_token_sync.cid import DAG_PB, RAW, Cid, cid_v1, parse
 from rubix_token_sync.ipfs import CONTENT_LIMIT, Failure, FailureCode
 from rubix_token_sync.ipfs.blocks import MAX_BLOCKS, MAX_DEPTH
-from rubix_token_sync.ipfs.blockstore import BlockStoreReader
+from rubix_token_sync.ipfs.blockstore import _COLD_BATCHES, BlockStoreReader
 from rubix_token_sync.ipfs.repository import open_repository
 
 
@@ -477,19 +477,49 @@ def test_few_blocks_are_few_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     reader.close()
 
 
+class Clock:
+    """Time that passes when it is told to, whatever the machine does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.seconds = 0.0, seconds
+        patch.setattr("rubix_token_sync.ipfs.blockstore.time.perf_counter", self.look)
+
+    def look(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
 def test_blocks_in_memory_need_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     cids = [store.put(leaf(b"token %d" % n)) for n in range(100)]
     reader = BlockStoreReader(open_repository(str(store.path)), threads=8)
     with monkeypatch.context() as patch:
-        Disk(patch).read(reader, cids)  # slow: the next batch is touched by threads
-    # A busy machine makes memory look like a disk now and then.
-    for _ in range(50):
+        Disk(patch).read(reader, cids)  # slow: the next batches are touched by threads
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def count(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", count)
+    for _ in range(_COLD_BATCHES):
         reader.read(cids)
-        if not reader._cold:
-            break
-    else:
-        pytest.fail("still taken for a disk")
+    assert len(started) == 8 * _COLD_BATCHES
+    for _ in range(10):
+        reader.read(cids)
+    assert len(started) == 8 * _COLD_BATCHES
+    reader.close()
+
+
+def test_a_busy_processor_is_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    cids = [store.put(leaf(b"token %d" % n)) for n in range(100)]
+    reader = BlockStoreReader(open_repository(str(store.path)), threads=8)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a thread"))
+    Clock(monkeypatch, 1.0)  # a second for 100 blocks, in which nothing was waited for
+    for _ in range(3):
+        reader.read(cids)
     reader.close()
 
 

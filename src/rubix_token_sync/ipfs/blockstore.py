@@ -41,13 +41,22 @@ from rubix_token_sync.ipfs.repository import (
 )
 from rubix_token_sync.unixfs import leaf_content, refuse_oversize
 
+try:
+    import resource
+
+    _OF_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", None)  # Linux has it
+except ImportError:  # Windows has none of it
+    _OF_THIS_THREAD = None
+
 __all__ = ["BlockStoreReader"]
 
 _FIRST_READ: Final = 1024
 _COLD_SECONDS: Final = 40e-6
-"""From so long a block on the disk is what is waited for: memory gives one in 6 µs."""
-_WARM_SECONDS: Final = 15e-6
-"""Below it, touching a block beforehand, nothing is gained by that."""
+"""From so long a block on the disk may be what is waited for: memory gives one in 6 µs."""
+_COLD_WAITS: Final = 1 / 8
+"""Waits a block below which it is not: a busy processor makes memory slow, too."""
+_COLD_BATCHES: Final = 16
+"""So many batches are touched before it is looked again whether that is still needed."""
 _FEWEST_TOUCHED: Final = 8
 """For fewer blocks a thread costs more than it spares."""
 # A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
@@ -67,7 +76,8 @@ class BlockStoreReader:
         """``threads`` files at most are waited for at the same time."""
         self._repository = repository
         self._threads = threads
-        self._cold = False
+        self._cold = 0
+        """Batches to come whose blocks are touched first."""
         self._directory = -1
         self._failure: Failure | None = None
         if isinstance(repository, Failure):
@@ -90,13 +100,14 @@ class BlockStoreReader:
         if self._failure is not None:
             return [self._failure] * len(cids)
         if self._cold:
-            self._cold = self._touch_all(cids) > _WARM_SECONDS * len(cids)
+            self._cold -= 1
+            self._touch_all(cids)
             return self._read(cids)
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), _waits()
         answers = self._read(cids)
-        self._cold = self._threads > 1 and (
-            time.perf_counter() - started > _COLD_SECONDS * len(cids)
-        )
+        took, waits = time.perf_counter() - started, _waits() - waited
+        if self._threads > 1 and took > _COLD_SECONDS * len(cids):
+            self._cold = _COLD_BATCHES if waits >= _COLD_WAITS * len(cids) else 0
         return answers
 
     def _read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
@@ -146,9 +157,8 @@ class BlockStoreReader:
             and repository.version >= MULTIHASH_KEYS_SINCE
         )
 
-    def _touch_all(self, cids: Sequence[Cid]) -> float:
-        """Have the operating system read all blocks; gives the seconds that it took."""
-        started = time.perf_counter()
+    def _touch_all(self, cids: Sequence[Cid]) -> None:
+        """Have the operating system read all blocks."""
         count = min(self._threads, -(-len(cids) // _FEWEST_TOUCHED))
         # Daemons: a file system that never answers must not hold the process up at its end.
         threads = [
@@ -164,7 +174,6 @@ class BlockStoreReader:
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-        return time.perf_counter() - started
 
     def _touch(self, cids: Sequence[Cid]) -> None:
         for cid in cids:
@@ -228,6 +237,13 @@ class BlockStoreReader:
     def _os_failure(self, error: OSError) -> Failure:
         path = self._repository.path if isinstance(self._repository, Repository) else "."
         return failure_of(error, path)
+
+
+def _waits() -> int:
+    """How often this thread has waited; where nobody counts that, all time is taken for waits."""
+    if _OF_THIS_THREAD is None:
+        return time.perf_counter_ns() // 1_000
+    return resource.getrusage(_OF_THIS_THREAD).ru_nvcsw
 
 
 def _unsupported(form: str) -> Failure:
