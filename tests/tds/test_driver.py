@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,11 +36,9 @@ def connection(target: MssqlTarget) -> Iterator[DriverConnection]:
 
 
 def load(cursor: DriverCursor, over: BulkConnection, rows: pa.RecordBatch) -> None:
-    def work(own: Any, seconds: int) -> None:
-        over.open(own)
-        over.load(statements.STAGING, rows, statements.BULK_COLUMNS, seconds)
-
-    cursor.beside(work)
+    if not over.is_open:
+        over.open(cursor.login())
+    over.call(lambda: over.load(statements.STAGING, rows, statements.BULK_COLUMNS))
 
 
 def execute(conn: DriverConnection) -> None:
@@ -58,7 +55,7 @@ def execute_many(conn: DriverConnection) -> None:
 
 def bulk_copy(conn: DriverConnection) -> None:
     rows = statements.with_load(runs.rows(range(3)), 1)
-    load(conn.cursor(), BulkConnection(), rows)
+    load(conn.cursor(), BulkConnection(10.0), rows)
 
 
 def commit(conn: DriverConnection) -> None:
@@ -165,7 +162,7 @@ def test_the_likely_mistakes_say_what_happened_and_what_to_do(
     from rubix_token_sync.store.mssql import MssqlStore
 
     monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
-    monkeypatch.setattr("rubix_token_sync.store.mssql_driver._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("rubix_token_sync.store.mssql_calls._GRACE_SECONDS", 0.5)
     change, prepare, code = MISTAKES[mistake]
     prepare(server)
     keyword, _, value = change.partition("=")
@@ -212,7 +209,7 @@ def test_a_payload_that_fills_packets_exactly_arrives(
     )
     for number in range(batch.num_rows):
         rows = statements.with_load(batch.slice(number, 1), 1)
-        load(cursor, BulkConnection(), rows)
+        load(cursor, BulkConnection(10.0), rows)
     stored = engine.query("SELECT length(ipfs_data) FROM TokenRecordStaging ORDER BY 1")
     assert [row[0] for row in stored] == sorted(sizes)
     conn.close()
@@ -221,7 +218,7 @@ def test_a_payload_that_fills_packets_exactly_arrives(
 def test_bulk_loads_share_a_login_until_one_fails(
     engine: SqliteEngine, server: TdsServer, connection: DriverConnection
 ) -> None:
-    over, before = BulkConnection(), len(server.logins)
+    over, before = BulkConnection(10.0), len(server.logins)
 
     def load_some(number: int) -> None:
         load(connection.cursor(), over, statements.with_load(runs.rows(range(3)), number))
@@ -254,7 +251,7 @@ def test_nulls_that_come_late_are_stored(
 def test_a_hung_call_leaves_the_interpreter_free_and_its_connection_unused(
     server: TdsServer, target: MssqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rubix_token_sync.store.mssql_driver._GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("rubix_token_sync.store.mssql_calls._GRACE_SECONDS", 0.3)
     conn = open_connection(target, 1.0)
     server.faults.append(Fault("sql", Stall(), "DELETE"))
     ticks = 0

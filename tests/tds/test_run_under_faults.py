@@ -180,7 +180,7 @@ def test_silence_is_bounded_by_our_own_clock(
     opened: Callable[..., MssqlStore],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rubix_token_sync.store.mssql_driver._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("rubix_token_sync.store.mssql_calls._GRACE_SECONDS", 0.5)
     fault = arm(server, point, Stall())
     runs.run(opened(call_seconds=1.0), session())
     assert fault.fired

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -100,15 +100,16 @@ class MssqlStore(SqlStore):
         # A bulk copy opens a second connection beside its writer's own.
         self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
         bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
-        self.bulk = BulkCopy(bulk, self.translate)
-        self.staging = Staging(self.bulk, options.batch_size, self._remove_load, self._warn)
-        self._preparing: list[threading.Thread] = []
         self._inserts = True  # new records, straight into the table: until that fails
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
+        self._in_dbo = False
         pooled = max(1, options.pool_size - bulk)
         engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
+        self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
+        self.staging = Staging(self.bulk, options.batch_size, self._remove_load, self._warn)
+        self._preparing: threading.Thread | None = None
 
     def close(self) -> None:
         self.bulk.close()
@@ -121,12 +122,13 @@ class MssqlStore(SqlStore):
     def _open(self) -> DriverConnection:
         faults.point("store.open")
         conn = open_connection(self.target, self.options.call_seconds)
-        cursor = conn.cursor()
-        cursor.execute("SELECT SCHEMA_NAME()")
-        schema = cursor.fetchone()[0]
-        cursor.close()
-        conn.rollback()
-        if schema != "dbo":
+        if not self._in_dbo:  # which the next connection of the same user is, too
+            cursor = conn.cursor()
+            cursor.execute("SELECT SCHEMA_NAME()")
+            self._in_dbo = cursor.fetchone()[0] == "dbo"
+            cursor.close()
+            conn.rollback()
+        if not self._in_dbo:
             conn.close()
             raise SchemaError(
                 "The database user's default schema is not dbo.",
@@ -268,8 +270,7 @@ class MssqlStore(SqlStore):
 
     def finish_load(self) -> None:
         """Build missing secondary indexes, where this user may."""
-        while self._preparing:
-            self._preparing.pop().join()  # it removes what it had staged
+        self._await_bulk()
         records = self.tables.records
 
         def work(conn: sa.Connection) -> bool:
@@ -365,7 +366,7 @@ class MssqlStore(SqlStore):
         fits = self.staging.is_for_bulk(chunk) and rows.num_rows <= self.pace.rows
         if chunk.new and fits and self._inserts:
             try:
-                inserted = self._attempt(lambda conn: self._insert(conn, lease, rows), commit=False)
+                inserted = self._insert(lease, rows)
             except TargetError as error:
                 _LOG.debug("New records are staged after all: %s", error.message)
                 unsure = isinstance(error, CommitAmbiguous)
@@ -378,10 +379,15 @@ class MssqlStore(SqlStore):
             published.inserted = rows.num_rows  # they were all there: it had been committed
         return published
 
-    def _insert(self, conn: sa.Connection, lease: Lease, rows: pa.RecordBatch) -> bool:
-        if not self.staging.bulk_works(conn):
+    def _insert(self, lease: Lease, rows: pa.RecordBatch) -> bool:
+        self._await_bulk()
+        if self.bulk.works is None:
+            self._attempt(self.staging.bulk_works, commit=False)
+        if not self.bulk.works:
             return False
-        self.bulk.insert(conn, lease, rows)
+        with self._translated():
+            faults.point("store.connect")
+            self.bulk.insert(lease, rows)
         self.staging.count_bulk_load()
         return True
 
@@ -396,18 +402,21 @@ class MssqlStore(SqlStore):
     def _prepare_bulk(self) -> None:
         """Log the bulk copy in and try it out while the first records are read."""
 
-        def prepare(work: Callable[[sa.Connection], object]) -> None:
+        def prepare() -> None:
             with self.staging.loads():
                 try:
-                    self._attempt(work, commit=False)
+                    self._attempt(self.staging.bulk_works, commit=False)
                 except SyncError as error:  # the first to need it tries again, and tells
                     _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 
-        works = [self.staging.bulk_works, *[self.bulk.log_in] * (self.bulk.connections - 1)]
-        for work in works[: self.bulk.connections]:
-            thread = threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True)
-            thread.start()
-            self._preparing.append(thread)
+        if self.bulk.works is None:
+            self._preparing = threading.Thread(target=prepare, name="rubix-bulk", daemon=True)
+            self._preparing.start()
+
+    def _await_bulk(self) -> None:
+        """Wait, without a connection in hand, until it is ready and has removed what it staged."""
+        if self._preparing is not None:
+            self._preparing.join()
 
 
 def _said(text: str) -> str:

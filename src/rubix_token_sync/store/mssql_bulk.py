@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import mssql_py_core
@@ -24,98 +26,116 @@ from rubix_token_sync.errors import CommitAmbiguous, SyncError, TargetUnavailabl
 from rubix_token_sync.store import mssql_statements as statements
 from rubix_token_sync.store.base import Lease
 from rubix_token_sync.store.ledger import lost
+from rubix_token_sync.store.mssql_calls import CallThread, as_driver_errors
 from rubix_token_sync.store.mssql_pool import driver_cursor
 
 __all__ = ["BulkConnection", "BulkCopy"]
+
+T = TypeVar("T")
 
 _IDLE_SECONDS: Final = 60.0
 """After so long without use a firewall may have forgotten the connection."""
 
 
 class BulkConnection:
-    """Logs in when it is first used; one call at a time."""
+    """One login of the bulk copy's native client, with a thread for its calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        """``seconds`` is how long a login, and what is done with it, may take at most each."""
+        self._seconds = seconds
+        self._thread = CallThread()
         self._raw: Any = None
         self._used = 0.0
 
     @property
     def is_open(self) -> bool:
-        """Logged in by an earlier call."""
-        return self._raw is not None
+        """Logged in, and used a short while ago."""
+        return self._raw is not None and time.monotonic() - self._used < _IDLE_SECONDS
 
-    def open(self, cursor: Any) -> None:
-        """Log in, unless that was done a short while ago.
+    @property
+    def hung(self) -> bool:
+        """A call did not come back: of no use any more."""
+        return self._thread.hung
+
+    def open(self, login: dict[str, Any]) -> None:
+        """Log in.
 
         Args:
-            cursor: one of the driver, whose address, login and log-in time-out are taken.
+            login: what `DriverCursor.login` says; emptied, for it holds the password.
 
         Raises:
-            RuntimeError, OSError, ValueError: what the driver's native client raises.
+            mssql_python.Error: the server refuses, or there is none.
         """
-        if self._raw is not None and time.monotonic() - self._used > _IDLE_SECONDS:
-            self.close()
-        if self._raw is not None:
-            return
-        context = cursor._build_pycore_context()
-        try:
-            self._raw = mssql_py_core.PyCoreConnection(context)
-        finally:
-            context.clear()  # holds the password
-        self._used = time.monotonic()
+
+        def work() -> None:
+            self._close()
+            try:
+                self._raw = mssql_py_core.PyCoreConnection(login)
+            finally:
+                login.clear()
+            self._used = time.monotonic()
+
+        self.call(work)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Run ``work``, which uses this connection, within its time.
+
+        Raises:
+            mssql_python.Error: what the driver raised in it; the connection is closed then.
+        """
+
+        def guarded() -> T:
+            try:
+                return work()
+            except BaseException:
+                self._close()  # which takes an open transaction back
+                raise
+
+        return self._thread.call(
+            lambda: as_driver_errors(guarded), 2 * self._seconds, late=self._close
+        )
 
     def ask(self, sql: str) -> Any:
-        """The first row of a statement's result, or None; it must be open.
+        """In a `call`: the first row of a statement's result, or None.
 
         Takes no parameters: ``sql`` is a constant, or built of one and a UUID.
-
-        Raises:
-            RuntimeError, OSError: as `open`; the connection is closed then.
         """
-        try:
-            cursor = self._raw.cursor()
-            cursor.execute(sql)
-            rows = cursor.fetchall()  # to its end, or the connection is not free
-            return rows[0] if rows else None
-        except BaseException:
-            self.close()
-            raise
+        cursor = self._raw.cursor()
+        cursor.execute(sql)
+        rows = cursor.fetchall()  # to its end, or the connection is not free
+        return rows[0] if rows else None
 
-    def load(self, table: str, rows: pa.RecordBatch, columns: Sequence[str], seconds: int) -> int:
-        """Bulk-copy ``rows`` in the transaction that is open, else in one of its own.
-
-        Args:
-            seconds: the longest that the copy may take.
+    def load(self, table: str, rows: pa.RecordBatch, columns: Sequence[str]) -> int:
+        """In a `call`: bulk-copy ``rows`` in the transaction that is open, else in one of its own.
 
         Returns:
             The driver's count.
-
-        Raises:
-            RuntimeError, OSError, ValueError: as `open`; the connection is closed then.
         """
-        try:
-            result = self._raw.cursor().bulkcopy_arrow(
-                table,
-                rows,
-                batch_size=0,
-                timeout=seconds,
-                column_mappings=list(columns),
-                keep_identity=False,
-                check_constraints=True,  # to skip them takes the right to ALTER the table
-                table_lock=False,
-                keep_nulls=False,
-                fire_triggers=False,
-                use_internal_transaction=False,
-                python_logger=None,
-            )
-        except BaseException:
-            self.close()
-            raise
+        result = self._raw.cursor().bulkcopy_arrow(
+            table,
+            rows,
+            batch_size=0,
+            timeout=max(1, int(self._seconds)),
+            column_mappings=list(columns),
+            keep_identity=False,
+            check_constraints=True,  # to skip them takes the right to ALTER the table
+            table_lock=False,
+            keep_nulls=False,
+            fire_triggers=False,
+            use_internal_transaction=False,
+            python_logger=None,
+        )
         self._used = time.monotonic()
         return int(result["rows_copied"])
 
     def close(self) -> None:
-        """Log out; the next call logs in again."""
+        """Log out; of no use afterwards."""
+        # One that hangs is closed by its thread, should the call ever return.
+        with contextlib.suppress(mssql_python.Error):
+            self._thread.call(self._close, self._seconds)
+        self._thread.end()
+
+    def _close(self) -> None:
         raw, self._raw = self._raw, None
         if raw is not None:
             with contextlib.suppress(RuntimeError, OSError):  # it may be gone already
@@ -123,19 +143,34 @@ class BulkConnection:
 
 
 class BulkCopy:
-    """Bulk loads over a fixed number of connections; whoever wants one waits for it.
+    """Bulk loads over a few connections; whoever wants one waits for it.
+
+    A second one is logged in when waiting has cost more than that would: where bulk loads
+    take long, two go on at the same time, and a small run does not pay for two logins.
 
     Servers that only resemble SQL Server, proxies and old drivers fail at this in
     many ways, so it is tried out before it is used.
     """
 
-    def __init__(self, connections: int, translate: Callable[[BaseException], SyncError]) -> None:
-        self.connections = connections
+    def __init__(
+        self,
+        engine: sa.Engine,
+        connections: int,
+        seconds: float,
+        translate: Callable[[BaseException], SyncError],
+    ) -> None:
+        """``connections`` at most, each of whose calls may take ``seconds``."""
+        self._engine = engine
+        self._most = connections
+        self._seconds = seconds
         self._translate = translate
+        self._lock = threading.Lock()
         self._free: queue.LifoQueue[BulkConnection] = queue.LifoQueue()
+        self._made = 0
+        self._waited = 0.0
+        self._price = 0.0
+        """Seconds that the first connection took until it had loaded something."""
         self._closed = False
-        for _ in range(connections):
-            self._free.put(BulkConnection())
         self.works: bool | None = None if connections else False
         """None until it was tried out."""
         self.refusal = "" if connections else "CONNECTION_POOL_SIZE leaves no connection for it."
@@ -146,16 +181,13 @@ class BulkCopy:
         while not self._free.empty():
             self._free.get().close()
 
-    def log_in(self, conn: sa.Connection) -> None:
-        """Have a connection ready."""
-        self._over(conn, lambda _over, _seconds: None)
-
     def try_out(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> bool:
         """Stage ``rows`` and look whether they are there just so; sets `works`.
 
         Raises:
             mssql_python.Error: what may go well another time.
         """
+        started = time.monotonic()
         try:
             self.stage(conn, rows, load_id)
         except mssql_python.Error as error:
@@ -164,6 +196,7 @@ class BulkCopy:
                 raise
             self.works, self.refusal = False, found.message
             return False
+        self._price = time.monotonic() - started
         stored = conn.exec_driver_sql(statements.STAGED, (load_id,))
         wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
         self.works = [tuple(row) for row in stored] == wanted
@@ -174,13 +207,10 @@ class BulkCopy:
     def stage(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
         """Load ``rows`` into staging, committed."""
         loaded = statements.with_load(rows, load_id)
+        with self._connection(conn) as over:
+            over.call(lambda: over.load(statements.STAGING, loaded, statements.BULK_COLUMNS))
 
-        def work(over: BulkConnection, seconds: int) -> None:
-            over.load(statements.STAGING, loaded, statements.BULK_COLUMNS, seconds)
-
-        self._over(conn, work)
-
-    def insert(self, conn: sa.Connection, lease: Lease, rows: pa.RecordBatch) -> None:
+    def insert(self, lease: Lease, rows: pa.RecordBatch) -> None:
         """Load new records straight into the table, committed, while nobody can take the lease.
 
         Raises:
@@ -190,27 +220,24 @@ class BulkCopy:
         hold = statements.HOLD_LEASE.format(session=UUID(lease.session_id))
         committing = given_up = False
 
-        def work(over: BulkConnection, seconds: int) -> None:
+        def work(over: BulkConnection) -> None:
             nonlocal committing
-            try:
-                held = over.ask(hold)
-                if held is None:
-                    raise lost(lease)
-                faults.point("store.insert")
-                timed = statements.with_time(rows, held[0])
-                over.load(statements.RECORDS, timed, statements.NEW_COLUMNS, seconds)
-                faults.point("store.commit.before")
-                if given_up:  # nobody waits for this call any more
-                    raise TimeoutError
-                committing = True
-                over.ask("COMMIT TRANSACTION")
-                faults.point("store.commit.after")
-            except BaseException:
-                over.close()  # which takes the transaction back
-                raise
+            held = over.ask(hold)
+            if held is None:
+                raise lost(lease)
+            faults.point("store.insert")
+            timed = statements.with_time(rows, held[0])
+            over.load(statements.RECORDS, timed, statements.NEW_COLUMNS)
+            faults.point("store.commit.before")
+            if given_up:  # nobody waits for this call any more
+                raise TimeoutError
+            committing = True
+            over.ask("COMMIT TRANSACTION")
+            faults.point("store.commit.after")
 
         try:
-            self._over(conn, work)
+            with self._connection() as over:
+                over.call(partial(work, over))
         except Exception as error:
             given_up = True
             if not committing:
@@ -219,29 +246,45 @@ class BulkCopy:
                 "The acknowledgement of a commit was lost.", code="commit_unknown"
             ) from error
 
-    def _over(self, conn: sa.Connection, work: Callable[[BulkConnection, int], None]) -> None:
-        """Do ``work`` with one of the connections, logged in the way ``conn`` is."""
-        over = self._free.get()
+    @contextlib.contextmanager
+    def _connection(self, conn: sa.Connection | None = None) -> Iterator[BulkConnection]:
+        """One that is logged in the way ``conn`` is, or any connection of the engine."""
+        over = self._take()
         kept = over.is_open
-
-        def logged_in(own: Any, seconds: int) -> None:
-            over.open(own)
-            work(over, seconds)
-
         try:
-            with driver_cursor(conn) as cursor:
-                cursor.beside(logged_in)
+            if not kept:
+                over.open(self._login(conn))
+            yield over
         except mssql_python.OperationalError as error:
-            over = BulkConnection()
             found = self._translate(error)
             if kept and found.kind == "permanent":
                 # Perhaps of that connection only: the next attempt has a new one.
                 raise TargetUnavailable(found.message, code="connection_lost") from error
             raise
-        except BaseException:
-            over = BulkConnection()  # the call may still be under way
-            raise
         finally:
-            if self._closed:
-                over.close()
-            self._free.put(over)
+            self._give_back(over)
+
+    def _login(self, conn: sa.Connection | None) -> dict[str, Any]:
+        with contextlib.ExitStack() as stack:
+            conn = conn or stack.enter_context(self._engine.connect())
+            return stack.enter_context(driver_cursor(conn)).login()
+
+    def _take(self) -> BulkConnection:
+        with self._lock:
+            more = self._made == 0 or self._waited > self._price
+            if self._free.empty() and self._made < self._most and more:
+                self._made += 1
+                self._waited = 0.0
+                return BulkConnection(self._seconds)
+        started = time.monotonic()
+        over = self._free.get()
+        with self._lock:
+            self._waited += time.monotonic() - started
+        return over
+
+    def _give_back(self, over: BulkConnection) -> None:
+        if over.hung:
+            over = BulkConnection(self._seconds)
+        if self._closed:
+            over.close()
+        self._free.put(over)

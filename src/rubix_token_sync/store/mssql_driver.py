@@ -14,9 +14,7 @@ Three things the driver (mssql-python 1.16) lacks are added around it:
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -29,17 +27,17 @@ from mssql_python import ddbc_bindings
 from mssql_python.constants import ConstantsDDBC
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
+from sqlalchemy.engine.interfaces import IsolationLevel
+from sqlalchemy.sql.elements import quoted_name
 
 from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
+from rubix_token_sync.store.mssql_calls import CallThread, Hung, as_driver_errors
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_socket import DriverSocket, watch_for_socket
 
 __all__ = ["DIALECT", "DriverConnection", "DriverCursor", "open_connection"]
 
 DIALECT: Final = "mssql+rubixsync"
-
-_GRACE_SECONDS: Final = 5.0
-"""The driver's own time-out comes first, so that a cancel that works is used."""
 
 _INLINE_UNITS: Final = 4_000
 """A text of more UTF-16 units is an NVARCHAR(MAX)."""
@@ -54,76 +52,12 @@ mssql_python.pooling(enabled=False)
 _read_diagnostics: Callable[[Any], Sequence[Any]] = vars(ddbc_bindings)["DDBCSQLGetAllDiagRecords"]
 
 
-class _Hung(mssql_python.OperationalError):
-    """A call that did not come back in time."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("Timeout expired", f"No answer within {seconds:g} s.")
-
-
-class _Thread:
-    """Runs one connection's calls, one after the other."""
-
-    def __init__(self) -> None:
-        self.hung = False
-        self._lock = threading.Lock()
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A daemon: a call that never returns must not keep the program from ending.
-        self._thread = threading.Thread(target=self._run, name="rubix-mssql", daemon=True)
-        self._thread.start()
-
-    def call(
-        self, work: Callable[[], T], seconds: float, late: Callable[[], None] | None = None
-    ) -> T:
-        """The result of ``work``; raises `_Hung` when it takes longer than ``seconds``.
-
-        ``late`` runs in the thread if the call returns after all.
-        """
-        if threading.current_thread() is self._thread:
-            return work()
-        if self.hung:
-            raise mssql_python.InterfaceError(
-                "Connection not open", "Cannot use a closed connection: its last call hung."
-            )
-        finished = threading.Event()
-        result: list[T] = []
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                result.append(work())
-            except BaseException as error:  # noqa: BLE001 - raised again by the caller
-                failure.append(error)
-            with self._lock:
-                finished.set()
-                if not self.hung:
-                    return
-            if late is not None:
-                late()
-            self.end()
-
-        self._calls.put(run)
-        if not finished.wait(seconds):
-            with self._lock:
-                self.hung = not finished.is_set()
-            if self.hung:
-                raise _Hung(seconds)
-        if failure:
-            raise failure[0]
-        return result[0]
-
-    def end(self) -> None:
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-
 class DriverConnection:
     """A connection of the driver, as SQLAlchemy uses it."""
 
-    def __init__(self, raw: Any, thread: _Thread, call_seconds: float, sock: DriverSocket) -> None:
+    def __init__(
+        self, raw: Any, thread: CallThread, call_seconds: float, sock: DriverSocket
+    ) -> None:
         self._raw = raw
         self._socket = sock
         self._thread = thread
@@ -131,13 +65,11 @@ class DriverConnection:
         self.failed = False
         """A statement failed since this was last set to False."""
 
-    def bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
-        """Run ``work`` in this connection's thread, within ``seconds``."""
+    def bounded(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in this connection's thread, within ``call_seconds``."""
         try:
-            return self._thread.call(
-                work, seconds or self.call_seconds + _GRACE_SECONDS, self._drop
-            )
-        except _Hung:
+            return self._thread.call(work, self.call_seconds, self._drop)
+        except Hung:
             self._socket.hang_up()  # the server then ends the session, and frees its locks
             raise
 
@@ -265,21 +197,15 @@ class DriverCursor:
         if not self.connection.hung:
             self._bounded(self._raw.close)
 
-    def beside(self, work: Callable[[Any, int], T]) -> T:
-        """Have work done over another connection, in this one's thread.
+    def login(self) -> dict[str, Any]:
+        """What the driver's bulk copy needs to log in as this connection did; holds secrets."""
+        context: dict[str, Any] = self._bounded(self._raw._build_pycore_context)
+        return context
 
-        ``work`` gets the driver's own cursor, which knows address and login, and the
-        seconds that a load may take; logging in has a time-out of its own.
-        """
-        seconds = self.connection.call_seconds
-        return self._bounded(
-            lambda: work(self._raw, max(1, int(seconds))), 2 * seconds + _GRACE_SECONDS
-        )
-
-    def _bounded(self, work: Callable[[], T], seconds: float | None = None) -> T:
+    def _bounded(self, work: Callable[[], T]) -> T:
         self._kept = []
 
-        def guarded() -> T:
+        def diagnosed() -> T:
             try:
                 return work()
             except mssql_python.Error as error:
@@ -287,18 +213,8 @@ class DriverCursor:
                 # Where `read_driver_error` looks for the server's number.
                 error.__dict__["diagnostics"] = self._kept or _diagnostics(self._raw)
                 raise
-            except ValueError as error:  # a value that its column cannot take
-                raise mssql_python.DataError("String data, right truncated", str(error)) from error
-            except (RuntimeError, OSError) as error:  # what the bulk copy's client raises
-                raise mssql_python.OperationalError("Bulk copy failed", str(error)) from error
-            except BaseException as error:
-                if type(error).__name__ != "PanicException":
-                    raise
-                raise mssql_python.OperationalError(
-                    "Bulk copy panicked", f"The driver's bulk copy panicked: {error}"
-                ) from error
 
-        return self.connection.bounded(guarded, seconds)
+        return self.connection.bounded(lambda: as_driver_errors(diagnosed))
 
 
 def _parameter_type(value: object) -> tuple[int, int, int]:
@@ -342,7 +258,7 @@ def _diagnostics(raw: Any) -> list[Any]:
 
 def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
     """Log in; raises the driver's errors, with ``diagnostics`` where they say more."""
-    thread = _Thread()
+    thread = CallThread()
     login_seconds = target.connect_timeout_s
     opened: list[Any] = []
     sockets: list[DriverSocket] = []
@@ -378,7 +294,7 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
                 raw.close()
 
     try:
-        thread.call(work, 2 * login_seconds + call_seconds + _GRACE_SECONDS, close)
+        thread.call(work, 2 * login_seconds + call_seconds, close)
     except BaseException:
         if not thread.hung:
             close()
@@ -431,10 +347,30 @@ class Dialect(MSDialect_mssqlpython):
         found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
         return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
 
-    def _setup_supports_comments(self, connection: Any) -> None:
-        """No comments are written: spare a question that not every server can answer."""
+    def has_table(
+        self, connection: Any, table_name: str, schema: str | None = None, **_options: Any
+    ) -> bool:
+        """By the server's own function; to read its catalog costs much more."""
+        name = {"name": f"[{schema or 'dbo'}].[{table_name}]"}
+        return connection.scalar(sa.text("SELECT OBJECT_ID(:name, 'U')"), name) is not None
+
+    # Questions to which the answer is known, and one that not every server can answer.
+
+    def _get_default_schema_name(self, connection: Any) -> str:
         del connection
-        self.supports_comments = False
+        return quoted_name("dbo", quote=True)  # the store accepts no other
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> IsolationLevel:
+        del dbapi_conn
+        return "READ COMMITTED"
+
+    def _setup_supports_nvarchar_max(self, connection: Any) -> None:
+        del connection
+        self._supports_nvarchar_max = True
+
+    def _setup_supports_comments(self, connection: Any) -> None:
+        del connection
+        self.supports_comments = False  # none are written
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         return super().is_disconnect(e, connection, cursor) or connection_is_over(e)

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from rubix_token_sync import faults
-from rubix_token_sync.errors import SyncError, TargetUnavailable
+from rubix_token_sync.errors import SyncError
 from rubix_token_sync.store.base import Chunk, Lease, Published, StoreOptions
 from rubix_token_sync.store.postgres_address import PostgresAddress
 from rubix_token_sync.store.postgres_connection import BoundedConnection, driver
@@ -179,20 +179,15 @@ class PostgresStore(SqlStore):
 
         A session lock keeps builders apart: CONCURRENTLY cannot run in a transaction.
         """
-        try:
-            with self._session() as conn:
-                self._lock_indexes(conn)
-                missing = self._missing_indexes(conn)
-                if self._may_lock(conn):
-                    with ThreadPoolExecutor(_BUILDERS) as pool:
-                        list(pool.map(self._build_locking, missing))
-                else:
-                    for column in missing:
-                        _build(conn, column, "CONCURRENTLY")
-        except faults.FaultInjected as error:
-            raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
-        except self._database_errors() as error:
-            raise self.translate(error) from error
+        with self._translated(), self._session() as conn:
+            self._lock_indexes(conn)
+            missing = self._missing_indexes(conn)
+            if self._may_lock(conn):
+                with ThreadPoolExecutor(_BUILDERS) as pool:
+                    list(pool.map(self._build_locking, missing))
+            else:
+                for column in missing:
+                    _build(conn, column, "CONCURRENTLY")
 
     def _may_lock(self, conn: sa.Connection) -> bool:
         """Whether writers of other sources are none, and would not wait long if they came."""

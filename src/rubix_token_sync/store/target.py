@@ -106,7 +106,7 @@ class SqlTarget(abc.ABC):
         self.retries += 1
 
     def _attempt(self, work: Callable[[sa.Connection], T], *, commit: bool) -> T:
-        try:
+        with self._translated():
             faults.point("store.connect")
             with self.engine.connect() as conn:
                 if not commit:
@@ -119,6 +119,12 @@ class SqlTarget(abc.ABC):
                     faults.point("store.commit.before")
                     self._commit(transaction)
                 return result
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The driver's errors leave as ours."""
+        try:
+            yield
         except faults.FaultInjected as error:
             raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
         except self._database_errors() as error:
