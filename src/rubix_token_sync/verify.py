@@ -14,8 +14,8 @@ from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Difference, Done, Failed
 from rubix_token_sync.sync.outcome import RunOptions
 from rubix_token_sync.sync.progress import Progress
-from rubix_token_sync.sync.run import Run
 from rubix_token_sync.sync.stop import StopSign
+from rubix_token_sync.sync.survey import Survey
 
 __all__ = ["Verification", "verify"]
 
@@ -63,7 +63,7 @@ def verify(
         SyncError: the target cannot be read.
         Interrupted: ``stop`` came before the end.
     """
-    run = Run(options, on_progress or (lambda _progress: None), stop)
+    run = Survey(options, on_progress or (lambda _progress: None), stop)
     if not options.target.exists():
         raise SchemaError(
             "There is no target to compare with yet.",

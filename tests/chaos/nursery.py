@@ -54,11 +54,11 @@ def _become(request: dict[str, Any]) -> list[str]:
     if request["plain"]:
         _give_up_privileges()
     from rubix_token_sync import faults
-    from rubix_token_sync.sync import run
+    from rubix_token_sync.sync import survey
 
     faults.arm()
     if request["processes"]:
-        run._INLINE_BYTES = 0  # even the smallest fleet is worth worker processes
+        survey._INLINE_BYTES = 0  # even the smallest fleet is worth worker processes
     return list(request["arguments"])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -25,11 +27,14 @@ from rubix_token_sync.report import build_report
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Lease
 from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.sync.crew import Crew
 from rubix_token_sync.sync.dry_run import dry_run
+from rubix_token_sync.sync.jobs import Event
 from rubix_token_sync.sync.outcome import Outcome, RunOptions
 from rubix_token_sync.sync.progress import Progress
 from rubix_token_sync.sync.run import Run, sync
-from rubix_token_sync.sync.stop import StopSign
+from rubix_token_sync.sync.stop import Interrupted, StopSign
+from rubix_token_sync.sync.survey import Survey
 from rubix_token_sync.testing import change_status, delete_tokens
 
 Options = Callable[..., RunOptions]
@@ -347,21 +352,87 @@ def _sqlite() -> type[SqlStore]:
 def test_a_signal_breaks_off_a_long_discovery(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = StopSign()
-
     def long(_roots: Any) -> Discovery:
         stop.give(2)
         pytest.fail("went on looking")
 
-    monkeypatch.setattr("rubix_token_sync.sync.run.discover", long)
+    monkeypatch.setattr("rubix_token_sync.sync.survey.discover", long)
+    stop = StopSign()
+    with pytest.raises(Interrupted):
+        sync(options(), stop=stop)  # a new target is waited with until it is known what to read
+    _make_tables(options())
+    stop = StopSign()
     assert sync(options(), stop=stop).exit_code == 130
     assert _sessions(target_file) == ["INTERRUPTED"]
+
+
+def _make_tables(options: RunOptions) -> None:
+    with closing(open_store(options.target, options.store)) as store:
+        store.ensure_schema()
+
+
+# ---------------------------------------------------------------- ahead of a new target
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_new_target_gets_its_tables_while_nodes_are_read(
+    options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    original, seen = SqlStore.ensure_schema, threading.Event()
+
+    def wait_for_events(store: SqlStore) -> bool:
+        assert seen.wait(30), "nothing was read before there were tables"
+        return original(store)
+
+    def put(crew: Crew, event: Event) -> None:
+        seen.set()
+        original_put(crew, event)
+
+    original_put = Crew._put
+    monkeypatch.setattr(SqlStore, "ensure_schema", wait_for_events)
+    monkeypatch.setattr(Crew, "_put", put)
+    assert sync(options(processes=processes)).counters.inserted == 240
+    assert sync(options(processes=processes)).counters.tokens_read == 0
+    assert _sessions(target_file) == ["COMPLETED"] * 2
+
+
+def test_what_was_read_ahead_is_dropped_when_another_run_was_faster(
+    options: Options, small_fleet: Path, target_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SqlStore.ensure_schema
+
+    def be_second(store: SqlStore) -> bool:
+        monkeypatch.setattr(SqlStore, "ensure_schema", original)
+        assert sync(options()).counters.inserted == 240
+        delete_tokens(_databases(small_fleet)[0], 0.1)
+        return original(store)
+
+    monkeypatch.setattr(SqlStore, "ensure_schema", be_second)
+    outcome = sync(options())
+    assert (outcome.counters.inserted, outcome.counters.vanished) == (0, 8)
+    assert sum(d.status == "current" for d in outcome.databases) == len(outcome.databases) - 1
+
+
+def test_what_was_read_ahead_ends_with_a_target_that_gets_no_tables(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        _break(patch, "ensure_schema", TargetUnavailable("Gone.", code="gone"))
+        with pytest.raises(TargetUnavailable):
+            sync(options(processes=2))
+    assert multiprocessing.active_children() == []
+    assert {t for t in threading.enumerate() if t.name.startswith("rubix")} <= before
+    assert sync(options()).counters.inserted == 240
+
+
+# ---------------------------------------------------------------- dry runs
 
 
 def test_a_signal_ends_a_dry_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(options())
     stop = StopSign()
-    _give_at(monkeypatch, Run, "tick", stop)
+    _give_at(monkeypatch, Survey, "tick", stop)
     outcome = dry_run(options(dry_run=True, force=True), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
 

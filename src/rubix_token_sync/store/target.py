@@ -162,6 +162,10 @@ class SqlTarget(abc.ABC):
 
         return self.read(work)
 
+    def holds_tables(self) -> bool:
+        name = self.tables.records.name
+        return self.read(lambda conn: sa.inspect(conn).has_table(name))
+
     def ensure_schema(self) -> bool:
         version = self.schema_version()
         if version == SCHEMA_VERSION:

@@ -138,9 +138,9 @@ class Crew:
         raise _Stopped
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event | None]:
-        """Every event of every job; None now and then while there is nothing new.
+        """Begin with the jobs; gives every event of each, None now and then while there is none.
 
-        Raises:
+        The iterator raises:
             WorkerCrashed: a worker died or raised what nobody foresaw.
             SyncError: what a worker raised on purpose (the target is gone …).
         """
@@ -153,6 +153,9 @@ class Crew:
                 self._note_crash(error)
                 break
             future.add_done_callback(partial(self._note_end, job.node.db_path))
+        return self._tell(open_jobs)
+
+    def _tell(self, open_jobs: set[int]) -> Iterator[Event | None]:
         while open_jobs:
             if self._crash is not None:
                 raise self._crash

@@ -10,8 +10,8 @@ from rubix_token_sync.store.base import Store
 from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job
 from rubix_token_sync.sync.outcome import Outcome, RunOptions
-from rubix_token_sync.sync.run import Run
 from rubix_token_sync.sync.stop import Interrupted, StopSign
+from rubix_token_sync.sync.survey import Survey
 
 __all__ = ["dry_run"]
 
@@ -25,7 +25,7 @@ def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
         SyncError: the target cannot be read.
         Interrupted: ``stop`` came before anything was planned.
     """
-    run = Run(options, lambda _progress: None, stop)
+    run = Survey(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
     store = open_store(options.target, replace(options.store, read_only=True))
@@ -37,7 +37,7 @@ def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
         store.close()
 
 
-def _compare(run: Run, store: Store | None) -> Outcome:
+def _compare(run: Survey, store: Store | None) -> Outcome:
     place = store.place if store is not None else "(nothing there yet)"
     with run.stop.at_once():
         states = store.database_states(run.options.source) if store is not None else []
@@ -60,7 +60,7 @@ def _compare(run: Run, store: Store | None) -> Outcome:
     return run.outcome("COMPLETED", None, place)
 
 
-def _count(run: Run, job: Job, event: Event) -> None:
+def _count(run: Survey, job: Job, event: Event) -> None:
     outcome = run.databases[job.node.db_path]
     counters = run.progress.counters
     if isinstance(event, Failed):
