@@ -23,6 +23,7 @@ from rubix_token_sync.store.base import (
     Rejected,
     Store,
 )
+from rubix_token_sync.sync import publisher as publishing
 from rubix_token_sync.sync.jobs import Batch, Done, Failed, Job, Summary, Tally
 from rubix_token_sync.sync.publisher import Publisher
 from rubix_token_sync.sync.stop import Interrupted, StopSign
@@ -226,7 +227,8 @@ def test_a_failed_database_is_not_marked_and_holds_no_memory() -> None:
     assert [chunk.mark.node_name for chunk in store.chunks if chunk.mark] == ["1"]
 
 
-def test_whoever_reads_faster_than_the_target_takes_waits() -> None:
+def test_whoever_reads_faster_than_the_target_takes_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_QUEUED_BYTES", 4 * 4_096)
     store, jobs = FakeStore(), _jobs(1)
     store.gate.clear()
     taken = []
@@ -317,6 +319,22 @@ def test_what_is_raised_while_waiting_ends_the_waiting() -> None:
         store.gate.set()
     # The chunk under way was finished, whatever was queued behind it dropped.
     assert store.rows_of(jobs[0]) == ["token 0"]
+
+
+def test_a_chunk_is_bounded_by_its_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, jobs = FakeStore(), _jobs(1)
+    rows = _batch(jobs[0], 0, 10).rows
+    assert rows is not None
+    monkeypatch.setattr(publishing, "_LARGEST_CHUNK_BYTES", 3 * rows.nbytes)
+    with _publisher(store, jobs, bulk=1_000) as (publisher, _):
+        for start in range(0, 100, 10):
+            publisher.take(_batch(jobs[0], start, 10))
+        publisher.take(_done(jobs[0], 100))
+        publisher.finish()
+    sizes = [chunk.rows.num_rows for chunk in store.chunks]
+    assert sum(sizes) == 100
+    assert len(sizes) > 3
+    assert not any(chunk.bulk for chunk in store.chunks)  # which is a matter of rows
 
 
 def test_stopping_drops_what_is_queued() -> None:

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -108,8 +108,15 @@ class MssqlStore(SqlStore):
         engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
         self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
-        self.staging = Staging(self.bulk, options.batch_size, self._remove_load, self._warn)
-        self._preparing: threading.Thread | None = None
+        self.staging = Staging(
+            self.bulk,
+            options.batch_size,
+            lambda work: self._attempt(work, commit=False),
+            self._remove_load,
+            self._warn,
+        )
+        self._marking = threading.Lock()
+        self._preparing: list[threading.Thread] = []
 
     def close(self) -> None:
         self.bulk.close()
@@ -217,6 +224,8 @@ class MssqlStore(SqlStore):
     def acquire_lease(self, lease: Lease, holder: str) -> None:
         super().acquire_lease(lease, holder)
         self.staging.source = lease.source
+        if self.made_tables:
+            self._prepare_bulk()
 
     def schema_script(self) -> str:
         rights, user = "SELECT, INSERT, UPDATE, DELETE", "[application_user]"
@@ -311,18 +320,18 @@ class MssqlStore(SqlStore):
         if not first:
             self.finish_load()
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
-        if self.staging.source is not None:
+        if self.staging.source is not None and not self._preparing:
             # Under the lease nobody else stages rows of this source.
             self._clean("source_ip = ?", self.staging.source)
         if first:
             self._prepare_bulk()
 
-    def _clean(self, where: str, parameter: int | str) -> None:
+    def _clean(self, where: str, *parameters: int | str) -> None:
         sql = statements.CLEAN.format(where=where)
 
         def work(conn: sa.Connection) -> int:
             faults.point("store.clean")
-            return int(conn.exec_driver_sql(sql, (parameter,)).scalar_one())
+            return int(conn.exec_driver_sql(sql, parameters).scalar_one())
 
         while self.transact(work):
             pass
@@ -374,49 +383,60 @@ class MssqlStore(SqlStore):
                 self._inserts = not of_all
         if inserted:
             return self._publish_rest(lease, chunk)
-        published = super().publish(lease, chunk)
+        published = self._publish_staged(lease, chunk)
         if unsure and not (published.inserted or published.updated or published.rejected):
             published.inserted = rows.num_rows  # they were all there: it had been committed
         return published
 
     def _insert(self, lease: Lease, rows: pa.RecordBatch) -> bool:
         self._await_bulk()
-        if self.bulk.works is None:
-            self._attempt(self.staging.bulk_works, commit=False)
-        if not self.bulk.works:
-            return False
         with self._translated():
             faults.point("store.connect")
+            if not self.staging.bulk_works():
+                return False
             self.bulk.insert(lease, rows)
         self.staging.count_bulk_load()
         return True
+
+    def _publish_staged(self, lease: Lease, chunk: Chunk) -> Published:
+        if chunk.rows.num_rows:
+            return super().publish(lease, chunk)
+        with self._marking:  # the lease lets one at a time through: a connection is enough
+            return super().publish(lease, chunk)
 
     def _publish_rest(self, lease: Lease, chunk: Chunk) -> Published:
         """What belongs to a chunk beside its rows."""
         published = Published(inserted=chunk.rows.num_rows, batches=1)
         if chunk.mark or chunk.vanished or chunk.errors or chunk.also:
             rest = replace(chunk, rows=chunk.rows.slice(0, 0))
-            published.add(super().publish(lease, rest))
+            published.add(self._publish_staged(lease, rest))
         return published
 
     def _prepare_bulk(self) -> None:
         """Log the bulk copy in and try it out while the first records are read."""
 
-        def prepare() -> None:
+        def prepare(work: Callable[[], object]) -> None:
             with self.staging.loads():
                 try:
-                    self._attempt(self.staging.bulk_works, commit=False)
+                    with self._translated():
+                        work()
                 except SyncError as error:  # the first to need it tries again, and tells
                     _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 
-        if self.bulk.works is None:
-            self._preparing = threading.Thread(target=prepare, name="rubix-bulk", daemon=True)
-            self._preparing.start()
+        if self._preparing or self.bulk.works is not None:
+            return
+        with contextlib.suppress(SyncError):  # they get connections themselves, then
+            self._attempt(self.bulk.foresee_login, commit=False)
+        works = [self.staging.bulk_works, *[self.staging.warm_up] * (self.bulk.connections - 1)]
+        for work in works[: self.bulk.connections]:
+            thread = threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True)
+            thread.start()
+            self._preparing.append(thread)
 
     def _await_bulk(self) -> None:
         """Wait, without a connection in hand, until it is ready and has removed what it staged."""
-        if self._preparing is not None:
-            self._preparing.join()
+        for thread in self._preparing:
+            thread.join()
 
 
 def _said(text: str) -> str:

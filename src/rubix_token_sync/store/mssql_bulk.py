@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -143,10 +142,7 @@ class BulkConnection:
 
 
 class BulkCopy:
-    """Bulk loads over a few connections; whoever wants one waits for it.
-
-    A second one is logged in when waiting has cost more than that would: where bulk loads
-    take long, two go on at the same time, and a small run does not pay for two logins.
+    """Bulk loads over a fixed number of connections; whoever wants one waits for it.
 
     Servers that only resemble SQL Server, proxies and old drivers fail at this in
     many ways, so it is tried out before it is used.
@@ -159,17 +155,15 @@ class BulkCopy:
         seconds: float,
         translate: Callable[[BaseException], SyncError],
     ) -> None:
-        """``connections`` at most, each of whose calls may take ``seconds``."""
+        """Each call of a connection may take ``seconds``."""
+        self.connections = connections
         self._engine = engine
-        self._most = connections
         self._seconds = seconds
         self._translate = translate
-        self._lock = threading.Lock()
         self._free: queue.LifoQueue[BulkConnection] = queue.LifoQueue()
-        self._made = 0
-        self._waited = 0.0
-        self._price = 0.0
-        """Seconds that the first connection took until it had loaded something."""
+        for _ in range(connections):
+            self._free.put(BulkConnection(seconds))
+        self._logins: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._closed = False
         self.works: bool | None = None if connections else False
         """None until it was tried out."""
@@ -181,31 +175,45 @@ class BulkCopy:
         while not self._free.empty():
             self._free.get().close()
 
-    def try_out(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> bool:
+    def foresee_login(self, conn: sa.Connection) -> None:
+        """Keep what the next logins need, so that they take no connection from the pool."""
+        with driver_cursor(conn) as cursor:
+            for _ in range(self.connections):
+                self._logins.put(cursor.login())
+
+    def try_out(
+        self,
+        rows: pa.RecordBatch,
+        load_id: int,
+        stored: Callable[[], Iterable[Sequence[Any]]],
+        conn: sa.Connection | None = None,
+    ) -> bool:
         """Stage ``rows`` and look whether they are there just so; sets `works`.
+
+        ``stored`` reads what is staged; ``conn`` as in `stage`.
 
         Raises:
             mssql_python.Error: what may go well another time.
         """
-        started = time.monotonic()
         try:
-            self.stage(conn, rows, load_id)
+            self.stage(rows, load_id, conn)
         except mssql_python.Error as error:
             found = self._translate(error)
             if found.kind != "permanent":
                 raise
             self.works, self.refusal = False, found.message
             return False
-        self._price = time.monotonic() - started
-        stored = conn.exec_driver_sql(statements.STAGED, (load_id,))
         wanted = sorted(zip(*(c.to_pylist() for c in rows.columns), strict=True))
-        self.works = [tuple(row) for row in stored] == wanted
+        self.works = [tuple(row) for row in stored()] == wanted
         if not self.works:
             self.refusal = "What it stored differs from what was sent."
         return self.works
 
-    def stage(self, conn: sa.Connection, rows: pa.RecordBatch, load_id: int) -> None:
-        """Load ``rows`` into staging, committed."""
+    def stage(self, rows: pa.RecordBatch, load_id: int, conn: sa.Connection | None = None) -> None:
+        """Load ``rows`` into staging, committed.
+
+        ``conn`` is a connection of the engine that the caller has in hand, if any.
+        """
         loaded = statements.with_load(rows, load_id)
         with self._connection(conn) as over:
             over.call(lambda: over.load(statements.STAGING, loaded, statements.BULK_COLUMNS))
@@ -248,8 +256,7 @@ class BulkCopy:
 
     @contextlib.contextmanager
     def _connection(self, conn: sa.Connection | None = None) -> Iterator[BulkConnection]:
-        """One that is logged in the way ``conn`` is, or any connection of the engine."""
-        over = self._take()
+        over = self._free.get()
         kept = over.is_open
         try:
             if not kept:
@@ -265,22 +272,11 @@ class BulkCopy:
             self._give_back(over)
 
     def _login(self, conn: sa.Connection | None) -> dict[str, Any]:
+        with contextlib.suppress(queue.Empty):
+            return self._logins.get_nowait()
         with contextlib.ExitStack() as stack:
             conn = conn or stack.enter_context(self._engine.connect())
             return stack.enter_context(driver_cursor(conn)).login()
-
-    def _take(self) -> BulkConnection:
-        with self._lock:
-            more = self._made == 0 or self._waited > self._price
-            if self._free.empty() and self._made < self._most and more:
-                self._made += 1
-                self._waited = 0.0
-                return BulkConnection(self._seconds)
-        started = time.monotonic()
-        over = self._free.get()
-        with self._lock:
-            self._waited += time.monotonic() - started
-        return over
 
     def _give_back(self, over: BulkConnection) -> None:
         if over.hung:

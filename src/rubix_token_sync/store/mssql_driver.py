@@ -347,12 +347,21 @@ class Dialect(MSDialect_mssqlpython):
         found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
         return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
 
+    # Tables are looked for by the server's own function; to ask its catalog costs much more.
+
     def has_table(
         self, connection: Any, table_name: str, schema: str | None = None, **_options: Any
     ) -> bool:
-        """By the server's own function; to read its catalog costs much more."""
-        name = {"name": f"[{schema or 'dbo'}].[{table_name}]"}
-        return connection.scalar(sa.text("SELECT OBJECT_ID(:name, 'U')"), name) is not None
+        return dict(self.has_multi_table(connection, [table_name], schema))[schema, table_name]
+
+    def has_multi_table(
+        self, connection: Any, table_names: Any, schema: str | None = None, **_options: Any
+    ) -> list[tuple[tuple[str | None, str], bool]]:
+        names = list(table_names)
+        asked = {f"n{n}": f"[{schema or 'dbo'}].[{name}]" for n, name in enumerate(names)}
+        ids = ", ".join(f"OBJECT_ID(:{mark}, 'U')" for mark in asked)
+        found = connection.execute(sa.text(f"SELECT {ids}"), asked).one()
+        return [((schema, name), one is not None) for name, one in zip(names, found, strict=True)]
 
     # Questions to which the answer is known, and one that not every server can answer.
 

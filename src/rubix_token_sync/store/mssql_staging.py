@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -19,6 +19,8 @@ from rubix_token_sync.store.mssql_bulk import BulkCopy
 from rubix_token_sync.store.mssql_pool import driver_cursor
 
 __all__ = ["Staging"]
+
+Rows: TypeAlias = Sequence[Sequence[Any]]
 
 _SMALLEST_BULK: Final = 50
 """Rows below which a bulk copy's own login costs more than it saves."""
@@ -39,14 +41,19 @@ class Staging:
         self,
         bulk: BulkCopy,
         batch_size: int,
+        read: Callable[[Callable[[sa.Connection], Rows]], Rows],
         remove: Callable[[int], None],
         warn: Callable[[str], None],
     ) -> None:
-        """``remove`` deletes the rows of a load, or raises TargetError."""
+        """``read`` runs work on a connection; ``remove`` deletes the rows of a load.
+
+        Both raise TargetError.
+        """
         self.source: str | None = None
         """Whose lease is held: the next run for it removes what this one leaves behind."""
         self._bulk = bulk
         self._batch_size = batch_size
+        self._read = read
         self._remove = remove
         self._warn = warn
         self._mine = _Loads()
@@ -92,7 +99,7 @@ class Staging:
         load_id = self._new_load(rows)
         faults.point("store.stage")
         if self.is_for_bulk(chunk) and self.bulk_works(conn):
-            self._bulk.stage(conn, rows, load_id)
+            self._bulk.stage(rows, load_id, conn)
             self.count_bulk_load()
         else:
             with driver_cursor(conn) as cursor:
@@ -112,17 +119,33 @@ class Staging:
         """Whether it is large enough."""
         return chunk.bulk and int(chunk.rows.num_rows) >= _SMALLEST_BULK
 
-    def bulk_works(self, conn: sa.Connection) -> bool:
-        """Whether bulk copy works here: found out once, with a few made-up rows."""
+    def bulk_works(self, conn: sa.Connection | None = None) -> bool:
+        """Whether bulk copy works here: found out once, with a few made-up rows.
+
+        ``conn`` is one that the caller has in hand, if any.
+        """
         with self._probe:
             if self._bulk.works is None:
                 rows = statements.sample(self.source or "")
-                if not self._bulk.try_out(conn, rows, self._new_load(rows)):
+                load_id = self._new_load(rows)
+
+                def read(conn: sa.Connection) -> Rows:
+                    return conn.exec_driver_sql(statements.STAGED, (load_id,)).all()
+
+                def stored() -> Rows:
+                    return read(conn) if conn is not None else self._read(read)
+
+                if not self._bulk.try_out(rows, load_id, stored, conn):
                     self._warn(
                         "The server does not take the driver's bulk copy; rows go in by "
                         f"parameterised batches, which is slower. {self._bulk.refusal}".strip()
                     )
             return bool(self._bulk.works)
+
+    def warm_up(self) -> None:
+        """Have another connection log in, and do what takes long when it is done first."""
+        rows = statements.sample(self.source or "")
+        self._bulk.stage(rows, self._new_load(rows))
 
     def _new_load(self, rows: pa.RecordBatch) -> int:
         load_id = secrets.randbits(63)

@@ -62,6 +62,8 @@ class SqlTarget(abc.ABC):
         self.options = options
         self.tables = build_tables(engine.dialect.name)
         self.retries = 0
+        self.made_tables = False
+        """By this object, in an empty database: a first load follows."""
 
     def close(self) -> None:
         self.engine.dispose()
@@ -191,6 +193,7 @@ class SqlTarget(abc.ABC):
                 migrations.upgrade(conn)
 
         self.transact(work)
+        self.made_tables = version is None
         return True
 
     def schema_script(self) -> str:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rubix_token_sync import faults
 from rubix_token_sync.errors import SyncError, WorkerCrashed
 from rubix_token_sync.refusals import refusal
+from rubix_token_sync.sync.event_queue import EventQueue
 from rubix_token_sync.sync.jobs import Batch, Emit, Event, Job, WorkerContext
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Crew", "affordable"]
 
-_HELD_EVENTS: Final = 16
+_HELD_BYTES: Final = 48 << 20
+"""Rows that wait to be written; so much can be read ahead of a target that is slow to start."""
 _LOOK_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 5.0
 """So long a run waits for workers that were told to end."""
@@ -69,7 +71,7 @@ class Crew:
 
     def __init__(self, context: WorkerContext, processes: int) -> None:
         """``processes`` = 0 works in one thread of this process."""
-        self._events: queue.Queue[Event] = queue.Queue(_HELD_EVENTS)
+        self._events = EventQueue(_HELD_BYTES)
         self._stopped = threading.Event()
         self._crash: SyncError | None = None
         self._dismiss: Callable[[], None] = lambda: None
@@ -131,7 +133,7 @@ class Crew:
     def _put(self, event: Event) -> None:
         while not self._stopped.is_set():
             try:
-                self._events.put(event, timeout=_LOOK_SECONDS)
+                self._events.put(event, _LOOK_SECONDS)
                 return
             except queue.Full:
                 continue
@@ -160,13 +162,13 @@ class Crew:
             if self._crash is not None:
                 raise self._crash
             try:
-                event = self._events.get(timeout=_LOOK_SECONDS)
+                event = self._events.get(_LOOK_SECONDS)
             except queue.Empty:
                 self._look()
                 yield None
                 continue
             yield event
-            if not isinstance(event, Batch):
+            if event is not None and not isinstance(event, Batch):
                 open_jobs.remove(event.job)
 
     def _look(self) -> None:

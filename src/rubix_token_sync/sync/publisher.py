@@ -27,14 +27,18 @@ from rubix_token_sync.store.base import (
     Rejected,
     Store,
 )
+from rubix_token_sync.sync.event_queue import EventQueue
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job, Tally
 
 __all__ = ["DatabaseResult", "Publisher"]
 
-_QUEUED = 4
+_QUEUED_BYTES: Final = 8 << 20
+"""Rows that wait for a writer while it publishes the chunk before."""
 _LOOK_SECONDS = 0.2
 _LARGEST_CHUNK: Final = 50_000
-"""Rows a transaction at most, whatever BULK_INSERT_SIZE says: they are held in memory."""
+_LARGEST_CHUNK_BYTES: Final = 64 << 20
+"""A transaction ends at so many rows, or bytes of them, whatever BULK_INSERT_SIZE says: they
+are held in memory."""
 
 
 @dataclass
@@ -84,9 +88,7 @@ class Publisher:
         self._stopped = threading.Event()
         self._open: dict[int, _Open] = {}
         self.results: dict[int, DatabaseResult] = {}
-        self._queues: list[queue.Queue[Event | None]] = [
-            queue.Queue(_QUEUED) for _ in range(store.writers)
-        ]
+        self._queues = [EventQueue(_QUEUED_BYTES) for _ in range(store.writers)]
         self._threads = [
             # Daemons: `stop` waits for them; where it is never reached, the exit must not.
             threading.Thread(target=self._write, args=(q,), name=f"rubix-writer-{n}", daemon=True)
@@ -125,21 +127,21 @@ class Publisher:
         for thread in self._threads:
             thread.join()
 
-    def _hand_over(self, q: queue.Queue[Event | None], event: Event | None) -> None:
+    def _hand_over(self, q: EventQueue, event: Event | None) -> None:
         while True:
             self.check()
             self._while_waiting()
             try:
-                q.put(event, timeout=_LOOK_SECONDS)
+                q.put(event, _LOOK_SECONDS)
                 return
             except queue.Full:
                 continue
 
-    def _write(self, q: queue.Queue[Event | None]) -> None:
+    def _write(self, q: EventQueue) -> None:
         try:
             while not self._stopped.is_set():
                 try:
-                    event = q.get(timeout=_LOOK_SECONDS)
+                    event = q.get(_LOOK_SECONDS)
                 except queue.Empty:
                     continue
                 if event is None:
@@ -168,7 +170,9 @@ class Publisher:
                 state.pending.append(event.rows)
                 state.rows += event.rows.num_rows
                 state.new += event.tally.new
-            if sum(b.num_rows for b in state.pending) >= min(self._bulk, _LARGEST_CHUNK):
+            rows = sum(b.num_rows for b in state.pending)
+            size = sum(b.nbytes for b in state.pending)
+            if rows >= min(self._bulk, _LARGEST_CHUNK) or size >= _LARGEST_CHUNK_BYTES:
                 self._publish(state, self._chunk(state))
             return
         summary, result = event.summary, state.result
