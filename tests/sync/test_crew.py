@@ -166,22 +166,22 @@ def test_a_worker_that_still_starts_is_waited_for(
     gate, reached = _Gate(tmp_path / "gate"), tmp_path / "gate.reached"
     context = replace(make_context(), scratch=gate)
 
-    class Jobs(list[Job]):
-        def __iter__(self) -> Iterator[Job]:
-            yield from list.__iter__(self)
-            if reached.exists() or not crew._worker_processes():
-                return
-            while not reached.exists():
-                time.sleep(0.01)
-            (starting,) = crew._worker_processes()
-            vars(starting)["_popen"].returncode = 255  # what it says of such a worker
-            pids.append(starting.pid or 0)
-            os.kill(vars(forkserver._forkserver)["_forkserver_pid"], signal.SIGKILL)
-            threading.Timer(0.5, Path(gate).touch).start()
-
     pids: list[int] = []
-    with Crew(context, 1) as crew, pytest.raises(WorkerCrashed) as raised:
-        list(crew.run(Jobs([make_job(make_node(tmp_path / "a", 1))])))
+
+    def kill_the_fork_server() -> None:
+        while not reached.exists():
+            time.sleep(0.01)
+        (starting,) = crew._worker_processes()
+        vars(starting)["_popen"].returncode = 255  # what it says of such a worker
+        pids.append(starting.pid or 0)
+        os.kill(vars(forkserver._forkserver)["_forkserver_pid"], signal.SIGKILL)
+        threading.Timer(0.5, Path(gate).touch).start()
+
+    with Crew(context, 1) as crew:
+        events = crew.run([make_job(make_node(tmp_path / "a", 1))])
+        kill_the_fork_server()
+        with pytest.raises(WorkerCrashed) as raised:
+            list(events)
     assert raised.value.code == "worker_killed"
     assert Path(gate).exists()
     assert not Path(f"/proc/{pids[0]}/exe").exists()  # ended; a zombie has none

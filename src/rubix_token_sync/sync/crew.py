@@ -78,6 +78,7 @@ class Crew:
         self._all_left: Callable[[float], None] = lambda _seconds: None
         self._worker_processes: Callable[[], list[BaseProcess]] = list
         self._served: Callable[[], bool] = lambda: True
+        self._hiring: threading.Thread | None = None
         self._inline: list[Worker] = []
         self._executor: Executor
         if processes == 0:
@@ -146,16 +147,24 @@ class Crew:
             WorkerCrashed: a worker died or raised what nobody foresaw.
             SyncError: what a worker raised on purpose (the target is gone …).
         """
-        open_jobs = {job.number for job in jobs}
-        for job in jobs:
-            try:
+        # In a thread: the first process cannot start until its server has loaded everything.
+        hiring = threading.Thread(
+            target=self._hire, args=(tuple(jobs),), name="rubix-jobs", daemon=True
+        )
+        hiring.start()
+        self._hiring = hiring
+        return self._tell({job.number for job in jobs})
+
+    def _hire(self, jobs: Sequence[Job]) -> None:
+        try:
+            for job in jobs:
+                if self._stopped.is_set():
+                    return
                 future = self._executor.submit(_work, job)
-            except (BrokenExecutor, EOFError, OSError) as error:
-                # A worker, or the server that forks them, died at the start, or cannot start.
-                self._note_crash(error)
-                break
-            future.add_done_callback(partial(self._note_end, job.node.db_path))
-        return self._tell(open_jobs)
+                future.add_done_callback(partial(self._note_end, job.node.db_path))
+        except BaseException as error:  # noqa: BLE001 - handed to the run, which ends with it
+            # A worker, or the server that forks them, died at the start, or cannot start.
+            self._note_crash(error)
 
     def _tell(self, open_jobs: set[int]) -> Iterator[Event | None]:
         while open_jobs:
@@ -195,6 +204,11 @@ class Crew:
         Waits until they have gone, but not for one that is stuck in the system.
         """
         self._stopped.set()
+        if self._hiring is not None:
+            self._hiring.join(_LEAVE_SECONDS)
+            if self._hiring.is_alive():  # it holds what a shutdown would wait for
+                self._dismiss()
+                return
         processes = self._worker_processes()
         self._executor.shutdown(wait=not processes, cancel_futures=True)
         for process in processes:
