@@ -87,6 +87,8 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
+    # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text at all
         sys.stdout.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed

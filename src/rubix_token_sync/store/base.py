@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import sqlalchemy as sa
 
 from rubix_token_sync.errors import Category
+
+if TYPE_CHECKING:  # a worker that asks no target need not load it
+    import sqlalchemy as sa
 
 __all__ = [
     "Chunk",

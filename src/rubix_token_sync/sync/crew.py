@@ -39,6 +39,7 @@ __all__ = ["Crew", "affordable"]
 
 _HELD_BYTES: Final = 48 << 20
 """Rows that wait to be written; so much can be read ahead of a target that is slow to start."""
+_PIPE_BYTES: Final = 1 << 20
 _LOOK_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 5.0
 """So long a run waits for workers that were told to end."""
@@ -99,6 +100,7 @@ class Crew:
                 forkserver.ensure_running()
         # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
         reader, writer = system.Pipe(duplex=False)
+        _widen(writer)
         # Nothing is ever sent on this one: that its other end is closed tells workers to leave.
         leave, stay = system.Pipe(duplex=False)
         pool = ProcessPoolExecutor(
@@ -235,6 +237,15 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _widen(pipe: Connection[Any, Any]) -> None:
+    """Have a pipe take a batch at once: each time it is full costs two switches of processes."""
+    # A user may be allowed less, and not every system can.
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _discard(pipe: Connection[Any, Any]) -> None:

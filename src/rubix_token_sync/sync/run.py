@@ -105,7 +105,7 @@ class Run(Survey):
         plan = self.plan([])
         jobs = self.jobs(plan, None)
         if jobs:
-            crew = stack.enter_context(self.crew(len(jobs), self.options.target))
+            crew = stack.enter_context(self.crew(len(jobs), None))  # there is nothing to ask
             self._ahead = _Ahead(plan, jobs, crew, crew.run(list(jobs.values())))
 
     def _in_session(self, store: Store) -> Outcome:
