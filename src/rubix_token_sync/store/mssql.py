@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -97,15 +97,14 @@ class MssqlStore(SqlStore):
         if not options.read_only:  # workers and readers need not say it again
             for sentence in self.target.warnings:
                 self._warn(sentence)
-        # A bulk copy opens a second connection beside its writer's own.
-        self.writers = 1 if options.read_only else max(1, min(2, (options.pool_size - 1) // 2))
-        bulk = 0 if options.read_only else min(self.writers, options.pool_size - 1)
+        # One of the connections is the bulk copy's; one writer uses it while the other marks.
+        bulk = not options.read_only and options.pool_size > 1
+        self.writers = 2 if bulk and options.pool_size > 2 else 1
         self._inserts = True  # new records, straight into the table: until that fails
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._in_dbo = False
-        pooled = max(1, options.pool_size - bulk)
-        engine = make_engine(self._open, pooled, 2 * options.call_seconds)
+        engine = make_engine(self._open, options.pool_size - int(bulk), 2 * options.call_seconds)
         super().__init__(engine, options)
         self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
         self.staging = Staging(
@@ -116,7 +115,7 @@ class MssqlStore(SqlStore):
             self._warn,
         )
         self._marking = threading.Lock()
-        self._preparing: list[threading.Thread] = []
+        self._preparing: threading.Thread | None = None
 
     def close(self) -> None:
         self.bulk.close()
@@ -320,7 +319,7 @@ class MssqlStore(SqlStore):
         if not first:
             self.finish_load()
         self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
-        if self.staging.source is not None and not self._preparing:
+        if self.staging.source is not None and self._preparing is None:
             # Under the lease nobody else stages rows of this source.
             self._clean("source_ip = ?", self.staging.source)
         if first:
@@ -415,28 +414,25 @@ class MssqlStore(SqlStore):
     def _prepare_bulk(self) -> None:
         """Log the bulk copy in and try it out while the first records are read."""
 
-        def prepare(work: Callable[[], object]) -> None:
+        def prepare() -> None:
             with self.staging.loads():
                 try:
                     with self._translated():
-                        work()
+                        self.staging.bulk_works()
                 except SyncError as error:  # the first to need it tries again, and tells
                     _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 
-        if self._preparing or self.bulk.works is not None:
+        if self._preparing is not None or self.bulk.works is not None:
             return
-        with contextlib.suppress(SyncError):  # they get connections themselves, then
+        with contextlib.suppress(SyncError):  # it gets a connection itself, then
             self._attempt(self.bulk.foresee_login, commit=False)
-        works = [self.staging.bulk_works, *[self.staging.warm_up] * (self.bulk.connections - 1)]
-        for work in works[: self.bulk.connections]:
-            thread = threading.Thread(target=prepare, args=(work,), name="rubix-bulk", daemon=True)
-            thread.start()
-            self._preparing.append(thread)
+        self._preparing = threading.Thread(target=prepare, name="rubix-bulk", daemon=True)
+        self._preparing.start()
 
     def _await_bulk(self) -> None:
         """Wait, without a connection in hand, until it is ready and has removed what it staged."""
-        for thread in self._preparing:
-            thread.join()
+        if self._preparing is not None:
+            self._preparing.join()
 
 
 def _said(text: str) -> str:

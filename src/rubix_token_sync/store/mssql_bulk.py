@@ -8,7 +8,7 @@ as much as tens of thousands of rows.  This does what that method does (mssql-py
 from __future__ import annotations
 
 import contextlib
-import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -142,7 +142,10 @@ class BulkConnection:
 
 
 class BulkCopy:
-    """Bulk loads over a fixed number of connections; whoever wants one waits for it.
+    """Bulk loads over one connection; whoever wants it waits for it.
+
+    A second one would pay on no server that was tried: one keeps a session of the server
+    busy, and others have the processors to read and to make records meanwhile.
 
     Servers that only resemble SQL Server, proxies and old drivers fail at this in
     many ways, so it is tried out before it is used.
@@ -151,35 +154,29 @@ class BulkCopy:
     def __init__(
         self,
         engine: sa.Engine,
-        connections: int,
+        available: bool,
         seconds: float,
         translate: Callable[[BaseException], SyncError],
     ) -> None:
-        """Each call of a connection may take ``seconds``."""
-        self.connections = connections
+        """Each call may take ``seconds``; ``available``: the pool leaves a connection for it."""
         self._engine = engine
         self._seconds = seconds
         self._translate = translate
-        self._free: queue.LifoQueue[BulkConnection] = queue.LifoQueue()
-        for _ in range(connections):
-            self._free.put(BulkConnection(seconds))
-        self._logins: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._closed = False
-        self.works: bool | None = None if connections else False
+        self._turn = threading.Lock()
+        self._over = BulkConnection(seconds)
+        self._login: dict[str, Any] | None = None
+        self.works: bool | None = None if available else False
         """None until it was tried out."""
-        self.refusal = "" if connections else "CONNECTION_POOL_SIZE leaves no connection for it."
+        self.refusal = "" if available else "CONNECTION_POOL_SIZE leaves no connection for it."
 
     def close(self) -> None:
-        """Log out."""
-        self._closed = True
-        while not self._free.empty():
-            self._free.get().close()
+        """Log out; of no use afterwards."""
+        self._over.close()
 
     def foresee_login(self, conn: sa.Connection) -> None:
-        """Keep what the next logins need, so that they take no connection from the pool."""
+        """Keep what the next login needs, so that it takes no connection from the pool."""
         with driver_cursor(conn) as cursor:
-            for _ in range(self.connections):
-                self._logins.put(cursor.login())
+            self._login = cursor.login()
 
     def try_out(
         self,
@@ -256,31 +253,27 @@ class BulkCopy:
 
     @contextlib.contextmanager
     def _connection(self, conn: sa.Connection | None = None) -> Iterator[BulkConnection]:
-        over = self._free.get()
-        kept = over.is_open
-        try:
-            if not kept:
-                over.open(self._login(conn))
-            yield over
-        except mssql_python.OperationalError as error:
-            found = self._translate(error)
-            if kept and found.kind == "permanent":
-                # Perhaps of that connection only: the next attempt has a new one.
-                raise TargetUnavailable(found.message, code="connection_lost") from error
-            raise
-        finally:
-            self._give_back(over)
+        with self._turn:
+            over = self._over
+            kept = over.is_open
+            try:
+                if not kept:
+                    over.open(self._how_to_log_in(conn))
+                yield over
+            except mssql_python.OperationalError as error:
+                found = self._translate(error)
+                if kept and found.kind == "permanent":
+                    # Perhaps of that connection only: the next attempt has a new one.
+                    raise TargetUnavailable(found.message, code="connection_lost") from error
+                raise
+            finally:
+                if over.hung:
+                    self._over = BulkConnection(self._seconds)
 
-    def _login(self, conn: sa.Connection | None) -> dict[str, Any]:
-        with contextlib.suppress(queue.Empty):
-            return self._logins.get_nowait()
+    def _how_to_log_in(self, conn: sa.Connection | None) -> dict[str, Any]:
+        login, self._login = self._login, None
+        if login is not None:
+            return login
         with contextlib.ExitStack() as stack:
             conn = conn or stack.enter_context(self._engine.connect())
             return stack.enter_context(driver_cursor(conn)).login()
-
-    def _give_back(self, over: BulkConnection) -> None:
-        if over.hung:
-            over = BulkConnection(self._seconds)
-        if self._closed:
-            over.close()
-        self._free.put(over)

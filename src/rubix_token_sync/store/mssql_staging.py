@@ -142,11 +142,6 @@ class Staging:
                     )
             return bool(self._bulk.works)
 
-    def warm_up(self) -> None:
-        """Have another connection log in, and do what takes long when it is done first."""
-        rows = statements.sample(self.source or "")
-        self._bulk.stage(rows, self._new_load(rows))
-
     def _new_load(self, rows: pa.RecordBatch) -> int:
         load_id = secrets.randbits(63)
         self._mine.of_rows[id(rows)] = (rows, load_id)  # holds the rows: their id stays theirs
