@@ -316,6 +316,9 @@ class Store(Protocol):
         """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""
 
     # writing
+    def foresee_first_load(self) -> None:
+        """Begin with what a first load waits for, while its tables are still being made."""
+
     def prepare_load(self) -> None:
         """Once a run before the first chunk: remove dead staging, heal or defer indexes."""
 

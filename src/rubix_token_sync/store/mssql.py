@@ -115,9 +115,14 @@ class MssqlStore(SqlStore):
             self._warn,
         )
         self._marking = threading.Lock()
+        self._tables_there = threading.Event()
+        self._closing = False
         self._preparing: threading.Thread | None = None
 
     def close(self) -> None:
+        self._closing = True
+        self._tables_there.set()
+        self._await_bulk()
         self.bulk.close()
         super().close()
 
@@ -220,11 +225,14 @@ class MssqlStore(SqlStore):
                 )
             yield
 
+    def ensure_schema(self) -> bool:
+        made = super().ensure_schema()
+        self._tables_there.set()
+        return made
+
     def acquire_lease(self, lease: Lease, holder: str) -> None:
         super().acquire_lease(lease, holder)
         self.staging.source = lease.source
-        if self.made_tables:
-            self._prepare_bulk()
 
     def schema_script(self) -> str:
         rights, user = "SELECT, INSERT, UPDATE, DELETE", "[application_user]"
@@ -318,12 +326,14 @@ class MssqlStore(SqlStore):
         first = self._leave_out_indexes()
         if not first:
             self.finish_load()
-        self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
-        if self.staging.source is not None and self._preparing is None:
-            # Under the lease nobody else stages rows of this source.
-            self._clean("source_ip = ?", self.staging.source)
+        if not self.made_tables:  # there is nothing old in what is new
+            self._clean("loaded_at < DATEADD(DAY, ?, SYSUTCDATETIME())", -2)
+            if self.staging.source is not None:
+                # Under the lease nobody else stages rows of this source.
+                self._clean("source_ip = ?", self.staging.source)
         if first:
-            self._prepare_bulk()
+            self._tables_there.set()
+            self.foresee_first_load()
 
     def _clean(self, where: str, *parameters: int | str) -> None:
         sql = statements.CLEAN.format(where=where)
@@ -411,14 +421,17 @@ class MssqlStore(SqlStore):
             published.add(self._publish_staged(lease, rest))
         return published
 
-    def _prepare_bulk(self) -> None:
-        """Log the bulk copy in and try it out while the first records are read."""
+    def foresee_first_load(self) -> None:
+        """Log the bulk copy in, and try it out as soon as there are tables."""
 
         def prepare() -> None:
             with self.staging.loads():
                 try:
                     with self._translated():
-                        self.staging.bulk_works()
+                        self.bulk.log_in()
+                        self._tables_there.wait()
+                        if not self._closing:
+                            self.staging.bulk_works()
                 except SyncError as error:  # the first to need it tries again, and tells
                     _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 

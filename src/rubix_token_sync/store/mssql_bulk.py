@@ -178,6 +178,11 @@ class BulkCopy:
         with driver_cursor(conn) as cursor:
             self._login = cursor.login()
 
+    def log_in(self) -> None:
+        """Have the connection ready."""
+        with self._connection():
+            pass
+
     def try_out(
         self,
         rows: pa.RecordBatch,

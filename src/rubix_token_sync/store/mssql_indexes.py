@@ -37,11 +37,10 @@ def missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
 
 def drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
     """Drop the secondary indexes of an empty table."""
-    missing = {index.name for index in missing_indexes(conn, records)}
     for index in sorted(records.indexes, key=lambda i: str(i.name)):
-        if not index.unique and index.name not in missing:
+        if not index.unique:
             faults.point("store.indexes.drop")
-            conn.exec_driver_sql(f"DROP INDEX {index.name} ON {records.name}")
+            conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON {records.name}")
 
 
 def build_index(conn: sa.Connection, index: sa.Index) -> None:

@@ -46,6 +46,9 @@ class SqlStore(SqlReading):
     def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         """Insert new and update different records, set-based, in this transaction."""
 
+    def foresee_first_load(self) -> None:
+        """Nothing takes long to begin with on most targets."""
+
     def prepare_load(self) -> None:
         """Nothing is left behind by dead runs on targets without staging."""
 

@@ -94,6 +94,7 @@ class Run(Survey):
                 if empty:
                     self.discover()
             if empty:
+                store.foresee_first_load()
                 self._read_ahead(stack)
             with self.stop.at_once():
                 if version != SCHEMA_VERSION:
