@@ -18,6 +18,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
@@ -63,7 +64,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 _LARGEST_TRANSACTION: Final = 50_000
 _SCHEMA_WAIT_SECONDS: Final = 3_600.0
-_SCHEMA_LOCK: Final = "rubix_token_sync.schema"
+_BUILDERS: Final = 2
 _ARROW_ROWS: Final = 20_000
 
 _WAITS: Final = {
@@ -104,7 +105,8 @@ class MssqlStore(SqlStore):
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._in_dbo = False
-        engine = make_engine(self._open, options.pool_size - int(bulk), 2 * options.call_seconds)
+        self._pooled = options.pool_size - int(bulk)
+        engine = make_engine(self._open, self._pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
         self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
         self.staging = Staging(
@@ -209,11 +211,17 @@ class MssqlStore(SqlStore):
     # ---------------------------------------------------------------- schema, lease
 
     @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
+    def _schema_lock(self, conn: sa.Connection, mode: str = "Exclusive") -> Iterator[None]:
+        with self._lock(conn, "schema", mode):
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self, conn: sa.Connection, name: str, mode: str = "Exclusive") -> Iterator[None]:
+        """A lock by name, until the end of the transaction; ``name`` is a constant of ours."""
         with patient(conn, _SCHEMA_WAIT_SECONDS):
             taken = conn.exec_driver_sql(
                 "DECLARE @taken INT; EXEC @taken = sp_getapplock"
-                f" @Resource = '{_SCHEMA_LOCK}', @LockMode = 'Exclusive',"
+                f" @Resource = 'rubix_token_sync.{name}', @LockMode = '{mode}',"
                 f" @LockOwner = 'Transaction', @LockTimeout = {int(_SCHEMA_WAIT_SECONDS * 500)};"
                 " SELECT @taken"
             ).scalar_one()
@@ -285,22 +293,31 @@ class MssqlStore(SqlStore):
     # ---------------------------------------------------------------- indexes
 
     def finish_load(self) -> None:
-        """Build missing secondary indexes, where this user may."""
+        """Build missing secondary indexes, where this user may.
+
+        Two at a time: to build a new one takes a shared lock of the table (of its
+        schema only, online), so that builders do not keep each other out.
+        """
         self._await_bulk()
-        records = self.tables.records
 
-        def work(conn: sa.Connection) -> bool:
-            missing = missing_indexes(conn, records)
-            if not missing or not may_alter(conn):
-                return False
-            with self._schema_lock(conn):
-                missing = missing_indexes(conn, records)  # another run may have built them
-                if missing:
-                    build_index(conn, missing[0])
-                return len(missing) > 1
+        def find(conn: sa.Connection) -> list[sa.Index]:
+            missing = missing_indexes(conn, self.tables.records)
+            return missing if missing and may_alter(conn) else []
 
-        while self.transact(work):
-            pass
+        missing = self.read(find)
+        if missing:
+            builders = min(_BUILDERS, self._pooled)
+            with ThreadPoolExecutor(builders, thread_name_prefix="rubix-index") as pool:
+                list(pool.map(self._build, missing))
+
+    def _build(self, index: sa.Index) -> None:
+        def work(conn: sa.Connection) -> None:
+            # Tables change under the exclusive lock; each index has one builder.
+            with self._schema_lock(conn, "Shared"), self._lock(conn, str(index.name)):
+                if index in missing_indexes(conn, self.tables.records):
+                    build_index(conn, index)
+
+        self.transact(work)
 
     def _leave_out_indexes(self) -> bool:
         records = self.tables.records

@@ -23,7 +23,7 @@ def may_alter(conn: sa.Connection) -> bool:
 
 
 def missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
-    """The secondary indexes that are not there."""
+    """The secondary indexes that are not there; those of the widest columns first."""
     there = {str(row[0]).lower() for row in conn.exec_driver_sql(_NAMES) if row[0]}
     table = records.name.lower()
 
@@ -32,7 +32,11 @@ def missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
         return name in there or any(other.startswith(name + table) for other in there)
 
     late = [i for i in records.indexes if not i.unique and not found(str(i.name).lower())]
-    return sorted(late, key=lambda i: str(i.name))
+    return sorted(late, key=lambda i: (-_width(i), str(i.name)))
+
+
+def _width(index: sa.Index) -> int:
+    return sum(getattr(column.type, "length", None) or 0 for column in index.columns)
 
 
 def drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
