@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -324,3 +325,49 @@ def test_an_unavailable_server_ends_the_run_after_its_attempts(
     assert fault.fired == 3
     assert ended.value.code == "not_available_yet"
     assert "paused" in ended.value.message
+
+
+def test_the_bulk_copy_is_tried_out_as_soon_as_there_are_tables(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    store = opened()
+    store.foresee_first_load()
+    until = time.monotonic() + 10
+    while len(server.logins) < 2 and time.monotonic() < until:  # the pool's, and its own
+        os.sched_yield()
+    assert len(server.logins) == 2
+    assert not any(sql.startswith("INSERT BULK") for sql in server.log)
+    assert store.bulk.works is None
+    store.ensure_schema()
+    store.finish_load()
+    assert store.bulk.works
+    assert sum(sql.startswith("INSERT BULK") for sql in server.log) == 1
+    assert engine.query("SELECT count(*) FROM TokenRecordStaging") == [(0,)]
+    runs.run(store, session())
+    runs.is_exact(engine)
+    assert sum(sql.startswith("INSERT BULK") for sql in server.log) == 3
+
+
+def test_a_first_load_that_never_comes_ends_with_its_store(
+    server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    store = opened()
+    store.foresee_first_load()
+    store.close()
+    assert not [t.name for t in threading.enumerate() if t.name == "rubix-bulk"]
+    assert not any(sql.startswith("INSERT BULK") for sql in server.log)
+
+
+def test_a_bulk_copy_that_cannot_log_in_ahead_logs_in_when_it_is_needed(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    store = opened()
+    store.ensure_schema()
+    fault = arm(server, "login", refusal(40613))
+    store.foresee_first_load()
+    store.finish_load()
+    assert fault.fired
+    assert store.bulk.works is None
+    total = runs.run(store, session())
+    assert total.bulk_loads > 0
+    runs.is_exact(engine)
