@@ -18,7 +18,6 @@ import logging
 import random
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
@@ -45,26 +44,19 @@ from rubix_token_sync.store.connection_string import parse_connection_string
 from rubix_token_sync.store.mssql_bulk import BulkCopy
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
-from rubix_token_sync.store.mssql_indexes import (
-    build_index,
-    drop_late_indexes,
-    may_alter,
-    missing_indexes,
-)
+from rubix_token_sync.store.mssql_indexes import LateIndexes
 from rubix_token_sync.store.mssql_pace import Pace
-from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine, patient
+from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine
 from rubix_token_sync.store.mssql_staging import Staging
 from rubix_token_sync.store.mssql_tls import tls_version
 from rubix_token_sync.store.schema import keep_row_locks
-from rubix_token_sync.store.sql import SqlStore, key_range
+from rubix_token_sync.store.sql import key_range
 
 __all__ = ["MssqlStore"]
 
 _LOG: Final = logging.getLogger(__name__)
 
 _LARGEST_TRANSACTION: Final = 50_000
-_SCHEMA_WAIT_SECONDS: Final = 3_600.0
-_BUILDERS: Final = 2
 _ARROW_ROWS: Final = 20_000
 
 _WAITS: Final = {
@@ -81,7 +73,7 @@ _USUAL_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 
 
-class MssqlStore(SqlStore):
+class MssqlStore(LateIndexes):
     """A target on Azure SQL Database or SQL Server (2016 or newer)."""
 
     kind = "mssql"
@@ -105,8 +97,8 @@ class MssqlStore(SqlStore):
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._in_dbo = False
-        self._pooled = options.pool_size - int(bulk)
-        engine = make_engine(self._open, self._pooled, 2 * options.call_seconds)
+        self.pooled = options.pool_size - int(bulk)
+        engine = make_engine(self._open, self.pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
         self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
         self.staging = Staging(
@@ -210,29 +202,6 @@ class MssqlStore(SqlStore):
 
     # ---------------------------------------------------------------- schema, lease
 
-    @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection, mode: str = "Exclusive") -> Iterator[None]:
-        with self._lock(conn, "schema", mode):
-            yield
-
-    @contextlib.contextmanager
-    def _lock(self, conn: sa.Connection, name: str, mode: str = "Exclusive") -> Iterator[None]:
-        """A lock by name, until the end of the transaction; ``name`` is a constant of ours."""
-        with patient(conn, _SCHEMA_WAIT_SECONDS):
-            taken = conn.exec_driver_sql(
-                "DECLARE @taken INT; EXEC @taken = sp_getapplock"
-                f" @Resource = 'rubix_token_sync.{name}', @LockMode = '{mode}',"
-                f" @LockOwner = 'Transaction', @LockTimeout = {int(_SCHEMA_WAIT_SECONDS * 500)};"
-                " SELECT @taken"
-            ).scalar_one()
-            if taken < 0:
-                raise TargetUnavailable(
-                    "Another run has been changing the schema for too long.",
-                    code="schema_locked",
-                    remedy="Wait for it to end, then run again.",
-                )
-            yield
-
     def ensure_schema(self) -> bool:
         made = super().ensure_schema()
         self._tables_there.set()
@@ -290,49 +259,11 @@ class MssqlStore(SqlStore):
             while (block := cursor.arrow_batch(_ARROW_ROWS)).num_rows:
                 yield block
 
-    # ---------------------------------------------------------------- indexes
+    # ---------------------------------------------------------------- writing
 
     def finish_load(self) -> None:
-        """Build missing secondary indexes, where this user may.
-
-        Two at a time: to build a new one takes a shared lock of the table (of its
-        schema only, online), so that builders do not keep each other out.
-        """
         self._await_bulk()
-
-        def find(conn: sa.Connection) -> list[sa.Index]:
-            missing = missing_indexes(conn, self.tables.records)
-            return missing if missing and may_alter(conn) else []
-
-        missing = self.read(find)
-        if missing:
-            builders = min(_BUILDERS, self._pooled)
-            with ThreadPoolExecutor(builders, thread_name_prefix="rubix-index") as pool:
-                list(pool.map(self._build, missing))
-
-    def _build(self, index: sa.Index) -> None:
-        def work(conn: sa.Connection) -> None:
-            # Tables change under the exclusive lock; each index has one builder.
-            with self._schema_lock(conn, "Shared"), self._lock(conn, str(index.name)):
-                if index in missing_indexes(conn, self.tables.records):
-                    build_index(conn, index)
-
-        self.transact(work)
-
-    def _leave_out_indexes(self) -> bool:
-        records = self.tables.records
-
-        def work(conn: sa.Connection) -> bool:
-            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
-            if empty and may_alter(conn):
-                with self._schema_lock(conn):
-                    drop_late_indexes(conn, records)
-                return True
-            return False
-
-        return self.transact(work)
-
-    # ---------------------------------------------------------------- writing
+        super().finish_load()
 
     def prepare_load(self) -> None:
         """Remove what dead runs left staged: ours, and anybody's that is days old.

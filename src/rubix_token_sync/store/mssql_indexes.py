@@ -2,27 +2,104 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import sqlalchemy as sa
 
 from rubix_token_sync import faults
+from rubix_token_sync.errors import TargetUnavailable
+from rubix_token_sync.store.mssql_pool import patient
+from rubix_token_sync.store.sql import SqlStore
 
-__all__ = ["build_index", "drop_late_indexes", "may_alter", "missing_indexes"]
+__all__ = ["LateIndexes"]
 
 _RIGHT: Final = "SELECT HAS_PERMS_BY_NAME('dbo.TokenRecords', 'OBJECT', 'ALTER')"
 _NAMES: Final = "SELECT name FROM sys.indexes WHERE object_id = OBJECT_ID('dbo.TokenRecords')"
 _EDITION: Final = "SELECT CAST(SERVERPROPERTY('EngineEdition') AS INT)"
 _AZURE_EDITIONS: Final = frozenset({5, 8})
 """Azure SQL Database and Managed Instance: they build indexes while others go on writing."""
+_BUILDERS: Final = 2
+_LOCK_WAIT_SECONDS: Final = 3_600.0
 
 
-def may_alter(conn: sa.Connection) -> bool:
+class LateIndexes(SqlStore):
+    """The part of a SQL Server target that changes its schema while others use it."""
+
+    pooled: int
+    """Connections that it may have at the same time."""
+
+    @contextlib.contextmanager
+    def _schema_lock(self, conn: sa.Connection, mode: str = "Exclusive") -> Iterator[None]:
+        with self._lock(conn, "schema", mode):
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self, conn: sa.Connection, name: str, mode: str = "Exclusive") -> Iterator[None]:
+        """A lock by name, until the end of the transaction; ``name`` is a constant of ours."""
+        with patient(conn, _LOCK_WAIT_SECONDS):
+            taken = conn.exec_driver_sql(
+                "DECLARE @taken INT; EXEC @taken = sp_getapplock"
+                f" @Resource = 'rubix_token_sync.{name}', @LockMode = '{mode}',"
+                f" @LockOwner = 'Transaction', @LockTimeout = {int(_LOCK_WAIT_SECONDS * 500)};"
+                " SELECT @taken"
+            ).scalar_one()
+            if taken < 0:
+                raise TargetUnavailable(
+                    "Another run has been changing the schema for too long.",
+                    code="schema_locked",
+                    remedy="Wait for it to end, then run again.",
+                )
+            yield
+
+    def finish_load(self) -> None:
+        """Build missing secondary indexes, where this user may.
+
+        Two at a time: to build a new one takes a shared lock of the table (of its
+        schema only, online), so that builders do not keep each other out.
+        """
+
+        def find(conn: sa.Connection) -> list[sa.Index]:
+            missing = _missing_indexes(conn, self.tables.records)
+            return missing if missing and _may_alter(conn) else []
+
+        missing = self.read(find)
+        if missing:
+            builders = min(_BUILDERS, self.pooled)
+            with ThreadPoolExecutor(builders, thread_name_prefix="rubix-index") as pool:
+                list(pool.map(self._build, missing))
+
+    def _build(self, index: sa.Index) -> None:
+        def work(conn: sa.Connection) -> None:
+            # Tables change under the exclusive lock; each index has one builder.
+            with self._schema_lock(conn, "Shared"), self._lock(conn, str(index.name)):
+                if index in _missing_indexes(conn, self.tables.records):
+                    _build_index(conn, index)
+
+        self.transact(work)
+
+    def _leave_out_indexes(self) -> bool:
+        records = self.tables.records
+
+        def work(conn: sa.Connection) -> bool:
+            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
+            if empty and _may_alter(conn):
+                with self._schema_lock(conn):
+                    _drop_late_indexes(conn, records)
+                return True
+            return False
+
+        return self.transact(work)
+
+
+def _may_alter(conn: sa.Connection) -> bool:
     """Whether this user may drop and build indexes; an application user need not."""
     return bool(conn.exec_driver_sql(_RIGHT).scalar())
 
 
-def missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
+def _missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
     """The secondary indexes that are not there; those of the widest columns first."""
     there = {str(row[0]).lower() for row in conn.exec_driver_sql(_NAMES) if row[0]}
     table = records.name.lower()
@@ -39,7 +116,7 @@ def _width(index: sa.Index) -> int:
     return sum(getattr(column.type, "length", None) or 0 for column in index.columns)
 
 
-def drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
+def _drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
     """Drop the secondary indexes of an empty table."""
     for index in sorted(records.indexes, key=lambda i: str(i.name)):
         if not index.unique:
@@ -47,7 +124,7 @@ def drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
             conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON {records.name}")
 
 
-def build_index(conn: sa.Connection, index: sa.Index) -> None:
+def _build_index(conn: sa.Connection, index: sa.Index) -> None:
     """Build one, without keeping others from writing where the server can do that."""
     faults.point("store.indexes.build")
     sql = str(sa.schema.CreateIndex(index).compile(dialect=conn.dialect))
