@@ -188,6 +188,33 @@ def test_a_worker_that_still_starts_is_waited_for(
     assert capfd.readouterr().err == ""
 
 
+def test_ctrl_c_is_not_for_workers_nor_their_server(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not even while it loads what they need: a traceback would stand on the terminal."""
+    server = vars(forkserver._forkserver)
+    if server["_forkserver_pid"] is not None:
+        os.kill(server["_forkserver_pid"], signal.SIGKILL)
+        os.waitid(os.P_PID, server["_forkserver_pid"], os.WEXITED | os.WNOWAIT)
+    started = threading.Event()
+
+    def interrupt() -> None:
+        while not started.wait(0.005):
+            for pid in (server["_forkserver_pid"], *(w.pid for w in crew._worker_processes())):
+                os.kill(pid or 0, signal.SIGINT)
+
+    with Crew(make_context(), 1) as crew:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        try:
+            events = list(crew.run([make_job(make_node(tmp_path / "a", 1))]))
+        finally:
+            started.set()
+            thread.join()
+    assert isinstance(events[-1], Done)
+    assert capfd.readouterr().err == ""
+
+
 @BOTH
 def test_leaving_early_ends_the_workers(tmp_path: Path, processes: int) -> None:
     jobs = [make_job(_many_rows(tmp_path / str(n), 3_000), n) for n in range(4)]

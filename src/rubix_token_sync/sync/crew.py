@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
@@ -97,7 +97,7 @@ class Crew:
             system.set_forkserver_preload(needed)
             # It loads them while the target is prepared; if it cannot start, the first job says so.
             with contextlib.suppress(OSError):
-                forkserver.ensure_running()
+                _start_fork_server()
         # A pipe with a lock rather than a queue: with the last writer gone, its reader ends.
         reader, writer = system.Pipe(duplex=False)
         _widen(writer)
@@ -237,6 +237,20 @@ class Crew:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _start_fork_server() -> None:
+    """Start the server so that Ctrl-C, which reaches all of a terminal's group, is not for it.
+
+    It heeds that itself, but only once it has loaded everything; until then, and in a worker
+    that has not begun yet, it would be a traceback on the user's terminal.
+    """
+    resource_tracker.ensure_running()  # which sets the mask itself
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _widen(pipe: Connection[Any, Any]) -> None:
