@@ -127,6 +127,17 @@ def test_a_late_result_is_given_back() -> None:
     assert last.wait(10)
 
 
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    patience = Patience()
+    with pytest.raises(RuntimeError, match="can't start"):
+        patience.call(lambda: 1)
+    patience.close()
+
+
 def test_errors_come_through() -> None:
     patience = Patience(5)
     with pytest.raises(ZeroDivisionError):

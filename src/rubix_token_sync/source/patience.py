@@ -74,8 +74,9 @@ class Patience:
                 if_late(result)  # type: ignore[arg-type]
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="source", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="source", daemon=True)
+            thread.start()
+            self._thread = thread
         self._asked.put(run)
         try:
             result, error = self._wait(answers)

@@ -387,8 +387,9 @@ class MssqlStore(LateIndexes):
             return
         with contextlib.suppress(SyncError):  # it gets a connection itself, then
             self._attempt(self.bulk.foresee_login, commit=False)
-        self._preparing = threading.Thread(target=prepare, name="rubix-bulk", daemon=True)
-        self._preparing.start()
+        preparing = threading.Thread(target=prepare, name="rubix-bulk", daemon=True)
+        preparing.start()
+        self._preparing = preparing
 
     def _await_bulk(self) -> None:
         """Wait, without a connection in hand, until it is ready and has removed what it staged."""
