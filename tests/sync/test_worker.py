@@ -16,7 +16,12 @@ from rubix_token_sync.records import RECORD_KEY_BYTES
 from rubix_token_sync.store.base import KnownContent, Store
 from rubix_token_sync.sync.jobs import Batch, Done, Event, Failed, Job, Summary
 from rubix_token_sync.sync.worker import Worker
-from rubix_token_sync.testing import change_status, delete_tokens
+from rubix_token_sync.testing import (
+    change_status,
+    create_database,
+    delete_tokens,
+    write_block,
+)
 from sync.makers import make_context, make_job, make_node
 
 
@@ -99,6 +104,23 @@ def test_a_new_database_travels_whole_in_batches(tmp_path: Path, batch_size: int
     assert (summary.stored, summary.known, summary.vanished, summary.rejected) == (50, 0, b"", 0)
     assert isinstance(events[-1], Done)
     assert not any(isinstance(event, Done | Failed) for event in events[:-1])
+
+
+def test_large_contents_travel_few_at_a_time(tmp_path: Path) -> None:
+    """Where a batch of a thousand would hold 50 MB."""
+    node = make_node(tmp_path / "a")
+    repository = tmp_path / "a" / ".ipfs"
+    tokens = [write_block(repository, b"%07d" % number * 7_000) for number in range(900)]
+    rows = [(token, "", 1.0, "did", 0, "", "", 0) for token in tokens]
+    Path(node.db_path).unlink()
+    create_database(Path(node.db_path), rows)
+    events = _work(make_job(node), batch_size=1_000)
+    sizes = [(b.rows.num_rows, b.rows.nbytes) for b in _batches(events) if b.rows is not None]
+    assert sum(count for count, _ in sizes) == 900
+    assert sum(size for _, size in sizes) > 40 << 20
+    assert max(size for _, size in sizes) < 12 << 20
+    assert sum(b.tally.read for b in _batches(events)) == 900
+    assert _summary(events).stored == 900
 
 
 def test_an_empty_database_is_done_without_a_record(tmp_path: Path) -> None:

@@ -248,6 +248,17 @@ def test_nulls_that_come_late_are_stored(
     assert engine.query("SELECT count(*), count(did) FROM TokenRecordStaging") == [(40, 21)]
 
 
+def test_blocks_have_no_more_rows_than_the_driver_has_room_for() -> None:
+    """It gives each row's text the room of the longest."""
+    long = [runs.record(n, ipfs_data="x" * 1_000_000 if n == 5 else "y" * 3_000) for n in range(90)]
+    short = [runs.record(n) for n in range(90, 200)]
+    batch = pa.RecordBatch.from_pylist(long + short, schema=runs.rows(range(1)).schema)
+    blocks = [values for _types, values in statements.Parameters(batch, 5).blocks(1_000)]
+    assert [len(values) for values in blocks] == [110] + [16] * 5 + [10]
+    token_ids = {value for values in blocks for row in values for value in row}
+    assert token_ids >= set(batch.column("token_id").to_pylist())
+
+
 def test_a_hung_call_leaves_the_interpreter_free_and_its_connection_unused(
     server: TdsServer, target: MssqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

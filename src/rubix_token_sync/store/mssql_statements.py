@@ -190,6 +190,8 @@ def as_records(block: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
+_BLOCK_BYTES: Final = 32 << 20
+"""The driver is given no more rows at a time than it makes room for in so many bytes."""
 _INLINE_UNITS: Final = 4_000
 """Longer texts travel apart from the others, which would all be given their room."""
 
@@ -209,8 +211,9 @@ class Parameters:
         """Types and rows of each block: the short rows, then the ones with long texts."""
         long = _has_long_text(self._rows)
         for part in (self._rows.filter(pc.invert(long)), self._rows.filter(long)):
-            for start in range(0, part.num_rows, size):
-                yield self._block(part.slice(start, size))
+            fit = min(size, max(1, _BLOCK_BYTES // _room(part)))
+            for start in range(0, part.num_rows, fit):
+                yield self._block(part.slice(start, fit))
 
     def _block(self, part: pa.RecordBatch) -> tuple[list[Any], list[tuple[Any, ...]]]:
         types: list[Any] = [(ConstantsDDBC.SQL_BIGINT.value, 0, 0)]
@@ -230,6 +233,14 @@ def _has_long_text(rows: pa.RecordBatch) -> pa.BooleanArray:
             length = pc.fill_null(pc.binary_length(column), 0)
             long = pc.or_(long, pc.greater(length, _INLINE_UNITS // 2))
     return long
+
+
+def _room(rows: pa.RecordBatch) -> int:
+    """Bytes that the driver gives each row, for each has the room of the longest values."""
+    longest = [
+        pc.max(pc.binary_length(c)).as_py() for c in rows.columns if pa.types.is_string(c.type)
+    ]
+    return sum(2 * (length or 1) for length in longest)
 
 
 def _type(kind: pa.DataType, column: pa.Array) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ _QUEUED_BYTES: Final = 8 << 20
 """Rows that wait for a writer while it publishes the chunk before."""
 _LOOK_SECONDS = 0.2
 _LARGEST_CHUNK: Final = 50_000
-_LARGEST_CHUNK_BYTES: Final = 64 << 20
+_LARGEST_CHUNK_BYTES: Final = 32 << 20
 """A transaction ends at so many rows, or bytes of them, whatever BULK_INSERT_SIZE says: they
 are held in memory."""
 

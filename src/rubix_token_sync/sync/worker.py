@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +43,12 @@ from rubix_token_sync.sync.rows import DigestedRows, RowReader, database_context
 
 __all__ = ["Worker"]
 
+_BATCH_BYTES: Final = 8 << 20
+"""Records that leave at a time, whatever BATCH_SIZE says."""
+_FIRST_ROWS: Final = 200
+"""Before anything is known of their contents, each of which may have 50 KB."""
+_FEWEST_ROWS: Final = 20
+
 
 class Worker:
     """Runs jobs one after the other; keeps its connection to the target between them."""
@@ -48,6 +56,8 @@ class Worker:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self._store: Store | None = None
+        self._portion = min(context.batch_size, _FIRST_ROWS)
+        """Rows that are finished at a time, by the size of those before."""
 
     @property
     def store(self) -> Store:
@@ -109,16 +119,16 @@ class Worker:
                 for batch in rows:
                     news = known.news(batch.digests)
                     pending = pending.plus(batch.take(news))
+                    read = len(batch.rows)
                     if len(pending.rows) < self.context.batch_size:
-                        emit(Batch(job.number, Tally(read=len(batch.rows)), snapshot.count))
+                        emit(Batch(job.number, Tally(read=read), snapshot.count))
                         continue
-                    tally, records = self._finished(job, context, known, content, pending)
-                    failures += tally.failures
-                    tally.read = len(batch.rows)
-                    emit(Batch(job.number, tally, snapshot.count, records))
+                    for tally, records in self._portions(job, context, known, content, pending):
+                        failures += tally.failures
+                        tally.read, read = read, 0
+                        emit(Batch(job.number, tally, snapshot.count, records))
                     pending = DigestedRows.none()
-                if pending.rows:
-                    tally, records = self._finished(job, context, known, content, pending)
+                for tally, records in self._portions(job, context, known, content, pending):
                     failures += tally.failures
                     emit(Batch(job.number, tally, snapshot.count, records))
             finally:
@@ -146,6 +156,25 @@ class Worker:
         keys, digests = self.store.known_rows(job.database_key)
         failed = self.store.failed_tokens(job.database_key) if job.retry_content and keys else ()
         return Known(keys, digests, failed)
+
+    def _portions(
+        self,
+        job: Job,
+        context: DatabaseContext,
+        known: Known,
+        content: Content,
+        pending: DigestedRows,
+    ) -> Iterator[tuple[Tally, pa.RecordBatch]]:
+        """Finish rows, so many at a time that their contents leave room for others."""
+        start = 0
+        while start < len(pending.rows):
+            part = pending.take(np.arange(start, min(start + self._portion, len(pending.rows))))
+            start += len(part.rows)
+            tally, records = self._finished(job, context, known, content, part)
+            if records.num_rows:
+                room = _BATCH_BYTES * records.num_rows // records.nbytes
+                self._portion = max(_FEWEST_ROWS, min(self.context.batch_size, room))
+            yield tally, records
 
     def _finished(
         self,
