@@ -36,6 +36,7 @@ class SqliteEngine:
     def __init__(self, path: Path, *, bulk: bool = True) -> None:
         self.path = path
         self.bulk = bulk
+        self.has_default = True  # of synced_at: what the server says of it
         self.tables = build_tables("mssql")
         self.kinds = {
             column.name: _kind(column.type)
@@ -285,6 +286,10 @@ def _indexes(engine: SqliteEngine) -> Outcome:
     return Outcome(names=["name"], kinds=[wire.nvarchar(128)], rows=names)
 
 
+def _has_default(engine: SqliteEngine) -> Outcome:
+    return Outcome(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
+
+
 _ANSWERS: list[tuple[str, Callable[[SqliteEngine], Outcome]]] = [
     (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
     (r"^select schema_name\(\)", _one("", wire.nvarchar(128), "dbo")),
@@ -292,6 +297,7 @@ _ANSWERS: list[tuple[str, Callable[[SqliteEngine], Outcome]]] = [
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),
     (r"FROM sys\.indexes", _indexes),
+    (r"FROM sys\.columns", _has_default),
     (
         r"(?:INFORMATION_SCHEMA|sys)[\].\[]+tables\b|sys\.objects",
         _one("name", wire.nvarchar(128), "alembic_version"),

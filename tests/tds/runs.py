@@ -96,9 +96,9 @@ def is_exact(engine: SqliteEngine) -> None:
     """Every record once, with its last value; nothing staged; marked and released."""
     (found,) = engine.query(
         "SELECT count(*), count(DISTINCT record_key), sum(token_status = '4'),"
-        " sum(source_deleted_at IS NOT NULL) FROM TokenRecords"
+        " sum(source_deleted_at IS NOT NULL), count(synced_at) FROM TokenRecords"
     )
-    assert found == (BULK + MORE, BULK + MORE, MORE + CHANGED, GONE)
+    assert found == (BULK + MORE, BULK + MORE, MORE + CHANGED, GONE, BULK + MORE)
     assert engine.query("SELECT record_count FROM ProcessedDatabases") == [(BULK + MORE - GONE,)]
     assert engine.query("SELECT count(*) FROM TokenRecordStaging") == [(0,)]
     assert engine.query("SELECT count(*) FROM SyncLeases") == [(0,)]

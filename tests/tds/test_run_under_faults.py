@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import uuid
@@ -33,6 +34,7 @@ from .server import TdsServer
 POINTS = {
     "login": ("login", ""),
     "stage by parameters": ("sql", r"^INSERT INTO TokenRecordStaging"),
+    "ask for the default": ("sql", r"FROM sys\.columns"),
     "hold the lease": ("sql", r"^SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION"),
     "insert in bulk": ("bulk", r"\[?TokenRecords\b"),
     "stage in bulk": ("bulk", "TokenRecordStaging"),
@@ -41,6 +43,8 @@ POINTS = {
     "commit": ("commit", ""),
     "lease": ("sql", r"UPDATE \[SyncLeases\]"),
 }
+
+STAGED_INSTEAD = ("ask for the default", "hold the lease", "insert in bulk")
 
 # From Microsoft's lists (see mssql_errors): what each number must be taken for.
 TRANSIENT = {
@@ -87,8 +91,8 @@ def test_a_number_at_every_point(
         if number in REFUSED and point == "stage in bulk":
             runs.run(store, session())  # bulk copy is not for this user: by parameters, then
             assert any("bulk copy" in warning for warning in store.warnings)
-        elif number in REFUSED and point in ("hold the lease", "insert in bulk"):
-            runs.run(store, session())  # staged instead
+        elif number in REFUSED and point in STAGED_INSTEAD:
+            runs.run(store, session())
         elif number in REFUSED:
             with pytest.raises(TargetError) as refused:
                 runs.run(store, session())
@@ -207,9 +211,21 @@ def test_new_records_go_straight_into_the_table(
     tables = [name.rpartition(".")[2].strip("[]") for name in loads]
     assert tables == ["TokenRecordStaging", "TokenRecords", "TokenRecordStaging"]  # a try first
     (times,) = engine.query("SELECT count(DISTINCT synced_at) FROM TokenRecords")
-    assert times[0] > 1  # the server's, not a default's or the client's
+    assert times[0] > 1  # the server's, not the client's
     runs.run(opened(), session())  # they are there already: staged, nothing doubled
     runs.is_exact(engine)
+
+
+def test_no_record_is_left_without_its_time(
+    engine: SqliteEngine, server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    """Where somebody took the default of ``synced_at`` away, new records are staged."""
+    engine.has_default = False
+    total = runs.run(opened(), session())
+    assert total.inserted == runs.BULK + runs.MORE
+    runs.is_exact(engine)
+    assert not any(re.match(r"INSERT BULK \S*TokenRecords\b", sql) for sql in server.log)
+    assert any(re.match(r"INSERT BULK \S*TokenRecordStaging\b", sql) for sql in server.log)
 
 
 def test_new_records_of_a_run_without_its_lease_are_not_inserted(

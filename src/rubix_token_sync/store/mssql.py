@@ -349,7 +349,7 @@ class MssqlStore(LateIndexes):
         self._await_bulk()
         with self._translated():
             faults.point("store.connect")
-            if not self.staging.bulk_works():
+            if not (self.staging.bulk_works() and self.bulk.stamps()):
                 return False
             self.bulk.insert(lease, rows)
         self.staging.count_bulk_load()
@@ -378,8 +378,8 @@ class MssqlStore(LateIndexes):
                     with self._translated():
                         self.bulk.log_in()
                         self._tables_there.wait()
-                        if not self._closing:
-                            self.staging.bulk_works()
+                        if not self._closing and self.staging.bulk_works():
+                            self.bulk.stamps()
                 except SyncError as error:  # the first to need it tries again, and tells
                     _LOG.debug("The bulk copy could not be prepared: %s", error.message)
 

@@ -27,6 +27,7 @@ from rubix_token_sync.store.base import Lease
 from rubix_token_sync.store.ledger import lost
 from rubix_token_sync.store.mssql_calls import CallThread, as_driver_errors
 from rubix_token_sync.store.mssql_pool import driver_cursor
+from rubix_token_sync.store.schema import STAGED_COLUMNS
 
 __all__ = ["BulkConnection", "BulkCopy"]
 
@@ -165,6 +166,7 @@ class BulkCopy:
         self._turn = threading.Lock()
         self._over = BulkConnection(seconds)
         self._login: dict[str, Any] | None = None
+        self._stamps: bool | None = None
         self.works: bool | None = None if available else False
         """None until it was tried out."""
         self.refusal = "" if available else "CONNECTION_POOL_SIZE leaves no connection for it."
@@ -220,6 +222,17 @@ class BulkCopy:
         with self._connection(conn) as over:
             over.call(lambda: over.load(statements.STAGING, loaded, statements.BULK_COLUMNS))
 
+    def stamps(self) -> bool:
+        """Whether the table gives the time to records that are loaded straight into it.
+
+        Raises:
+            mssql_python.Error: what may go well another time.
+        """
+        if self._stamps is None:
+            with self._connection() as over:
+                self._stamps = over.call(lambda: over.ask(statements.STAMPS)) == (1,)
+        return self._stamps
+
     def insert(self, lease: Lease, rows: pa.RecordBatch) -> None:
         """Load new records straight into the table, committed, while nobody can take the lease.
 
@@ -228,16 +241,15 @@ class BulkCopy:
             CommitAmbiguous: it is not known whether they were committed.
         """
         hold = statements.HOLD_LEASE.format(session=UUID(lease.session_id))
+        in_order = rows.sort_by("record_key")  # neighbours in the unique index
         committing = given_up = False
 
         def work(over: BulkConnection) -> None:
             nonlocal committing
-            held = over.ask(hold)
-            if held is None:
+            if over.ask(hold) is None:
                 raise lost(lease)
             faults.point("store.insert")
-            timed = statements.with_time(rows, held[0])
-            over.load(statements.RECORDS, timed, statements.NEW_COLUMNS)
+            over.load(statements.RECORDS, in_order, STAGED_COLUMNS)
             faults.point("store.commit.before")
             if given_up:  # nobody waits for this call any more
                 raise TimeoutError

@@ -25,20 +25,19 @@ __all__ = [
     "COUNT_STAGED",
     "HOLD_LEASE",
     "KNOWN",
-    "NEW_COLUMNS",
     "NOW",
     "PUBLISH",
     "RECORDS",
     "STAGED",
     "STAGE_ROW",
     "STAGING",
+    "STAMPS",
     "STORED",
     "Parameters",
     "as_records",
     "joined",
     "sample",
     "with_load",
-    "with_time",
 ]
 
 NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
@@ -48,14 +47,19 @@ STAGING: Final = "TokenRecordStaging"
 RECORDS: Final = "TokenRecords"
 
 HOLD_LEASE: Final = (
-    "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"  # noqa: S608 - a UUID is filled in
-    f" SELECT {NOW} AS now FROM SyncLeases WITH (REPEATABLEREAD)"
-    " WHERE session_id = '{session}'"
+    "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"
+    " SELECT 1 FROM SyncLeases WITH (REPEATABLEREAD) WHERE session_id = '{session}'"
 )
-"""Begins a transaction in which nobody can take the session's lease; one row: the time.
+"""Begins a transaction in which nobody can take the session's lease; one row if it is held.
 
 The lock is a shared one, so that writers of one session do not wait for each other.
 """
+
+STAMPS: Final = (
+    "SELECT COUNT(*) FROM sys.columns WHERE object_id = OBJECT_ID('dbo.TokenRecords')"
+    " AND name = 'synced_at' AND default_object_id <> 0"
+)
+"""1 where records that come without ``synced_at`` get the server's time, as the guide has it."""
 
 _TEXTS: Final = ("ipfs_data", "ipfs_error", "validation_errors")
 _CLEAN_ROWS: Final = 20_000
@@ -157,18 +161,6 @@ def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
     ids = pa.array([load_id], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int32()))
     return pa.RecordBatch.from_arrays(
         [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
-    )
-
-
-NEW_COLUMNS: Final = (*STAGED_COLUMNS, "synced_at")
-
-
-def with_time(rows: pa.RecordBatch, now: datetime) -> pa.RecordBatch:
-    """``rows`` in key order with ``synced_at``: as they go straight into TokenRecords."""
-    rows = rows.sort_by("record_key")  # neighbours in the unique index, one after another
-    times = pa.array([now], _TIME).take(pa.array([0] * rows.num_rows, pa.int32()))
-    return pa.RecordBatch.from_arrays(
-        [*rows.columns, times], schema=pa.schema([*RECORD_SCHEMA, pa.field("synced_at", _TIME)])
     )
 
 
