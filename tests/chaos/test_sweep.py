@@ -81,7 +81,8 @@ def sweep(
         disturbed = door.run(*field.arguments(url), env=env, processes=processes)
         if not fired.exists():
             disturbed.expect(BROKEN)
-            assert content_of(url).difference(phase.content) == "", what
+            told = f"{what}\n{disturbed.stderr}"
+            assert content_of(url).difference(phase.content) == "", told
             return last
         last = n
         if action == "kill" and not (processes and disturbed.code == 1):

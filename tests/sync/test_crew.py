@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import _ExecutorManagerThread
 from dataclasses import replace
 from itertools import zip_longest
 from multiprocessing import forkserver
@@ -186,6 +187,22 @@ def test_a_worker_that_still_starts_is_waited_for(
     assert Path(gate).exists()
     assert not Path(f"/proc/{pids[0]}/exe").exists()  # ended; a zombie has none
     assert capfd.readouterr().err == ""
+
+
+def test_a_pool_that_is_slow_to_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is there a while before it runs: it has not died."""
+    start = _ExecutorManagerThread.start
+
+    def late(thread: threading.Thread) -> None:
+        time.sleep(0.7)
+        start(thread)
+
+    monkeypatch.setattr(_ExecutorManagerThread, "start", late)
+    with Crew(make_context(), 1) as crew:
+        events = list(crew.run([make_job(make_node(tmp_path / "a", 1))]))
+    assert isinstance(events[-1], Done)
 
 
 def test_ctrl_c_is_not_for_workers_nor_their_server(

@@ -276,7 +276,9 @@ def _is_served(pool: ProcessPoolExecutor) -> bool:
     job would wait for ever.
     """
     thread: threading.Thread | None = getattr(pool, "_executor_manager_thread", None)
-    return thread is None or thread.is_alive() or getattr(pool, "_broken", False) is not False
+    if thread is None or thread.ident is None:  # it is not yet started
+        return True
+    return thread.is_alive() or getattr(pool, "_broken", False) is not False
 
 
 class _Inline(Executor):
