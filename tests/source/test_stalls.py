@@ -150,6 +150,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 import rubix_token_sync.source.snapshot as s
 from rubix_token_sync.source import open_snapshot
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 s.HEAD_ROWS = 10
 started = threading.Event()
 def endless(self):
