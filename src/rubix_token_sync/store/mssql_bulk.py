@@ -230,7 +230,7 @@ class BulkCopy:
         """
         if self._stamps is None:
             with self._connection() as over:
-                self._stamps = over.call(lambda: over.ask(statements.STAMPS)) == (1,)
+                self._stamps = over.call(lambda: over.ask(statements.STAMPS))[0] == 1
         return self._stamps
 
     def insert(self, lease: Lease, rows: pa.RecordBatch) -> None:
