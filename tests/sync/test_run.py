@@ -503,13 +503,12 @@ def test_a_lost_lease_ends_the_run(
 def test_a_crash_in_a_worker_ends_the_run(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rubix_token_sync.sync.worker import Worker
 
     def crash(*_args: Any) -> None:
         raise ZeroDivisionError("oops")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "_finished", crash)
+        patch.setattr("rubix_token_sync.sync.worker._finished", crash)
         with pytest.raises(WorkerCrashed, match="ZeroDivisionError: oops"):
             sync(options())
     assert _sessions(target_file) == ["FAILED"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,7 @@ import pyarrow.compute as pc
 from rubix_token_sync.errors import SourceError, SyncError, TargetError
 from rubix_token_sync.finish import DatabaseContext, finish_batch
 from rubix_token_sync.ipfs import FailureCode
-from rubix_token_sync.records import (
-    RECORD_KEY_BYTES,
-)
+from rubix_token_sync.records import RECORD_KEY_BYTES
 from rubix_token_sync.source import open_snapshot
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import Store
@@ -42,6 +41,9 @@ from rubix_token_sync.sync.patient import fingerprint_patiently, open_patiently
 from rubix_token_sync.sync.rows import DigestedRows, RowReader, database_context
 
 __all__ = ["Worker"]
+
+Finished: TypeAlias = tuple[Tally, pa.RecordBatch]
+"""What became of some rows, and their records."""
 
 _BATCH_BYTES: Final = 8 << 20
 """Records that leave at a time, whatever BATCH_SIZE says."""
@@ -114,6 +116,7 @@ class Worker:
             chain = open_patiently(repository, self.context.content)
             try:
                 content = Content(job, lambda: self.store, chain)
+                finish = partial(_finished, job, context, known, content)
                 pending = DigestedRows.none()
                 failures: Counter[str] = Counter()
                 for batch in rows:
@@ -123,12 +126,12 @@ class Worker:
                     if len(pending.rows) < self.context.batch_size:
                         emit(Batch(job.number, Tally(read=read), snapshot.count))
                         continue
-                    for tally, records in self._portions(job, context, known, content, pending):
+                    for tally, records in self._portions(finish, pending):
                         failures += tally.failures
                         tally.read, read = read, 0
                         emit(Batch(job.number, tally, snapshot.count, records))
                     pending = DigestedRows.none()
-                for tally, records in self._portions(job, context, known, content, pending):
+                for tally, records in self._portions(finish, pending):
                     failures += tally.failures
                     emit(Batch(job.number, tally, snapshot.count, records))
             finally:
@@ -158,53 +161,48 @@ class Worker:
         return Known(keys, digests, failed)
 
     def _portions(
-        self,
-        job: Job,
-        context: DatabaseContext,
-        known: Known,
-        content: Content,
-        pending: DigestedRows,
-    ) -> Iterator[tuple[Tally, pa.RecordBatch]]:
+        self, finish: Callable[[DigestedRows], Finished], pending: DigestedRows
+    ) -> Iterator[Finished]:
         """Finish rows, so many at a time that their contents leave room for others."""
         start = 0
         while start < len(pending.rows):
             part = pending.take(np.arange(start, min(start + self._portion, len(pending.rows))))
             start += len(part.rows)
-            tally, records = self._finished(job, context, known, content, part)
+            tally, records = finish(part)
             if records.num_rows:
                 room = _BATCH_BYTES * records.num_rows // records.nbytes
                 self._portion = max(_FEWEST_ROWS, min(self.context.batch_size, room))
             yield tally, records
 
-    def _finished(
-        self,
-        job: Job,
-        context: DatabaseContext,
-        known: Known,
-        content: Content,
-        pending: DigestedRows,
-    ) -> tuple[Tally, pa.RecordBatch]:
-        keys = pending.keys(job.database_key)
-        held = known.see(keys)
-        resolved = content.of(pending.rows, keys, held)
-        batch = finish_batch(pending.rows, keys, pending.digests, resolved, context)
-        fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
-        stale = _failed_again(batch, resolved, known, pending)
-        tally = Tally(
-            changed=batch.num_rows - len(stale),
-            new=batch.num_rows - int(held.sum()),
-            fetched=fetched,
-            known=resolved.from_target,
-            invalid=batch.num_rows - batch.column("validation_errors").null_count,
-            healed=resolved.healed,
-            failures=Counter(f.code.value for f in resolved.failure if f is not None),
-            via=Counter(way for way in resolved.via if way),
-        )
-        if stale:
-            fresh = np.ones(batch.num_rows, np.bool_)
-            fresh[stale] = False
-            batch = batch.filter(pa.array(fresh))
-        return tally, batch
+
+def _finished(
+    job: Job,
+    context: DatabaseContext,
+    known: Known,
+    content: Content,
+    pending: DigestedRows,
+) -> Finished:
+    keys = pending.keys(job.database_key)
+    held = known.see(keys)
+    resolved = content.of(pending.rows, keys, held)
+    batch = finish_batch(pending.rows, keys, pending.digests, resolved, context)
+    fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
+    stale = _failed_again(batch, resolved, known, pending)
+    tally = Tally(
+        changed=batch.num_rows - len(stale),
+        new=batch.num_rows - int(held.sum()),
+        fetched=fetched,
+        known=resolved.from_target,
+        invalid=batch.num_rows - batch.column("validation_errors").null_count,
+        healed=resolved.healed,
+        failures=Counter(f.code.value for f in resolved.failure if f is not None),
+        via=Counter(way for way in resolved.via if way),
+    )
+    if stale:
+        fresh = np.ones(batch.num_rows, np.bool_)
+        fresh[stale] = False
+        batch = batch.filter(pa.array(fresh))
+    return tally, batch
 
 
 class _Counting:
