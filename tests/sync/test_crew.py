@@ -146,6 +146,15 @@ def test_killed_worker_does_not_stop_others_from_being_ended(tmp_path: Path) -> 
     assert time.monotonic() - started < 30
 
 
+def test_workers_let_go_first_whoever_stores(tmp_path: Path) -> None:
+    with Crew(make_context(batch_size=1), 1) as crew:
+        events = crew.run([make_job(_many_rows(tmp_path, 5_000))])
+        assert isinstance(next(event for event in events if event is not None), Batch)
+        (worker,) = crew._worker_processes()
+        niceness = os.getpriority(os.PRIO_PROCESS, worker.pid or 0)
+    assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+
+
 class _Gate(str):
     """A path; whoever gets it from another process waits until there is a file."""
 

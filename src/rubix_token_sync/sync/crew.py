@@ -40,6 +40,8 @@ __all__ = ["Crew", "affordable"]
 _HELD_BYTES: Final = 48 << 20
 """Rows that wait to be written; so much can be read ahead of a target that is slow to start."""
 _PIPE_BYTES: Final = 1 << 20
+_NICENESS: Final = 5
+"""Of worker processes: what waits to be stored goes first, as does the node on this machine."""
 _LOOK_SECONDS: Final = 0.2
 _LEAVE_SECONDS: Final = 5.0
 """So long a run waits for workers that were told to end."""
@@ -382,6 +384,8 @@ def _enlist_process(
     # Ctrl-C reaches the whole process group; the run decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "nice"):  # Windows has no such thing
+        os.nice(_NICENESS)
     parent = multiprocessing.parent_process()
     ends = [leave] if parent is None else [leave, parent.sentinel]
     threading.Thread(target=_follow, args=(ends,), daemon=True).start()
