@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -102,6 +104,17 @@ def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: L
     synced = store.tables.records.c.synced_at
     query = sa.select(sa.func.count()).where(synced.is_(None))
     assert store.read(lambda conn: conn.execute(query).scalar_one()) == 0
+
+
+def test_new_records_with_columns_that_hold_nothing(store: SqlStore, lease: Lease) -> None:
+    """Those of one load need not have the columns of another."""
+    nothing: dict[str, Any] = dict.fromkeys(("did", "ipfs_data", "ipfs_path", "token_value"))
+    bare = [record(number, **nothing) for number in range(60)]
+    mixed = [record(number, **nothing if number % 7 else {}) for number in range(60, 120)]
+    for rows in (bare, mixed):
+        published = store.publish(lease, Chunk(batch(*rows), bulk=True, new=True))
+        assert counts(published) == (60, 0, 0)
+    assert stored(store) == sorted(bare + mixed, key=itemgetter("record_key"))
 
 
 def test_any_column_may_change_and_counts_once(store: SqlStore, lease: Lease) -> None:

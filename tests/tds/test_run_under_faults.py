@@ -22,6 +22,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
     TransactionTooLarge,
 )
+from rubix_token_sync.records import RECORD_SCHEMA
 from rubix_token_sync.store.base import Chunk, Lease
 from rubix_token_sync.store.mssql import MssqlStore
 from rubix_token_sync.store.mssql_errors import RULES
@@ -214,6 +215,16 @@ def test_new_records_go_straight_into_the_table(
     assert times[0] > 1  # the server's, not the client's
     runs.run(opened(), session())  # they are there already: staged, nothing doubled
     runs.is_exact(engine)
+
+
+def test_columns_without_a_value_do_not_travel(
+    server: TdsServer, opened: Callable[..., MssqlStore]
+) -> None:
+    runs.run(opened(), session())
+    (told,) = (sql for sql in server.log if re.match(r"INSERT BULK \S*TokenRecords\b", sql))
+    columns = set(re.findall(r"\w+", told)) & set(RECORD_SCHEMA.names)
+    nothing = {name for name, value in runs.record(0).items() if value is None}
+    assert columns == set(RECORD_SCHEMA.names) - nothing
 
 
 def test_no_record_is_left_without_its_time(
