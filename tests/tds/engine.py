@@ -90,6 +90,9 @@ class SqliteSession:
         self.conn.create_function("utcnow", 0, lambda: _stamp(datetime.now(UTC)))
         self.conn.create_function("newid", 0, lambda: str(uuid.uuid4()))
         self.conn.create_function("days_from_now", 1, _days_from_now)
+        # All tables are there, with all of their indexes.
+        self.conn.create_function("OBJECT_ID", 1, lambda _name: 1)
+        self.conn.create_function("INDEXPROPERTY", 3, lambda _table, _name, _property: 2)
 
     # ------------------------------------------------------------ transactions
 
@@ -281,11 +284,6 @@ def _one(name: str, kind: wire.Type, value: Any) -> Callable[[SqliteEngine], Out
     return lambda engine: Outcome(names=[name], kinds=[kind], rows=[(value,)])
 
 
-def _indexes(engine: SqliteEngine) -> Outcome:
-    names = [(str(index.name),) for index in engine.tables.records.indexes]
-    return Outcome(names=["name"], kinds=[wire.nvarchar(128)], rows=names)
-
-
 def _has_default(engine: SqliteEngine) -> Outcome:
     return Outcome(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
 
@@ -296,7 +294,6 @@ _ANSWERS: list[tuple[str, Callable[[SqliteEngine], Outcome]]] = [
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),
-    (r"FROM sys\.indexes", _indexes),
     (r"FROM sys\.columns", _has_default),
     (
         r"(?:INFORMATION_SCHEMA|sys)[\].\[]+tables\b|sys\.objects",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -17,7 +17,8 @@ from rubix_token_sync.store.sql import SqlStore
 __all__ = ["LateIndexes"]
 
 _RIGHT: Final = "SELECT HAS_PERMS_BY_NAME('dbo.TokenRecords', 'OBJECT', 'ALTER')"
-_NAMES: Final = "SELECT name FROM sys.indexes WHERE object_id = OBJECT_ID('dbo.TokenRecords')"
+_NUMBER: Final = "INDEXPROPERTY(OBJECT_ID('dbo.TokenRecords'), '{name}', 'IndexID')"
+"""NULL where there is no index of that name."""
 _EDITION: Final = "SELECT CAST(SERVERPROPERTY('EngineEdition') AS INT)"
 _AZURE_EDITIONS: Final = frozenset({5, 8})
 """Azure SQL Database and Managed Instance: they build indexes while others go on writing."""
@@ -62,7 +63,7 @@ class LateIndexes(SqlStore):
         """
 
         def find(conn: sa.Connection) -> list[sa.Index]:
-            missing = _missing_indexes(conn, self.tables.records)
+            missing = _missing(conn, _late_indexes(self.tables.records))
             return missing if missing and _may_alter(conn) else []
 
         missing = self.read(find)
@@ -75,7 +76,7 @@ class LateIndexes(SqlStore):
         def work(conn: sa.Connection) -> None:
             # Tables change under the exclusive lock; each index has one builder.
             with self._schema_lock(conn, "Shared"), self._lock(conn, str(index.name)):
-                if index in _missing_indexes(conn, self.tables.records):
+                if _missing(conn, [index]):
                     _build_index(conn, index)
 
         self.transact(work)
@@ -99,29 +100,27 @@ def _may_alter(conn: sa.Connection) -> bool:
     return bool(conn.exec_driver_sql(_RIGHT).scalar())
 
 
-def _missing_indexes(conn: sa.Connection, records: sa.Table) -> list[sa.Index]:
-    """The secondary indexes that are not there; those of the widest columns first."""
-    there = {str(row[0]).lower() for row in conn.exec_driver_sql(_NAMES) if row[0]}
-    table = records.name.lower()
-
-    def found(name: str) -> bool:
-        # Babelfish may list an index with its table's name and a digest behind its own.
-        return name in there or any(other.startswith(name + table) for other in there)
-
-    late = [i for i in records.indexes if not i.unique and not found(str(i.name).lower())]
-    return sorted(late, key=lambda i: (-_width(i), str(i.name)))
+def _late_indexes(records: sa.Table) -> list[sa.Index]:
+    """The secondary indexes; those of the widest columns, which take longest, first."""
+    late = (index for index in records.indexes if not index.unique)
+    return sorted(late, key=lambda index: (-_width(index), str(index.name)))
 
 
 def _width(index: sa.Index) -> int:
     return sum(getattr(column.type, "length", None) or 0 for column in index.columns)
 
 
+def _missing(conn: sa.Connection, indexes: Sequence[sa.Index]) -> list[sa.Index]:
+    asked = ", ".join(_NUMBER.format(name=index.name) for index in indexes)
+    numbers = conn.exec_driver_sql(f"SELECT {asked}").one()
+    return [index for index, number in zip(indexes, numbers, strict=True) if number is None]
+
+
 def _drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
     """Drop the secondary indexes of an empty table."""
-    for index in sorted(records.indexes, key=lambda i: str(i.name)):
-        if not index.unique:
-            faults.point("store.indexes.drop")
-            conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON {records.name}")
+    for index in _late_indexes(records):
+        faults.point("store.indexes.drop")
+        conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON {records.name}")
 
 
 def _build_index(conn: sa.Connection, index: sa.Index) -> None:
