@@ -142,7 +142,9 @@ class SqlLedger(SqlTarget):
                     leases.c.holder,
                     leases.c.acquired_at,
                     leases.c.heartbeat_at,
-                    sa.type_coerce(sa.literal_column(self.now.text), leases.c.heartbeat_at.type),
+                    sa.type_coerce(
+                        sa.literal_column(self.now.text), leases.c.heartbeat_at.type
+                    ).label("now"),
                 )
                 .where(leases.c.source_ip == lease.source)
                 .with_for_update()  # where writers hold a shared lock, wait for their end

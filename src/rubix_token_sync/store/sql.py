@@ -192,16 +192,15 @@ class SqlStore(SqlReading):
         records = self.tables.records
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
-        fetched = sa.case((records.c.ipfs_fetched == sa.true(), 1), else_=0)
-        counts = [sa.func.count(), sa.func.coalesce(sa.func.sum(fetched), 0)]
+        counts = [sa.func.count(), sa.func.count(sa.case((records.c.ipfs_fetched == sa.true(), 1)))]
         if not self.indexes_invalid:  # the rows must be looked at anyway: once
             counts.append(sa.func.count(records.c.validation_errors))
         found = conn.execute(sa.select(*counts).where(*live)).one()
         invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
         return MarkCounts(
-            int(found[0]),
-            int(found[1]),
-            int(conn.execute(invalid).scalar_one() if self.indexes_invalid else found[2]),
+            found[0],
+            found[1],
+            conn.execute(invalid).scalar_one() if self.indexes_invalid else found[2],
         )
 
     def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
