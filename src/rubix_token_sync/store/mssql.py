@@ -97,8 +97,8 @@ class MssqlStore(LateIndexes):
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
         self._in_dbo = False
-        self.pooled = options.pool_size - int(bulk)
-        engine = make_engine(self._open, self.pooled, 2 * options.call_seconds)
+        pooled = options.pool_size - int(bulk)
+        engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
         self.bulk = BulkCopy(engine, bulk, options.call_seconds, self.translate)
         self.staging = Staging(

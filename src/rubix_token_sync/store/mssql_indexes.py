@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import sqlalchemy as sa
@@ -22,28 +21,18 @@ _NUMBER: Final = "INDEXPROPERTY(OBJECT_ID('dbo.TokenRecords'), '{name}', 'IndexI
 _EDITION: Final = "SELECT CAST(SERVERPROPERTY('EngineEdition') AS INT)"
 _AZURE_EDITIONS: Final = frozenset({5, 8})
 """Azure SQL Database and Managed Instance: they build indexes while others go on writing."""
-_BUILDERS: Final = 2
 _LOCK_WAIT_SECONDS: Final = 3_600.0
 
 
 class LateIndexes(SqlStore):
     """The part of a SQL Server target that changes its schema while others use it."""
 
-    pooled: int
-    """Connections that it may have at the same time."""
-
     @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection, mode: str = "Exclusive") -> Iterator[None]:
-        with self._lock(conn, "schema", mode):
-            yield
-
-    @contextlib.contextmanager
-    def _lock(self, conn: sa.Connection, name: str, mode: str = "Exclusive") -> Iterator[None]:
-        """A lock by name, until the end of the transaction; ``name`` is a constant of ours."""
+    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
         with patient(conn, _LOCK_WAIT_SECONDS):
             taken = conn.exec_driver_sql(
                 "DECLARE @taken INT; EXEC @taken = sp_getapplock"
-                f" @Resource = 'rubix_token_sync.{name}', @LockMode = '{mode}',"
+                " @Resource = 'rubix_token_sync.schema', @LockMode = 'Exclusive',"
                 f" @LockOwner = 'Transaction', @LockTimeout = {int(_LOCK_WAIT_SECONDS * 500)};"
                 " SELECT @taken"
             ).scalar_one()
@@ -58,25 +47,20 @@ class LateIndexes(SqlStore):
     def finish_load(self) -> None:
         """Build missing secondary indexes, where this user may.
 
-        Two at a time: to build a new one takes a shared lock of the table (of its
-        schema only, online), so that builders do not keep each other out.
+        One after the other: the server builds each on several processors, where its edition can.
         """
 
         def find(conn: sa.Connection) -> list[sa.Index]:
             missing = _missing(conn, _late_indexes(self.tables.records))
             return missing if missing and _may_alter(conn) else []
 
-        missing = self.read(find)
-        if missing:
-            builders = min(_BUILDERS, self.pooled)
-            with ThreadPoolExecutor(builders, thread_name_prefix="rubix-index") as pool:
-                list(pool.map(self._build, missing))
+        for index in self.read(find):
+            self._build(index)
 
     def _build(self, index: sa.Index) -> None:
         def work(conn: sa.Connection) -> None:
-            # Tables change under the exclusive lock; each index has one builder.
-            with self._schema_lock(conn, "Shared"), self._lock(conn, str(index.name)):
-                if _missing(conn, [index]):
+            with self._schema_lock(conn):
+                if _missing(conn, [index]):  # nobody else has built it meanwhile
                     _build_index(conn, index)
 
         self.transact(work)
@@ -101,13 +85,7 @@ def _may_alter(conn: sa.Connection) -> bool:
 
 
 def _late_indexes(records: sa.Table) -> list[sa.Index]:
-    """The secondary indexes; those of the widest columns, which take longest, first."""
-    late = (index for index in records.indexes if not index.unique)
-    return sorted(late, key=lambda index: (-_width(index), str(index.name)))
-
-
-def _width(index: sa.Index) -> int:
-    return sum(getattr(column.type, "length", None) or 0 for column in index.columns)
+    return sorted((i for i in records.indexes if not i.unique), key=lambda i: str(i.name))
 
 
 def _missing(conn: sa.Connection, indexes: Sequence[sa.Index]) -> list[sa.Index]:
