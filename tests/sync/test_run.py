@@ -503,7 +503,6 @@ def test_a_lost_lease_ends_the_run(
 def test_a_crash_in_a_worker_ends_the_run(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     def crash(*_args: Any) -> None:
         raise ZeroDivisionError("oops")
 
