@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from rubix_token_sync.errors import SchemaError, SyncError
 from rubix_token_sync.records import database_key
 from rubix_token_sync.store import open_store
-from rubix_token_sync.store.base import DatabaseState
-from rubix_token_sync.store.schema import SCHEMA_VERSION
+from rubix_token_sync.store.base import SCHEMA_VERSION, DatabaseState
 from rubix_token_sync.sync.jobs import Batch, Difference, Done, Failed
 from rubix_token_sync.sync.outcome import RunOptions
 from rubix_token_sync.sync.progress import Progress
@@ -70,7 +69,7 @@ def verify(
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
-    store = open_store(options.target, replace(options.store, read_only=True))
+    store = open_store(options.target, replace(options.store, read_only=True), at_once=True)
     try:
         with run.stop.at_once():
             if store.schema_version() != SCHEMA_VERSION:

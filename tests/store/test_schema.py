@@ -13,7 +13,8 @@ from alembic.migration import MigrationContext
 
 from rubix_token_sync.errors import SchemaError, TargetError
 from rubix_token_sync.store import Target
-from rubix_token_sync.store.schema import LATE_INDEXES, SCHEMA_VERSION
+from rubix_token_sync.store.base import SCHEMA_VERSION
+from rubix_token_sync.store.schema import LATE_INDEXES
 from rubix_token_sync.store.sql import SqlStore
 
 CREATE = """

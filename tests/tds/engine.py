@@ -19,7 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
-from rubix_token_sync.store.schema import SCHEMA_VERSION, build_tables
+from rubix_token_sync.store.base import SCHEMA_VERSION
+from rubix_token_sync.store.schema import build_tables
 
 from . import wire
 from .server import EngineError, Outcome
@@ -37,6 +38,7 @@ class SqliteEngine:
         self.path = path
         self.bulk = bulk
         self.has_default = True  # of synced_at: what the server says of it
+        self.schema = "dbo"  # of the user, by default
         self.tables = build_tables("mssql")
         self.kinds = {
             column.name: _kind(column.type)
@@ -90,6 +92,7 @@ class SqliteSession:
         self.conn.create_function("utcnow", 0, lambda: _stamp(datetime.now(UTC)))
         self.conn.create_function("newid", 0, lambda: str(uuid.uuid4()))
         self.conn.create_function("days_from_now", 1, _days_from_now)
+        self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
         self.conn.create_function("OBJECT_ID", 1, lambda _name: 1)
         self.conn.create_function("INDEXPROPERTY", 3, lambda _table, _name, _property: 2)
@@ -290,7 +293,6 @@ def _has_default(engine: SqliteEngine) -> Outcome:
 
 _ANSWERS: list[tuple[str, Callable[[SqliteEngine], Outcome]]] = [
     (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
-    (r"^select schema_name\(\)", _one("", wire.nvarchar(128), "dbo")),
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),

@@ -24,7 +24,7 @@ def show(**options: Any) -> int:
     rights (see docs/AZURE_SQL.md for the grants).
     """
     from rubix_token_sync.store import open_store
-    from rubix_token_sync.store.schema import SCHEMA_VERSION
+    from rubix_token_sync.store.base import SCHEMA_VERSION
 
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings, read_only=True))
@@ -44,7 +44,7 @@ def show(**options: Any) -> int:
 def upgrade(**options: Any) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
     from rubix_token_sync.store import open_store
-    from rubix_token_sync.store.schema import SCHEMA_VERSION
+    from rubix_token_sync.store.base import SCHEMA_VERSION
 
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings))

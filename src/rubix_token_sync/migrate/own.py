@@ -20,8 +20,8 @@ from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, hash_of
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records import DATABASE_KEY_BYTES
 from rubix_token_sync.store import Target, open_store
-from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.store.schema import SCHEMA_VERSION, STAGED_COLUMNS
+from rubix_token_sync.store.base import SCHEMA_VERSION, StoreOptions
+from rubix_token_sync.store.schema import STAGED_COLUMNS
 from rubix_token_sync.store.sql import SqlStore, key_range
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]

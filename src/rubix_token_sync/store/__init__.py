@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.store.connection_string import is_mssql
+from rubix_token_sync.store.connection_string import is_mssql, parse_connection_string
 
 if TYPE_CHECKING:
     from rubix_token_sync.store.sql import SqlStore
@@ -42,8 +42,6 @@ class Target:
             password = urlsplit(address).password
             found += [password, unquote(password)] if password else []
         if self.kind == "mssql":
-            from rubix_token_sync.store.connection_string import parse_connection_string
-
             parsed = parse_connection_string(address).password
             found += [parsed.get_secret_value()] if parsed is not None else []
         return found
@@ -82,8 +80,11 @@ def parse_target(text: str) -> Target:
     )
 
 
-def open_store(target: Target, options: StoreOptions) -> SqlStore:
+def open_store(target: Target, options: StoreOptions, *, at_once: bool = False) -> SqlStore:
     """Open a target; connects at the first use.
+
+    ``at_once``: there will be one, so a login that takes its time may begin while the rest of
+    this program loads.
 
     Raises:
         SettingsError: the address is malformed, or a file inside a node's directory.
@@ -100,9 +101,14 @@ def open_store(target: Target, options: StoreOptions) -> SqlStore:
         from rubix_token_sync.store.postgres import PostgresStore
 
         return PostgresStore(target.address, options)
+    login = None
+    if at_once:
+        from rubix_token_sync.store.mssql_login import Login
+
+        login = Login(parse_connection_string(address), options.call_seconds)
     from rubix_token_sync.store.mssql import MssqlStore
 
-    return MssqlStore(target.address, options)
+    return MssqlStore(target.address, options, login)
 
 
 def _sqlite_path(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a worker that asks no target need not load it
     import sqlalchemy as sa
 
 __all__ = [
+    "SCHEMA_VERSION",
     "Chunk",
     "DatabaseMark",
     "DatabaseState",
@@ -32,6 +33,9 @@ __all__ = [
     "Store",
     "StoreOptions",
 ]
+
+SCHEMA_VERSION: Final = "0001"
+"""The newest revision in ``migrations/versions``; a test holds the two together."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from rubix_token_sync import faults
 from rubix_token_sync.errors import (
     CommitAmbiguous,
     RecordRefused,
-    SchemaError,
     SyncError,
     TargetError,
     TargetOverloaded,
@@ -45,6 +44,7 @@ from rubix_token_sync.store.mssql_bulk import BulkCopy
 from rubix_token_sync.store.mssql_driver import DriverConnection, open_connection
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_indexes import LateIndexes
+from rubix_token_sync.store.mssql_login import Login
 from rubix_token_sync.store.mssql_pace import Pace
 from rubix_token_sync.store.mssql_pool import driver_cursor, make_engine
 from rubix_token_sync.store.mssql_staging import Staging
@@ -83,7 +83,10 @@ class MssqlStore(LateIndexes):
     pace_factor: float = 1.0
     """Scales the waits between attempts; tests that inject faults make it small."""
 
-    def __init__(self, address: SecretStr, options: StoreOptions) -> None:
+    def __init__(
+        self, address: SecretStr, options: StoreOptions, login: Login | None = None
+    ) -> None:
+        """``login``, if any, makes the first connection."""
         self.target = parse_connection_string(address.get_secret_value())
         self.place = self.target.label
         self.warnings: tuple[str, ...] = ()
@@ -96,7 +99,7 @@ class MssqlStore(LateIndexes):
         self._inserts = True  # new records, straight into the table: until that fails
         self.pace = Pace(self.writers, _LARGEST_TRANSACTION)
         self._mine = threading.local()
-        self._in_dbo = False
+        self._logins = [] if login is None else [login]
         pooled = options.pool_size - int(bulk)
         engine = make_engine(self._open, pooled, 2 * options.call_seconds)
         super().__init__(engine, options)
@@ -118,6 +121,8 @@ class MssqlStore(LateIndexes):
         self._tables_there.set()
         self._await_bulk()
         self.bulk.close()
+        for login in self._logins:
+            login.drop()
         super().close()
 
     def _warn(self, sentence: str) -> None:
@@ -126,21 +131,11 @@ class MssqlStore(LateIndexes):
 
     def _open(self) -> DriverConnection:
         faults.point("store.open")
-        conn = open_connection(self.target, self.options.call_seconds)
-        if not self._in_dbo:  # which the next connection of the same user is, too
-            cursor = conn.cursor()
-            cursor.execute("SELECT SCHEMA_NAME()")
-            self._in_dbo = cursor.fetchone()[0] == "dbo"
-            cursor.close()
-            conn.rollback()
-        if not self._in_dbo:
-            conn.close()
-            raise SchemaError(
-                "The database user's default schema is not dbo.",
-                code="default_schema",
-                remedy="Have a DBA run: ALTER USER [name] WITH DEFAULT_SCHEMA = dbo;",
-            )
-        return conn
+        try:
+            login = self._logins.pop()
+        except IndexError:
+            return open_connection(self.target, self.options.call_seconds)
+        return login.connection()
 
     def describe_connection(self) -> str:
         def work(conn: sa.Connection) -> str:

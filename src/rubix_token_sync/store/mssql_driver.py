@@ -22,27 +22,24 @@ from uuid import UUID
 
 import mssql_python
 import pyarrow as pa
-import sqlalchemy as sa
 from mssql_python import ddbc_bindings
 from mssql_python.constants import ConstantsDDBC
-from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
-from sqlalchemy.engine.interfaces import IsolationLevel
-from sqlalchemy.sql.elements import quoted_name
 
+from rubix_token_sync.errors import SchemaError
 from rubix_token_sync.store.connection_string import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.store.mssql_calls import CallThread, Hung, as_driver_errors
 from rubix_token_sync.store.mssql_errors import read_driver_error, rule_for
 from rubix_token_sync.store.mssql_socket import DriverSocket, watch_for_socket
 
-__all__ = ["DIALECT", "DriverConnection", "DriverCursor", "open_connection"]
-
-DIALECT: Final = "mssql+rubixsync"
+__all__ = ["DriverConnection", "DriverCursor", "connection_is_over", "open_connection"]
 
 _INLINE_UNITS: Final = 4_000
 """A text of more UTF-16 units is an NVARCHAR(MAX)."""
 
-_SETTINGS: Final = "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 2147483647;"
+_FIRST: Final = (
+    "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 2147483647; SELECT SCHEMA_NAME()"
+)
+"""The first statements of every connection."""
 
 T = TypeVar("T")
 
@@ -257,7 +254,12 @@ def _diagnostics(raw: Any) -> list[Any]:
 
 
 def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
-    """Log in; raises the driver's errors, with ``diagnostics`` where they say more."""
+    """Log in, and prepare the session.
+
+    Raises:
+        mssql_python.Error: with ``diagnostics`` where they say more.
+        SchemaError: the tables of this user would not be those of the schema dbo.
+    """
     thread = CallThread()
     login_seconds = target.connect_timeout_s
     opened: list[Any] = []
@@ -283,10 +285,6 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
             raw = connect(string)
         opened.append(raw)
         raw.timeout = max(1, int(call_seconds))
-        cursor = raw.cursor()
-        cursor.execute(_SETTINGS.format(lock_ms=int(call_seconds * 1000)))
-        cursor.close()
-        raw.commit()
 
     def close() -> None:
         for raw in opened:
@@ -294,13 +292,29 @@ def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnectio
                 raw.close()
 
     try:
-        thread.call(work, 2 * login_seconds + call_seconds, close)
+        thread.call(work, 2 * login_seconds, close)
+        conn = DriverConnection(opened[0], thread, call_seconds, sockets[-1])
+        _prepare(conn)
     except BaseException:
         if not thread.hung:
             close()
             thread.end()
         raise
-    return DriverConnection(opened[0], thread, call_seconds, sockets[-1])
+    return conn
+
+
+def _prepare(conn: DriverConnection) -> None:
+    cursor = conn.cursor()
+    cursor.execute(_FIRST.format(lock_ms=int(conn.call_seconds * 1000)))
+    schema = cursor.fetchone()[0]
+    cursor.close()
+    conn.commit()
+    if schema != "dbo":
+        raise SchemaError(
+            "The database user's default schema is not dbo.",
+            code="default_schema",
+            remedy="Have a DBA run: ALTER USER [name] WITH DEFAULT_SCHEMA = dbo;",
+        )
 
 
 def _host(target: MssqlTarget) -> tuple[str, int]:
@@ -336,53 +350,3 @@ def connection_is_over(error: BaseException) -> bool:
     if not isinstance(error, mssql_python.Error):
         return False
     return rule_for(read_driver_error(error)).error.kind == "transient"
-
-
-class Dialect(MSDialect_mssqlpython):
-    """SQLAlchemy's dialect for the driver, for servers that only resemble SQL Server too."""
-
-    supports_statement_cache = True
-
-    def _get_server_version_info(self, connection: sa.Connection) -> Any:
-        found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
-        return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
-
-    # Tables are looked for by the server's own function; to ask its catalog costs much more.
-
-    def has_table(
-        self, connection: Any, table_name: str, schema: str | None = None, **_options: Any
-    ) -> bool:
-        return dict(self.has_multi_table(connection, [table_name], schema))[schema, table_name]
-
-    def has_multi_table(
-        self, connection: Any, table_names: Any, schema: str | None = None, **_options: Any
-    ) -> list[tuple[tuple[str | None, str], bool]]:
-        names = list(table_names)
-        asked = {f"n{n}": f"[{schema or 'dbo'}].[{name}]" for n, name in enumerate(names)}
-        ids = ", ".join(f"OBJECT_ID(:{mark}, 'U')" for mark in asked)
-        found = connection.execute(sa.text(f"SELECT {ids}"), asked).one()
-        return [((schema, name), one is not None) for name, one in zip(names, found, strict=True)]
-
-    # Questions to which the answer is known, and one that not every server can answer.
-
-    def _get_default_schema_name(self, connection: Any) -> str:
-        del connection
-        return quoted_name("dbo", quote=True)  # the store accepts no other
-
-    def get_default_isolation_level(self, dbapi_conn: Any) -> IsolationLevel:
-        del dbapi_conn
-        return "READ COMMITTED"
-
-    def _setup_supports_nvarchar_max(self, connection: Any) -> None:
-        del connection
-        self._supports_nvarchar_max = True
-
-    def _setup_supports_comments(self, connection: Any) -> None:
-        del connection
-        self.supports_comments = False  # none are written
-
-    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        return super().is_disconnect(e, connection, cursor) or connection_is_over(e)
-
-
-registry.register("mssql.rubixsync", __name__, "Dialect")

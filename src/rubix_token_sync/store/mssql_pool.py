@@ -13,7 +13,8 @@ from typing import Any, Final
 import mssql_python
 import sqlalchemy as sa
 
-from rubix_token_sync.store.mssql_driver import DIALECT, DriverConnection, DriverCursor
+from rubix_token_sync.store.mssql_dialect import DIALECT
+from rubix_token_sync.store.mssql_driver import DriverConnection, DriverCursor
 
 __all__ = ["driver", "driver_cursor", "make_engine", "patient"]
 

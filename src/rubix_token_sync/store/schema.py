@@ -22,16 +22,12 @@ from rubix_token_sync.records import (
 
 __all__ = [
     "LATE_INDEXES",
-    "SCHEMA_VERSION",
     "STAGED_COLUMNS",
     "Tables",
     "build_tables",
     "can_cover",
     "keep_row_locks",
 ]
-
-SCHEMA_VERSION: Final = "0001"
-"""The newest revision in ``migrations/versions``; a test holds the two together."""
 
 LATE_INDEXES: Final = (
     "token_id",

@@ -30,10 +30,8 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
     TransactionTooLarge,
 )
-from rubix_token_sync.store.base import (
-    StoreOptions,
-)
-from rubix_token_sync.store.schema import SCHEMA_VERSION, build_tables, can_cover
+from rubix_token_sync.store.base import SCHEMA_VERSION, StoreOptions
+from rubix_token_sync.store.schema import build_tables, can_cover
 
 __all__ = ["SqlTarget"]
 

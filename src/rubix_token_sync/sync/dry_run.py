@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from rubix_token_sync.records import RECORD_KEY_BYTES
 from rubix_token_sync.store import open_store
-from rubix_token_sync.store.base import Store
-from rubix_token_sync.store.schema import SCHEMA_VERSION
+from rubix_token_sync.store.base import SCHEMA_VERSION, Store
 from rubix_token_sync.sync.jobs import Batch, Event, Failed, Job
 from rubix_token_sync.sync.outcome import Outcome, RunOptions
 from rubix_token_sync.sync.stop import Interrupted, StopSign
@@ -28,7 +27,7 @@ def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
     run = Survey(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
-    store = open_store(options.target, replace(options.store, read_only=True))
+    store = open_store(options.target, replace(options.store, read_only=True), at_once=True)
     try:
         with run.stop.at_once():
             usable = store.schema_version() == SCHEMA_VERSION

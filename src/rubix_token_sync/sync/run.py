@@ -16,12 +16,12 @@ from rubix_token_sync.records import database_key
 from rubix_token_sync.refusals import refusal
 from rubix_token_sync.store import open_store
 from rubix_token_sync.store.base import (
+    SCHEMA_VERSION,
     DatabaseState,
     ErrorEntry,
     Published,
     Store,
 )
-from rubix_token_sync.store.schema import SCHEMA_VERSION
 from rubix_token_sync.sync.crew import Crew
 from rubix_token_sync.sync.jobs import Batch, Done, Event, Failed, Job
 from rubix_token_sync.sync.outcome import DatabaseOutcome, Outcome, RunOptions
@@ -86,7 +86,7 @@ class Run(Survey):
 
     def run(self) -> Outcome:
         with contextlib.ExitStack() as stack:
-            store = open_store(self.options.target, self.options.store)
+            store = open_store(self.options.target, self.options.store, at_once=True)
             stack.callback(store.close)
             with self.stop.at_once():
                 version = store.schema_version()
