@@ -77,9 +77,9 @@ class FakeStore:
         ]
 
 
-def _jobs(count: int) -> dict[int, Job]:
+def _jobs(count: int, **changes: object) -> dict[int, Job]:
     nodes = [Node(f"/fleet/{n}/Rubix/rubix.db", str(n), None) for n in range(count)]
-    return {n: make_job(node, n) for n, node in enumerate(nodes)}
+    return {n: make_job(node, n, **changes) for n, node in enumerate(nodes)}
 
 
 @contextmanager
@@ -176,6 +176,37 @@ def test_interleaved_databases_do_not_mix() -> None:
     assert publisher.results.keys() == jobs.keys()
     for chunk in store.chunks:
         assert len(set(chunk.rows.column("db_path").to_pylist())) <= 1
+
+
+def test_a_few_changes_of_known_databases_take_one_writer() -> None:
+    store, jobs = FakeStore(writers=2), _jobs(6, read_known=True)
+    store.gate.clear()
+    with _publisher(store, jobs) as (publisher, _):
+        for job in jobs.values():
+            publisher.take(_batch(job, 0, 3))
+            publisher.take(_done(job, 3))
+        assert store.entered.wait(LONG)
+        store.gate.set()
+        publisher.finish()
+    assert len(store.chunks) == 6
+    assert len(store.threads) == 1  # a second one would have opened a connection for this
+
+
+def test_a_second_writer_helps_where_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_LITTLE_BYTES", 3 * 4_096)
+    store, jobs = FakeStore(writers=2), _jobs(8, read_known=True)
+    store.gate.clear()
+    with _publisher(store, jobs, bulk=1) as (publisher, _):
+        for start in (0, 3):
+            for job in jobs.values():
+                publisher.take(_batch(job, start, 3))
+        for job in jobs.values():
+            publisher.take(_done(job, 6))
+        store.gate.set()
+        publisher.finish()
+    assert len(store.threads) == 2
+    for job in jobs.values():
+        assert store.rows_of(job) == [f"token {n}" for n in range(6)]
 
 
 def test_counts_of_refused_records_reach_the_mark_and_the_errors() -> None:

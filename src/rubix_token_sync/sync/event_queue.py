@@ -27,6 +27,11 @@ class EventQueue:
         self._events: deque[tuple[int, Event | None]] = deque()
         self._changed = threading.Condition()
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits in it."""
+        return self._held
+
     def put(self, event: Event | None, seconds: float) -> None:
         """Add an event.
 

@@ -34,6 +34,8 @@ __all__ = ["DatabaseResult", "Publisher"]
 
 _QUEUED_BYTES: Final = 8 << 20
 """Rows that wait for a writer while it publishes the chunk before."""
+_LITTLE_BYTES: Final = _QUEUED_BYTES // 4
+"""A writer that so much waits for has no need of a second one, with its own connection."""
 _LOOK_SECONDS = 0.2
 _LARGEST_CHUNK: Final = 50_000
 _LARGEST_CHUNK_BYTES: Final = 32 << 20
@@ -87,6 +89,7 @@ class Publisher:
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._open: dict[int, _Open] = {}
+        self._writer_of: dict[int, EventQueue] = {}
         self.results: dict[int, DatabaseResult] = {}
         self._queues = [EventQueue(_QUEUED_BYTES) for _ in range(store.writers)]
         self._threads = [
@@ -103,7 +106,17 @@ class Publisher:
         Raises:
             Exception: what stopped a writer.
         """
-        self._hand_over(self._queues[event.job % len(self._queues)], event)
+        q = self._writer_of.get(event.job)
+        if q is None:
+            q = self._writer_of[event.job] = self._writer_for(self._jobs[event.job])
+        self._hand_over(q, event)
+
+    def _writer_for(self, job: Job) -> EventQueue:
+        """A database that is new keeps a writer busy; changes of a known one seldom do."""
+        if not job.read_known:
+            return self._queues[job.number % len(self._queues)]
+        idle = (q for q in self._queues if q.held_bytes <= _LITTLE_BYTES)
+        return next(idle, None) or min(self._queues, key=lambda q: q.held_bytes)
 
     def check(self) -> None:
         """Raise what stopped a writer, if anything did."""
