@@ -371,6 +371,56 @@ def test_a_user_without_rights_is_told_what_to_do(
     assert all(answer.startswith("access_denied: ") for answer in ask())
 
 
+def _read_long_ago(path: Path) -> int:
+    """Make the last access older than a day: the next one is noted, unless it asks not to be."""
+    modified = path.stat().st_mtime_ns
+    os.utime(path, ns=(modified - 3 * 86_400 * 10**9, modified))
+    return path.stat().st_atime_ns
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_time_of_the_last_access_stays(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    small = [store.put(leaf(b"token %d" % n)) for n in range(20)]
+    large = store.put(leaf(b"x" * 5_000))  # goes the general way
+    files = [store.file(cid.multihash) for cid in (*small, large)]
+    _read_long_ago(files[0])
+    files[0].read_bytes()
+    if files[0].stat().st_atime_ns < files[0].stat().st_mtime_ns:
+        pytest.skip("this file system keeps no times of access")
+    before = [_read_long_ago(file) for file in files]
+    reader = BlockStoreReader(open_repository(str(store.path)), threads)
+    monkeypatch.setattr(reader, "_cold", threads - 1)
+    answers = reader.read([*small, large])
+    reader.close()
+    assert all(isinstance(answer, bytes) for answer in answers)
+    assert [file.stat().st_atime_ns for file in files] == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_blocks_of_others_in_a_directory_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    cids = [store.put(leaf(b"ours")), store.put(leaf(b"theirs"))]
+    for path in [store.path, *store.path.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.chown(path, 65534, 65534)
+    os.chown(store.file(cids[1].multihash), 0, 0)
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        reader = BlockStoreReader(open_repository(".ipfs"), 4)
+        cold = [reader.read(cids) for _ in range(2)][-1]
+        reader.close()
+    finally:
+        os.seteuid(0)
+    assert cold == [b"ours", b"theirs"]
+
+
 def test_every_block_of_a_tree_is_read_once(tmp_path: Path, monkeypatch: Any) -> None:
     store = Store(tmp_path)
     content = os.urandom(4096)

@@ -3,8 +3,8 @@
 A block is the file ``<blocks>/<shard>/<KEY>.data``; the key is the upper-case
 base32 of the block's multihash, in repositories older than version 12 of the
 whole binary CID.  Reading beside a running daemon is safe: it renames finished
-files into place.  Nothing is locked, nothing is written, and every path is
-made of a parsed CID.
+files into place.  Nothing is locked, nothing is written (nor, where the system lets us, the
+time of the last access), and every path is made of a parsed CID.
 
 Where the operating system has the files in memory, one thread is as fast as many.
 Where a disk must find them first, several threads touch the files of a batch at
@@ -61,6 +61,8 @@ _FEWEST_TOUCHED: Final = 8
 """For fewer blocks a thread costs more than it spares."""
 # A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_NO_ACCESS_TIME: Final = getattr(os, "O_NOATIME", 0)
+"""Linux, for the files' owner and root: the time of the last access stays as it was."""
 _NOT_HERE: Final = Failure(FailureCode.NOT_IN_REPOSITORY, "the node's repository does not hold it")
 _NO_REGULAR_FILE: Final = Failure(
     FailureCode.READ_ERROR, "the repository could not be read: no regular file in a block's place"
@@ -87,7 +89,7 @@ class BlockStoreReader:
         else:
             try:
                 faults.point("content.open")
-                self._directory = os.open(repository.blocks, os.O_RDONLY | os.O_DIRECTORY)
+                self._directory, self._flags = _open_directory(repository.blocks)
             except OSError as error:
                 self._failure = failure_of(error, repository.path)
             if repository.sharding is not None:
@@ -116,7 +118,8 @@ class BlockStoreReader:
         out: list[bytes | Failure] = []
         append = out.append
         os_open, os_read, os_close = os.open, os.read, os.close
-        directory, shard, whole_keys = self._directory, self._shard, not self._multihash_keys
+        directory, flags = self._directory, self._flags
+        shard, whole_keys = self._shard, not self._multihash_keys
         for cid in cids:
             multihash = cid.multihash
             if cid.codec == DAG_PB and len(multihash) == 34 and multihash.startswith(b"\x12\x20"):
@@ -125,7 +128,7 @@ class BlockStoreReader:
                     continue
                 key = encode_multibase("B", multihash)[1:]
                 try:
-                    fd = os_open(f"{shard(key)}/{key}.data", _FLAGS, dir_fd=directory)
+                    fd = os_open(f"{shard(key)}/{key}.data", flags, dir_fd=directory)
                 except OSError:
                     append(content_of(cid, self._block))
                     continue
@@ -180,7 +183,7 @@ class BlockStoreReader:
             key = self._keys(cid)[0]
             # Whoever reads it afterwards tells what is wrong with it.
             with contextlib.suppress(OSError):
-                fd = os.open(f"{self._shard(key)}/{key}.data", _FLAGS, dir_fd=self._directory)
+                fd = self._open(key)
                 try:
                     os.read(fd, _FIRST_READ)
                 finally:
@@ -191,7 +194,7 @@ class BlockStoreReader:
         failure: Failure = _NOT_HERE
         for key in self._keys(cid):
             try:
-                fd = os.open(f"{self._shard(key)}/{key}.data", _FLAGS, dir_fd=self._directory)
+                fd = self._open(key)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -210,6 +213,15 @@ class BlockStoreReader:
                 return block
             failure = problem
         return failure
+
+    def _open(self, key: str) -> int:
+        path = f"{self._shard(key)}/{key}.data"
+        try:
+            return os.open(path, self._flags, dir_fd=self._directory)
+        except PermissionError:
+            if self._flags == _FLAGS:
+                raise
+            return os.open(path, _FLAGS, dir_fd=self._directory)  # this one is not ours
 
     def _keys(self, cid: Cid) -> list[str]:
         by_hash: str = encode_multibase("B", cid.multihash)[1:]
@@ -237,6 +249,15 @@ class BlockStoreReader:
     def _os_failure(self, error: OSError) -> Failure:
         path = self._repository.path if isinstance(self._repository, Repository) else "."
         return failure_of(error, path)
+
+
+def _open_directory(path: str) -> tuple[int, int]:
+    """A handle, and the flags with which files below it are opened."""
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    try:
+        return os.open(path, flags | _NO_ACCESS_TIME), _FLAGS | _NO_ACCESS_TIME
+    except PermissionError:  # it is not ours
+        return os.open(path, flags), _FLAGS
 
 
 def _waits() -> int:
