@@ -77,9 +77,9 @@ class FakeStore:
         ]
 
 
-def _jobs(count: int, **changes: object) -> dict[int, Job]:
+def _jobs(count: int) -> dict[int, Job]:
     nodes = [Node(f"/fleet/{n}/Rubix/rubix.db", str(n), None) for n in range(count)]
-    return {n: make_job(node, n, **changes) for n, node in enumerate(nodes)}
+    return {n: make_job(node, n) for n, node in enumerate(nodes)}
 
 
 @contextmanager
@@ -178,11 +178,12 @@ def test_interleaved_databases_do_not_mix() -> None:
         assert len(set(chunk.rows.column("db_path").to_pylist())) <= 1
 
 
-def test_a_few_changes_of_known_databases_take_one_writer() -> None:
-    store, jobs = FakeStore(writers=2), _jobs(6, read_known=True)
+def test_a_few_changes_take_one_writer() -> None:
+    store, jobs = FakeStore(writers=2), _jobs(6)
     store.gate.clear()
     with _publisher(store, jobs) as (publisher, _):
         for job in jobs.values():
+            publisher.take(_batch(job, 0, 0))  # read, and nothing new so far
             publisher.take(_batch(job, 0, 3))
             publisher.take(_done(job, 3))
         assert store.entered.wait(LONG)
@@ -194,12 +195,12 @@ def test_a_few_changes_of_known_databases_take_one_writer() -> None:
 
 def test_a_second_writer_helps_where_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "_LITTLE_BYTES", 3 * 4_096)
-    store, jobs = FakeStore(writers=2), _jobs(8, read_known=True)
+    store, jobs = FakeStore(writers=2), _jobs(8)
     store.gate.clear()
     with _publisher(store, jobs, bulk=1) as (publisher, _):
-        for start in (0, 3):
+        for start, count in ((0, 0), (0, 3), (3, 3)):
             for job in jobs.values():
-                publisher.take(_batch(job, start, 3))
+                publisher.take(_batch(job, start, count))
         for job in jobs.values():
             publisher.take(_done(job, 6))
         store.gate.set()

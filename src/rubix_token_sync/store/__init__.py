@@ -83,8 +83,8 @@ def parse_target(text: str) -> Target:
 def open_store(target: Target, options: StoreOptions, *, at_once: bool = False) -> SqlStore:
     """Open a target; connects at the first use.
 
-    ``at_once``: there will be one, so a login that takes its time may begin while the rest of
-    this program loads.
+    ``at_once`` says that this will follow: a login that takes its time begins now, while the
+    rest of the program loads.  What goes wrong with it is raised at the first use.
 
     Raises:
         SettingsError: the address is malformed, or a file inside a node's directory.

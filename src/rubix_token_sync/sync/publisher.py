@@ -108,13 +108,16 @@ class Publisher:
         """
         q = self._writer_of.get(event.job)
         if q is None:
-            q = self._writer_of[event.job] = self._writer_for(self._jobs[event.job])
+            q = self._writer_of[event.job] = self._writer_for(event)
         self._hand_over(q, event)
 
-    def _writer_for(self, job: Job) -> EventQueue:
-        """A database that is new keeps a writer busy; changes of a known one seldom do."""
-        if not job.read_known:
-            return self._queues[job.number % len(self._queues)]
+    def _writer_for(self, first: Event) -> EventQueue:
+        """By a database's first event: one with rows is of a database full of news.
+
+        That keeps a writer busy; a few changes, which come last, seldom do.
+        """
+        if isinstance(first, Batch) and first.rows is not None:
+            return self._queues[first.job % len(self._queues)]
         idle = (q for q in self._queues if q.held_bytes <= _LITTLE_BYTES)
         return next(idle, None) or min(self._queues, key=lambda q: q.held_bytes)
 
