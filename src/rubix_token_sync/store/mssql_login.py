@@ -1,7 +1,7 @@
 """A login that goes on while the program loads.
 
-The server takes a few tenths of a second for it (Azure's gateway more), and so does Python
-for SQLAlchemy and what is built on it: here they do so at the same time.
+A server takes a while for it, and so does Python for SQLAlchemy and what is built on it: here
+they do so at the same time.
 """
 
 from __future__ import annotations
