@@ -27,7 +27,7 @@ from typing import Any, Literal
 import click
 
 from benchmarks.fleets import BenchFleet
-from rubix_token_sync.cid import parse
+from rubix_token_sync.ipfs.cid import parse
 from rubix_token_sync.testing.flatfs import Block, block_path
 
 _CHUNK = 50_000
@@ -128,7 +128,7 @@ def _index(to: str) -> None:
     """Give dlt's table the indexes of ours."""
     import psycopg
 
-    from rubix_token_sync.store.schema import build_tables
+    from rubix_token_sync.targets.sql.tables import build_tables
 
     with psycopg.connect(to, autocommit=True) as db:
         for index in build_tables("postgresql").records.indexes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
 
-    from rubix_token_sync.store.base import Store
+    from rubix_token_sync.targets.base import Store
 
 __all__ = ["MSSQL_VARIABLE", "MssqlTarget", "PostgresTarget", "SqliteTarget", "Target", "opened"]
 
@@ -165,15 +165,15 @@ class MssqlTarget:
     def _connect(self) -> Any:  # the driver has no types
         import mssql_python
 
-        from rubix_token_sync.store.connection_string import parse_connection_string
+        from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
 
         return mssql_python.connect(parse_connection_string(self._address).to_driver())
 
     def bare(self) -> dict[str, tuple[int, float]]:
         """`bulkcopy_arrow` of the same records into a heap without any index."""
-        from rubix_token_sync.records import RECORD_SCHEMA
-        from rubix_token_sync.store import open_store, parse_target
-        from rubix_token_sync.store.base import StoreOptions
+        from rubix_token_sync.records.schema import RECORD_SCHEMA
+        from rubix_token_sync.targets.base import StoreOptions
+        from rubix_token_sync.targets.registry import open_store, parse_target
 
         assert self.fleet is not None
         run_program("sync", str(self.fleet), *self._sqlite.fresh())

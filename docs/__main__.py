@@ -60,7 +60,9 @@ def cli() -> str:
 
 def report_tables() -> str:
     """The keys of the report, as tables."""
-    schema = json.loads(files("rubix_token_sync").joinpath("report.schema.json").read_text("utf-8"))
+    schema = json.loads(
+        files("rubix_token_sync.reports").joinpath("report.schema.json").read_text("utf-8")
+    )
     parts = []
 
     def table(title: str, properties: dict[str, dict[str, object]]) -> None:
@@ -91,11 +93,11 @@ def metrics_tables() -> str:
     """Names and meanings of the metrics."""
     from datetime import datetime
 
-    from rubix_token_sync.discovery import Discovery
     from rubix_token_sync.metrics.families import outcome_families, progress_families
-    from rubix_token_sync.store import parse_target
-    from rubix_token_sync.sync.outcome import Outcome, RunOptions
-    from rubix_token_sync.sync.progress import Counters
+    from rubix_token_sync.nodes.discovery import Discovery
+    from rubix_token_sync.runs.progress import Counters
+    from rubix_token_sync.runs.result import Outcome, RunOptions
+    from rubix_token_sync.targets.registry import parse_target
 
     outcome = Outcome(
         options=RunOptions(("/",), "vm1", parse_target("sqlite:///x")),

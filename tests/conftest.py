@@ -15,7 +15,7 @@ from hypothesis import settings
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
 
-pytest_plugins = ["postgres_server"]
+pytest_plugins = ["tests.postgres_server"]
 
 ARCHIVE = Path(__file__).parent / "data" / "fleet.tar.gz"
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from chaos.door import Door, Finished
-from incidents.nodes import execute, look
-from rubix_token_sync.finish import decode_content
+from rubix_token_sync.records.build import decode_content
+from tests.chaos.door import Door, Finished
+from tests.incidents.nodes import execute, look
 
 _CODES = {
     "no repository": "no_repository",

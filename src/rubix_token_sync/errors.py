@@ -20,7 +20,7 @@
 ``kind`` decides about retries and is set where the outside world is
 translated (one place per outside world); nothing else looks at messages.
 ``category`` is the guide's: ipfs, database, validation, system.
-Failures of single tokens are values (`rubix_token_sync.ipfs.Failure`), not
+Failures of single tokens are values (`rubix_token_sync.ipfs.content.Failure`), not
 exceptions.
 """
 

@@ -15,8 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chaos.door import Door
-from chaos.target_state import Content, content_of, leftovers
 from rubix_token_sync.testing import (
     FleetPlan,
     add_tokens,
@@ -24,6 +22,8 @@ from rubix_token_sync.testing import (
     delete_tokens,
     make_fleet,
 )
+from tests.chaos.door import Door
+from tests.chaos.target_state import Content, content_of, leftovers
 
 __all__ = ["BROKEN", "SETTINGS", "SOURCE", "Battlefield", "Phase"]
 

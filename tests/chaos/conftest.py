@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.battlefield import Battlefield
-from chaos.door import Door
+from tests.chaos.battlefield import Battlefield
+from tests.chaos.door import Door
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from typing import Any
 
 __all__ = ["Door", "Finished", "Running"]
 
-_TESTS = Path(__file__).parents[1]
+_TESTS = Path(__file__).parents[2]
 _LONGEST_SECONDS = 60.0
 
 
@@ -147,7 +147,7 @@ class Door:
         self._lock = threading.Lock()
         env = {**os.environ, "PYTHONPATH": str(_TESTS), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chaos.nursery"],
+            [sys.executable, "-m", "tests.chaos.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from chaos.door import Door
-from chaos.hostile import make_hostile_fleet
-from chaos.target_state import leftovers, rows_of
-from incidents.nodes import look
+from tests.chaos.door import Door
+from tests.chaos.hostile import make_hostile_fleet
+from tests.chaos.target_state import leftovers, rows_of
+from tests.incidents.nodes import look
 
 __all__ = ["fuzz", "try_fleet"]
 

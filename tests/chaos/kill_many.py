@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from chaos.battlefield import Battlefield, Phase
-from chaos.door import Door
-from chaos.kills import Outcome, kill_once, plan_kill
-from chaos.server_states import ServerStates
-from postgres_server import PostgresServer
+from tests.chaos.battlefield import Battlefield, Phase
+from tests.chaos.door import Door
+from tests.chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.server_states import ServerStates
+from tests.postgres_server import PostgresServer
 
 
 def _parse() -> argparse.Namespace:

@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
-from chaos.door import Door
-from chaos.target_state import content_of, error_repeats, leftovers
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
+from tests.chaos.door import Door
+from tests.chaos.target_state import content_of, error_repeats, leftovers
 
 __all__ = ["Kill", "Outcome", "kill_once", "plan_kill"]
 

@@ -1,6 +1,6 @@
 """A process that has everything loaded and forks a child for each command.
 
-Run as ``python -m chaos.nursery`` by `chaos.door`.  It reads one JSON document a
+Run as ``python -m tests.chaos.nursery`` by `tests.chaos.door`.  It reads one JSON document a
 line and answers with one: ``start`` forks a child that is the program in every
 respect (own session, own exit, own threads) except that its modules are loaded
 already; ``wait`` reaps it.  Thousands of runs would spend most of their time on
@@ -23,18 +23,18 @@ from typing import Any, NoReturn
 _LOADED = (
     "alembic.command",
     "rubix_token_sync.cli.look",
-    "rubix_token_sync.report_page",
+    "rubix_token_sync.reports.page",
     "rubix_token_sync.settings",
     "rubix_token_sync.cli.summary",
     "rubix_token_sync.cli.sync",
     "rubix_token_sync.cli.verify",
-    "rubix_token_sync.store.migrations",
-    "rubix_token_sync.store.migrations.env",
-    "rubix_token_sync.store.postgres",
-    "rubix_token_sync.store.sqlite",
-    "rubix_token_sync.sync.compare",
-    "rubix_token_sync.sync.dry_run",
-    "rubix_token_sync.sync.worker",
+    "rubix_token_sync.targets.migrations",
+    "rubix_token_sync.targets.migrations.env",
+    "rubix_token_sync.targets.postgresql.target",
+    "rubix_token_sync.targets.sqlite.target",
+    "rubix_token_sync.runs.compare",
+    "rubix_token_sync.runs.dry_run",
+    "rubix_token_sync.runs.worker",
 )
 
 
@@ -53,10 +53,10 @@ def _become(request: dict[str, Any]) -> list[str]:
         resource.setrlimit(getattr(resource, name), (limit, limit))
     if request["plain"]:
         _give_up_privileges()
-    from rubix_token_sync import faults
-    from rubix_token_sync.sync import survey
+    from rubix_token_sync import failpoints
+    from rubix_token_sync.runs import survey
 
-    faults.arm()
+    failpoints.arm()
     if request["processes"]:
         survey._INLINE_BYTES = 0  # even the smallest fleet is worth worker processes
     return list(request["arguments"])
@@ -85,7 +85,7 @@ def serve() -> None:
         if name.endswith(".env"):
             continue  # alembic runs that one itself
         importlib.import_module(name)
-    report_page = sys.modules["rubix_token_sync.report_page"]
+    report_page = sys.modules["rubix_token_sync.reports.page"]
     if report_page.can_make_pages():
         report_page._template()
         report_page._pygal()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from chaos.battlefield import Battlefield, Phase
-from chaos.target_state import copy_target
-from postgres_server import PostgresServer
+from tests.chaos.battlefield import Battlefield, Phase
+from tests.chaos.target_state import copy_target
+from tests.postgres_server import PostgresServer
 
 __all__ = ["ServerStates"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rubix_token_sync.store import open_store, parse_target
-from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.store.schema import LATE_INDEXES
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.tables import LATE_INDEXES
 
 __all__ = ["Content", "content_of", "copy_target", "error_repeats", "leftovers", "rows_of"]
 

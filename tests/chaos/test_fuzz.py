@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.door import Door
-from chaos.fuzz_sources import fuzz
+from tests.chaos.door import Door
+from tests.chaos.fuzz_sources import fuzz
 
 _SECONDS = 30.0
 

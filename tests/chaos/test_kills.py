@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.battlefield import Battlefield, Phase
-from chaos.door import Door
-from chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.battlefield import Battlefield, Phase
+from tests.chaos.door import Door
+from tests.chaos.kills import Outcome, kill_once, plan_kill
 
 KILLS = 200
 _GROUPS = 10

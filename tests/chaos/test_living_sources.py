@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from chaos.door import Door, Finished
-from chaos.target_state import rows_of
 from rubix_token_sync.testing import Fleet, FleetPlan, make_fleet
+from tests.chaos.door import Door, Finished
+from tests.chaos.target_state import rows_of
 
 _TOKENS = 200
 _SYNCS = 20

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import rubix_token_sync
-from chaos.battlefield import Battlefield
-from rubix_token_sync.faults import POINTS
+from rubix_token_sync.failpoints import POINTS
+from tests.chaos.battlefield import Battlefield
 
 _GUIDE = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
 
@@ -32,7 +32,7 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
     passed = {name for phase in (battlefield.first, battlefield.change) for name in phase.points}
     elsewhere = {
         "store.clean",  # Azure SQL: test_mssql.py
-        "store.insert",  # Azure SQL: tests/tds, tests/store/test_faults.py
+        "store.insert",  # Azure SQL: tests/targets/tds, tests/targets/test_faults.py
         "store.heartbeat",  # after seconds: test_two_at_once.py
         "store.publish.rows",  # PostgreSQL: test_servers.py
         "store.records",  # verify: test_verify_faults.py

@@ -10,14 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
-from chaos.door import Door
-from chaos.kills import Outcome, kill_once, plan_kill
-from chaos.server_states import ServerStates
-from chaos.target_state import content_of, error_repeats, leftovers
-from chaos.test_sweep import sweep
-from postgres_server import PostgresServer
-from rubix_token_sync.faults import POINTS
+from rubix_token_sync.failpoints import POINTS
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
+from tests.chaos.door import Door
+from tests.chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.server_states import ServerStates
+from tests.chaos.target_state import content_of, error_repeats, leftovers
+from tests.chaos.test_sweep import sweep
+from tests.postgres_server import PostgresServer
 
 _ON_THE_SERVER = sorted(
     POINTS.keys()

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.battlefield import BROKEN, SETTINGS, Battlefield
-from chaos.door import Door, Finished, Running
-from chaos.target_state import content_of, leftovers, rows_of
 from rubix_token_sync.testing import Fleet, FleetPlan, make_fleet
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield
+from tests.chaos.door import Door, Finished, Running
+from tests.chaos.target_state import content_of, leftovers, rows_of
 
 _SENTENCE = re.compile(r"^(Error: |.* (ERROR|WARNING) )\S.{15,}", re.M)
 

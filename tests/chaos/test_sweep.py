@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
-from chaos.door import Door
-from chaos.target_state import content_of, error_repeats, leftovers
-from rubix_token_sync.faults import POINTS
+from rubix_token_sync.failpoints import POINTS
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
+from tests.chaos.door import Door
+from tests.chaos.target_state import content_of, error_repeats, leftovers
 
 _FAILED = (BROKEN, 3)  # a database, a worker, the report; the target
 _KILLED = -9

@@ -11,13 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chaos.battlefield import BROKEN, SETTINGS, Battlefield
-from chaos.door import Door, Running
-from chaos.server_states import ServerStates
-from chaos.target_state import content_of, error_repeats, leftovers, rows_of
-from postgres_server import PostgresServer
-from rubix_token_sync.holder import own_holder
+from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.testing import FleetPlan, make_fleet
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield
+from tests.chaos.door import Door, Running
+from tests.chaos.server_states import ServerStates
+from tests.chaos.target_state import content_of, error_repeats, leftovers, rows_of
+from tests.postgres_server import PostgresServer
 
 _WRITERS = 8
 

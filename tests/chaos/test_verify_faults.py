@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.battlefield import SETTINGS, SOURCE, Battlefield
-from chaos.door import Door
-from chaos.target_state import content_of
+from tests.chaos.battlefield import SETTINGS, SOURCE, Battlefield
+from tests.chaos.door import Door
+from tests.chaos.target_state import content_of
 
 _COMMANDS = {"verify": ("verify",), "dry-run": ("sync", "--dry-run")}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync import logs
+from rubix_token_sync import log
 from rubix_token_sync.cli import main
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
@@ -68,7 +68,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
     yield
-    logs.tear_down()
+    log.tear_down()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cli.conftest import Ended, Run
 from rubix_token_sync.errors import TargetRefused
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.sql.publishing import SqlStore
+from tests.cli.conftest import Ended, Run
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import PROGRAM, Run, clean_environment
 from rubix_token_sync.testing import FleetPlan, change_status, make_fleet
+from tests.cli.conftest import PROGRAM, Run, clean_environment
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 

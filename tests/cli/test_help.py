@@ -10,11 +10,11 @@ import sys
 import click
 import pytest
 
-from cli.conftest import Run, clean_environment
 from rubix_token_sync import __version__
 from rubix_token_sync.cli import COMMANDS, command_line
 from rubix_token_sync.cli.options import PROFILES
 from rubix_token_sync.settings import PROFILES as REAL_PROFILES
+from tests.cli.conftest import Run, clean_environment
 
 HEAVY = ("alembic", "httpx", "numpy", "psycopg", "pyarrow", "pydantic", "rich", "sqlalchemy")
 THERE = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Run
 from rubix_token_sync.testing import change_status
+from tests.cli.conftest import Run
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 

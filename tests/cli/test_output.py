@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import PROGRAM, Run, clean_environment
+from tests.cli.conftest import PROGRAM, Run, clean_environment
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 SECRET = "Tr0ub4dor&3 }x%"  # with everything that has to be encoded somewhere

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Run
-from rubix_token_sync.keepout import node_around
+from rubix_token_sync.nodes.keep_out import node_around
 from rubix_token_sync.testing import create_database, write_block
+from tests.cli.conftest import Run
 
 
 @pytest.fixture

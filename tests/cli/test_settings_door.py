@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cli.conftest import Run
-from rubix_token_sync.sync import run as sync_run
-from rubix_token_sync.sync.outcome import RunOptions
+from rubix_token_sync.runs import sync as sync_run
+from rubix_token_sync.runs.result import RunOptions
+from tests.cli.conftest import Run
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 

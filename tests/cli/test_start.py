@@ -7,7 +7,7 @@ import tomllib
 from contextlib import closing
 from pathlib import Path
 
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 
 def _mode(path: str) -> int:

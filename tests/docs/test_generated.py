@@ -56,5 +56,5 @@ def test_settings_in_the_guides_exist() -> None:
 
 
 def test_the_schema_is_shipped_as_json() -> None:
-    path = ROOT / "src" / "rubix_token_sync" / "report.schema.json"
+    path = ROOT / "src" / "rubix_token_sync" / "reports" / "report.schema.json"
     assert json.loads(path.read_text(encoding="utf-8"))["$id"] == "urn:rubix-token-sync:report:1"

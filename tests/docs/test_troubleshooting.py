@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rubix_token_sync import discovery, refusals
-from rubix_token_sync.ipfs import FailureCode
-from rubix_token_sync.source import failures
-from rubix_token_sync.store import mssql_errors, postgres_errors
-from rubix_token_sync.validation import Code
+from rubix_token_sync import os_errors
+from rubix_token_sync.ipfs.content import FailureCode
+from rubix_token_sync.nodes import database_errors, discovery
+from rubix_token_sync.records.validate import Code
+from rubix_token_sync.targets.mssql import errors as mssql_errors
+from rubix_token_sync.targets.postgresql import errors as postgres_errors
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
@@ -46,11 +47,11 @@ def literal_codes() -> dict[str, str]:
 
 def meant_codes() -> dict[str, str]:
     """Codes of the tables of errors: one place per outside world."""
-    found = dict.fromkeys(failures.REMEDIES, "source/failures.py")
-    found |= dict.fromkeys(refusals._REMEDIES, "refusals.py")
-    found |= dict.fromkeys(discovery.SENTENCES, "discovery.py")
-    found |= dict.fromkeys((code.value for code in FailureCode), "ipfs/__init__.py")
-    found |= dict.fromkeys((code.value for code in Code), "validation.py")
+    found = dict.fromkeys(database_errors.REMEDIES, "nodes/database_errors.py")
+    found |= dict.fromkeys(os_errors._REMEDIES, "os_errors.py")
+    found |= dict.fromkeys(discovery.SENTENCES, "nodes/discovery.py")
+    found |= dict.fromkeys((code.value for code in FailureCode), "ipfs/content.py")
+    found |= dict.fromkeys((code.value for code in Code), "records/validate.py")
     for module, kind in ((mssql_errors, "Rule"), (postgres_errors, "_Meaning")):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         for node in ast.walk(tree):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chaos.door import Door, Finished
+from tests.chaos.door import Door, Finished
 
 SOURCE = "vm1"
 

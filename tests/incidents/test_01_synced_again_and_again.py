@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from incidents.conftest import Points, Site
+from tests.incidents.conftest import Points, Site
 
 _WRITTEN = "SELECT * FROM TokenRecords ORDER BY id"
 

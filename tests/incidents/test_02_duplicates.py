@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 _REPEATED = """
     SELECT source_ip, db_path, token_id, count(*) FROM TokenRecords

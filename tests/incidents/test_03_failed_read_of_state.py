@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from incidents.conftest import Points, Site
+from tests.incidents.conftest import Points, Site
 
 
 @pytest.mark.parametrize("point", ["store.states", "store.known"])

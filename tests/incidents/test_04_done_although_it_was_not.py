@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 _MARKS = "SELECT db_path, record_count, rejected_count FROM ProcessedDatabases"
 _LIVE = "SELECT db_path, count(*) FROM TokenRecords WHERE source_deleted_at IS NULL GROUP BY 1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 def _names(site: Site) -> set[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from incidents.conftest import Site
-from incidents.nodes import look
+from tests.incidents.conftest import Site
+from tests.incidents.nodes import look
 
 _COMMANDS = (
     "discover",

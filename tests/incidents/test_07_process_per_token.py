@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 def test_no_ipfs_program_is_started(site: Site) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from incidents.conftest import Site
-from incidents.nodes import execute
+from tests.incidents.conftest import Site
+from tests.incidents.nodes import execute
 
 _CHANGES = {
     "token_status": ("9", "9"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 def test_missing_columns_are_null(site: Site) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 import rubix_token_sync
-from incidents.conftest import Site
-from postgres_server import PostgresServer
+from tests.incidents.conftest import Site
+from tests.postgres_server import PostgresServer
 
 _PASSWORD = "Canary/p@ss w0rd%;'}é"
 _API_TOKEN = "bearer:CanaryApiToken12345"

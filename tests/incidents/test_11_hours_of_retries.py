@@ -7,10 +7,10 @@ import math
 import pytest
 from tenacity import RetryCallState, Retrying
 
-from incidents.conftest import Points, Site
 from rubix_token_sync.errors import TargetUnavailable
-from rubix_token_sync.store import open_store, parse_target
-from rubix_token_sync.store.base import StoreOptions
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.registry import open_store, parse_target
+from tests.incidents.conftest import Points, Site
 
 
 def test_statements_do_not_grow_with_records(site: Site, points: Points) -> None:

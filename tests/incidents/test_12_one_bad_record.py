@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incidents.conftest import Points, Site
 from rubix_token_sync.testing import FleetPlan, make_fleet
+from tests.incidents.conftest import Points, Site
 
 _TOKENS = 1_000
 

@@ -7,7 +7,7 @@ import re
 
 import psycopg
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 def _needs(package: str) -> list[str]:

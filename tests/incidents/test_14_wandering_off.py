@@ -7,7 +7,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 def _skipped(report: dict[str, object]) -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from incidents.conftest import Site
 from rubix_token_sync.testing import FleetPlan, make_fleet
+from tests.incidents.conftest import Site
 
 _TOKENS = 2_000
 

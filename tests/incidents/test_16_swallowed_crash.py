@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from incidents.conftest import Site
+from tests.incidents.conftest import Site
 
 
 @pytest.mark.parametrize("processes", [False, True])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from incidents.conftest import Site
-from incidents.nodes import execute
+from tests.incidents.conftest import Site
+from tests.incidents.nodes import execute
 
 _TARGETS_OWN = """
     SELECT count(*), sum(ipfs_fetched), sum(NOT ipfs_fetched), count(validation_errors)

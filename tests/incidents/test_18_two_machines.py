@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incidents.conftest import Site
-from incidents.nodes import execute
+from tests.incidents.conftest import Site
+from tests.incidents.nodes import execute
 
 _OF = "SELECT * FROM TokenRecords WHERE source_ip = ? ORDER BY id"
 _MARKS = "SELECT * FROM ProcessedDatabases WHERE source_ip = ? ORDER BY database_key"

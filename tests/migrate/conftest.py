@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rubix_token_sync.store import Target, parse_target
-from store.conftest import opened, target
+from rubix_token_sync.targets.registry import Target, parse_target
+from tests.targets.conftest import opened, target
 
 from . import older_system
 

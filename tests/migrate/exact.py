@@ -8,8 +8,8 @@ from collections import Counter
 import sqlalchemy as sa
 
 from rubix_token_sync.migrate import MigrationReport
-from rubix_token_sync.store import Target, open_store
-from rubix_token_sync.store.base import StoreOptions
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.registry import Target, open_store
 
 from .older_system import Expected, oracle
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 
-from rubix_token_sync.cid import cid_v0
-from rubix_token_sync.unixfs import encode_leaf
+from rubix_token_sync.ipfs.cid import cid_v0
+from rubix_token_sync.ipfs.unixfs import encode_leaf
 
 TABLES = """
 CREATE TABLE tokenrecords (

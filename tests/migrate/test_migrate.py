@@ -12,14 +12,23 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from postgres_server import PostgresServer
 from rubix_token_sync.errors import SchemaError, SettingsError
 from rubix_token_sync.migrate import MigrateOptions, MigrationReport, migrate
-from rubix_token_sync.records import database_key
-from rubix_token_sync.store import Target, open_store, parse_target
-from rubix_token_sync.store.base import Chunk, Lease, SessionTotals, StoreOptions
-from rubix_token_sync.store.sql import SqlStore
-from store.records_made import DATABASE, DB_PATH, SESSION, SOURCE, batch, batch_of, mark, record
+from rubix_token_sync.records.schema import database_key
+from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, StoreOptions
+from rubix_token_sync.targets.registry import Target, open_store, parse_target
+from rubix_token_sync.targets.sql.publishing import SqlStore
+from tests.postgres_server import PostgresServer
+from tests.targets.records_made import (
+    DATABASE,
+    DB_PATH,
+    SESSION,
+    SOURCE,
+    batch,
+    batch_of,
+    mark,
+    record,
+)
 
 from .exact import is_exact
 from .older_system import TABLES
@@ -393,7 +402,7 @@ def test_what_a_sync_has_written_is_left_alone(
 def test_a_record_that_the_target_refuses_is_set_aside_in_full(
     source_url: str, target: Target, opened: Callable[..., SqlStore]
 ) -> None:
-    from store.test_publish import refuse_tokens
+    from tests.targets.test_publish import refuse_tokens
 
     store = opened()
     store.ensure_schema()

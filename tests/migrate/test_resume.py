@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync import faults
+from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.migrate import DatabaseOutcome, MigrateOptions, MigrationReport, migrate
-from rubix_token_sync.store import Target, parse_target
-from store.conftest import named_server
+from rubix_token_sync.targets.registry import Target, parse_target
+from tests.targets.conftest import named_server
 
 from .exact import is_exact
 from .older_system import oracle
@@ -123,14 +123,14 @@ def test_a_fault_anywhere_is_survived_or_told(
         "store.commit.after",
     ):
         target = parse_target(f"sqlite:///{tmp_path}/{point}.db")
-        monkeypatch.setattr(faults, "_armed", (point, 2, "error", False))
-        monkeypatch.setattr(faults, "_passed", 0)
-        monkeypatch.setattr(faults, "_active", True)
+        monkeypatch.setattr(failpoints, "_armed", (point, 2, "error", False))
+        monkeypatch.setattr(failpoints, "_passed", 0)
+        monkeypatch.setattr(failpoints, "_active", True)
         try:
             migrate(MigrateOptions(source, target))
-        except (SyncError, faults.FaultInjected):
+        except (SyncError, failpoints.FaultInjected):
             told += 1
-        monkeypatch.setattr(faults, "_active", False)
+        monkeypatch.setattr(failpoints, "_active", False)
         report = migrate(MigrateOptions(source, target))
         assert report.complete
         is_exact(target, report, ROWS)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rubix_token_sync import logs
+from rubix_token_sync import log
 from rubix_token_sync.cli import _run
-from rubix_token_sync.store import open_store, parse_target
-from rubix_token_sync.store.base import StoreOptions
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 
 @dataclass
@@ -49,7 +49,7 @@ def run(
         return Answer(exit_code, captured.out, captured.err)
 
     yield run_it
-    logs.tear_down()
+    log.tear_down()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mssql"])

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rubix_token_sync.ipfs import CONTENT_LIMIT
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.ipfs.content import CONTENT_LIMIT
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 from .conftest import Answer
 

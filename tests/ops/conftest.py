@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync import logs
+from rubix_token_sync import log
 from rubix_token_sync.cli import _run
 
 SECRET = "tok-5eb0bd8f41"
@@ -110,7 +110,7 @@ def run(
         return Answer(exit_code, captured.out, captured.err)
 
     yield run_it
-    logs.tear_down()
+    log.tear_down()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from rubix_token_sync.metrics.families import outcome_families, progress_families
-from rubix_token_sync.sync.progress import Progress
+from rubix_token_sync.runs.progress import Progress
 
 from .conftest import Answer
 
@@ -28,10 +28,10 @@ def metric_names() -> set[str]:
     """Every name that a run or its textfile can show."""
     from datetime import datetime
 
-    from rubix_token_sync.discovery import Discovery
-    from rubix_token_sync.store import parse_target
-    from rubix_token_sync.sync.outcome import Outcome, RunOptions
-    from rubix_token_sync.sync.progress import Counters
+    from rubix_token_sync.nodes.discovery import Discovery
+    from rubix_token_sync.runs.progress import Counters
+    from rubix_token_sync.runs.result import Outcome, RunOptions
+    from rubix_token_sync.targets.registry import parse_target
 
     outcome = Outcome(
         options=RunOptions(("/",), "vm1", parse_target("sqlite:///x")),

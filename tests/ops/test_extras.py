@@ -28,7 +28,9 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_no_page_without_its_packages(
     sync: Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rubix_token_sync.report_page.importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr(
+        "rubix_token_sync.reports.page.importlib.util.find_spec", lambda _name: None
+    )
     done = sync("--json")
     assert done.exit_code == 0
     assert "page_file" not in done.json

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rubix_token_sync.metrics import MetricsEndpoint
-from rubix_token_sync.sync.progress import Progress
+from rubix_token_sync.runs.progress import Progress
 
 from .conftest import Answer
 
@@ -72,7 +72,7 @@ def test_a_run_serves_while_it_works(
     sync: Sync, fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real scrape from inside of a run: the bar's callback is called while it is under way."""
-    from rubix_token_sync.sync.run import Run
+    from rubix_token_sync.runs.sync import Run
 
     port, seen = free_port(), []
     tick = Run.tick

@@ -20,9 +20,9 @@ from _pytest.logging import LogCaptureHandler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubix_token_sync import logs
+from rubix_token_sync import log
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.logs import (
+from rubix_token_sync.log import (
     LOGGER,
     ProgressPace,
     bind,
@@ -127,7 +127,7 @@ def test_json_lines() -> None:
         "counts": {"rows": 0, "share": 0.5, "ok": False, "none": None},
         "tags": ["a", "b"],
         "message_is_mine": True,
-        "logger": "rubix_token_sync.sync.worker",
+        "logger": "rubix_token_sync.runs.worker",
     }
     assert (second["event"], second["message"], second["session"]) == ("log", "plain", "s-1")
     bind(session=None)
@@ -261,12 +261,12 @@ def test_a_log_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be written: No such file") as caught:
         set_up(log_file=str(tmp_path / "none" / "x.log"), stream=io.StringIO())
     assert caught.value.code == "log_file_unwritable"
-    assert not logs._handlers  # nothing half set up
+    assert not log._handlers  # nothing half set up
 
 
 def test_the_log_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "FILE_BYTES", 200)
-    monkeypatch.setattr(logs, "FILES_KEPT", 2)
+    monkeypatch.setattr(log, "FILE_BYTES", 200)
+    monkeypatch.setattr(log, "FILES_KEPT", 2)
     file = tmp_path / "x.log"
     as_text(log_file=str(file))
     for index in range(20):
@@ -289,7 +289,7 @@ def test_setting_up_again_replaces_the_former(tmp_path: Path) -> None:
 
 def test_logging_loads_neither_pydantic_nor_arrow() -> None:
     code = (
-        "import sys, rubix_token_sync.logs;"
+        "import sys, rubix_token_sync.log;"
         "print([m for m in ('pydantic', 'pyarrow', 'structlog', 'rich') if m in sys.modules])"
     )
     run = subprocess.run(

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync.cid import parse
-from rubix_token_sync.discovery import discover
-from rubix_token_sync.ipfs import Failure
-from rubix_token_sync.ipfs.blockstore import BlockStoreReader
+from rubix_token_sync.ipfs.cid import parse
+from rubix_token_sync.ipfs.content import Failure
+from rubix_token_sync.ipfs.readers.blockstore import BlockStoreReader
 from rubix_token_sync.ipfs.repository import open_repository
+from rubix_token_sync.nodes.discovery import discover
 from rubix_token_sync.testing import (
     Fleet,
     FleetNode,

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.logs import log_event, redact
+from rubix_token_sync.log import log_event, redact
 
 __all__ = ["Channels", "beat", "read_urls_file"]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from rubix_token_sync import logs
+from rubix_token_sync import log
 from rubix_token_sync.alerts.channels import Channels, beat, read_urls_file
 from rubix_token_sync.alerts.memory import (
     Memory,
@@ -22,7 +22,7 @@ from rubix_token_sync.alerts.memory import (
     save_memory,
 )
 from rubix_token_sync.alerts.rules import Alert
-from rubix_token_sync.logs import log_event
+from rubix_token_sync.log import log_event
 from rubix_token_sync.settings import Settings
 from rubix_token_sync.settings.masking import secrets_of_service
 
@@ -56,7 +56,7 @@ class AlertOptions:
                 settings.alert_urls_file, allow_insecure=settings.allow_insecure_target_file
             )
         for url in urls:
-            logs.register_secrets(secrets_of_service(url.get_secret_value()))
+            log.register_secrets(secrets_of_service(url.get_secret_value()))
         return cls(
             urls=urls,
             on=frozenset(settings.alert_on),
@@ -148,7 +148,7 @@ def _lines(messages: Sequence[str]) -> str:
     ]
     if len(messages) > _MOST_LINES:
         shown.append(f"… and {len(messages) - _MOST_LINES} more: see `rubix-token-sync status`.")
-    return "\n".join(logs.redact(line) for line in shown)
+    return "\n".join(log.redact(line) for line in shown)
 
 
 def _problem_text(scope: str, news: News) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rubix_token_sync.alerts.rules import Alert
-from rubix_token_sync.logs import log_event
+from rubix_token_sync.log import log_event
 
 __all__ = ["Memory", "News", "default_state_directory", "load_memory", "memory_file", "save_memory"]
 

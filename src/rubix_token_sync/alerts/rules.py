@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rubix_token_sync.errors import LeaseHeld, SyncError
-from rubix_token_sync.ipfs import FailureCode
+from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.monitor.health import Problem, Status
 
 __all__ = [

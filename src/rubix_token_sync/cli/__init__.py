@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 
 from rubix_token_sync import __version__
-from rubix_token_sync.sync.stop import Interrupted
+from rubix_token_sync.runs.cancel import Interrupted
 
 __all__ = ["COMMANDS", "command_line", "main"]
 

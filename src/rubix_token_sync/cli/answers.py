@@ -15,7 +15,6 @@ import click
 from rubix_token_sync.cli.options import Common, load_common, store_options
 from rubix_token_sync.cli.tables import print_csv, print_json
 from rubix_token_sync.errors import SettingsError, TargetRefused
-from rubix_token_sync.keepout import keep_out
 from rubix_token_sync.monitor import (
     DatabaseRow,
     Filters,
@@ -30,8 +29,9 @@ from rubix_token_sync.monitor import (
 from rubix_token_sync.monitor.export import export_errors
 from rubix_token_sync.monitor.failures import NodeRow, Reason
 from rubix_token_sync.monitor.health import Problem, SourceRow
-from rubix_token_sync.store import open_store
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.nodes.keep_out import keep_out
+from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk

@@ -7,8 +7,8 @@ import sys
 import traceback
 
 from rubix_token_sync.errors import SyncError
-from rubix_token_sync.logs import log_to_file, redact
-from rubix_token_sync.refusals import refusal
+from rubix_token_sync.log import log_to_file, redact
+from rubix_token_sync.os_errors import refusal
 
 __all__ = ["print_failure", "tell"]
 

@@ -26,7 +26,7 @@ __all__ = ["check", "discover"]
 @common_options
 def discover(**options: Any) -> int:
     """Show what sync would read below each ROOT, and what it skips and why."""
-    from rubix_token_sync.discovery import discover as find
+    from rubix_token_sync.nodes.discovery import discover as find
 
     common = load_common(options)
     for root in common.roots:
@@ -70,7 +70,7 @@ def check(**options: Any) -> int:
     database and repository too.  Exit codes: 0 all well; 1 a node has a
     problem; 2 settings; 3 the target.
     """
-    from rubix_token_sync.check import run_checks
+    from rubix_token_sync.runs.check import run_checks
 
     common = load_common(options)
     for root in options["roots"] or common.settings.roots:

@@ -124,9 +124,9 @@ def migrate(**options: Any) -> int:
 
 
 def _source(options: dict[str, Any]) -> Any:
-    from rubix_token_sync import logs
-    from rubix_token_sync.store import parse_target
-    from rubix_token_sync.store.target_file import read_target_file
+    from rubix_token_sync import log
+    from rubix_token_sync.targets.connection_file import read_target_file
+    from rubix_token_sync.targets.registry import parse_target
 
     if bool(options["source"]) == bool(options["source_file"]):
         raise SettingsError(
@@ -143,7 +143,7 @@ def _source(options: dict[str, Any]) -> Any:
         source = parse_target(file.text.get_secret_value())
     else:
         source = parse_target(options["source"])
-    logs.register_secrets(source.secrets())
+    log.register_secrets(source.secrets())
     return source
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from rubix_token_sync.ipfs.chain import ContentOptions
+    from rubix_token_sync.ipfs.fetch import ContentOptions
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.store import Target
-    from rubix_token_sync.store.base import StoreOptions
+    from rubix_token_sync.targets.base import StoreOptions
+    from rubix_token_sync.targets.registry import Target
 
 __all__ = [
     "Common",
@@ -126,8 +126,8 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
     Raises:
         SettingsError: a setting or the target file is wrong.
     """
-    from rubix_token_sync import logs
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync import log
+    from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.settings import Settings, load_settings, unknown_variables
 
     flags = {
@@ -139,7 +139,7 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
     if settings.log_file is not None:
         keep_out(settings.log_file, "The log")
     quiet, verbose = bool(options.get("quiet")), bool(options.get("verbose"))
-    logs.set_up(
+    log.set_up(
         verbosity="quiet" if quiet else "verbose" if verbose else "normal",
         log_file=settings.log_file,
         log_format=settings.log_format,
@@ -152,9 +152,9 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
 
 
 def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[str]]:
-    from rubix_token_sync import logs
-    from rubix_token_sync.store import parse_target
-    from rubix_token_sync.store.target_file import default_target_file, read_target_file
+    from rubix_token_sync import log
+    from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
+    from rubix_token_sync.targets.registry import parse_target
 
     path = None if options.get("target") else settings.target_file
     notes = []
@@ -169,13 +169,13 @@ def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[s
         file = read_target_file(path, allow_insecure=settings.allow_insecure_target_file)
         target = parse_target(file.text.get_secret_value())
         notes += list(file.warnings)
-    logs.register_secrets(target.secrets())
+    log.register_secrets(target.secrets())
     return target, notes
 
 
 def store_options(settings: Settings, *, read_only: bool = False) -> StoreOptions:
     """How the target is loaded."""
-    from rubix_token_sync.store.base import StoreOptions
+    from rubix_token_sync.targets.base import StoreOptions
 
     return StoreOptions(
         batch_size=settings.batch_size,
@@ -190,7 +190,7 @@ def content_options(settings: Settings) -> ContentOptions:
     """How content is fetched."""
     from pydantic import SecretStr
 
-    from rubix_token_sync.ipfs.chain import ContentOptions
+    from rubix_token_sync.ipfs.fetch import ContentOptions
 
     token = settings.ipfs_api_token
     return ContentOptions(

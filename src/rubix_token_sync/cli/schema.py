@@ -23,8 +23,8 @@ def show(**options: Any) -> int:
     Nothing is connected to.  After a DBA has run it, the program needs no DDL
     rights (see docs/AZURE_SQL.md for the grants).
     """
-    from rubix_token_sync.store import open_store
-    from rubix_token_sync.store.base import SCHEMA_VERSION
+    from rubix_token_sync.targets.base import SCHEMA_VERSION
+    from rubix_token_sync.targets.registry import open_store
 
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings, read_only=True))
@@ -43,8 +43,8 @@ def show(**options: Any) -> int:
 @common_options
 def upgrade(**options: Any) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
-    from rubix_token_sync.store import open_store
-    from rubix_token_sync.store.base import SCHEMA_VERSION
+    from rubix_token_sync.targets.base import SCHEMA_VERSION
+    from rubix_token_sync.targets.registry import open_store
 
     common = load_common(options)
     store = open_store(common.target, store_options(common.settings))

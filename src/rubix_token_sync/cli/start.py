@@ -23,9 +23,9 @@ _CONNECTION_FILE = "azure_sql_connection.txt"
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def init(directory: Path, force: bool) -> int:
     """Write a commented settings file and the connection file's template (mode 600)."""
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.settings import commented_settings_file
-    from rubix_token_sync.store.target_file import connection_template
+    from rubix_token_sync.targets.connection_file import connection_template
 
     keep_out(directory / _SETTINGS_FILE, "The settings file")
     _make(directory)
@@ -77,7 +77,7 @@ def _make(directory: Path) -> None:
 def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: bool) -> int:
     """Make a small fleet of nodes in DIR and sync it into an embedded store there."""
     from rubix_token_sync.cli.sync import sync
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.testing import FleetPlan, make_fleet
 
     keep_out(directory / "fleet", "The demo")

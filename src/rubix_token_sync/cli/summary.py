@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rubix_token_sync.cli.console import stdout_console
-from rubix_token_sync.sync.outcome import Outcome
+from rubix_token_sync.runs.result import Outcome
 
 __all__ = ["print_summary"]
 

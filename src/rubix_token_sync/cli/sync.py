@@ -28,11 +28,11 @@ from rubix_token_sync.cli.options import (
 )
 from rubix_token_sync.cli.watch import Watch, metrics_options
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.sync.stop import StopSign
+from rubix_token_sync.runs.cancel import StopSign
 
 if TYPE_CHECKING:
-    from rubix_token_sync.sync.outcome import Outcome, RunOptions
-    from rubix_token_sync.sync.progress import Progress
+    from rubix_token_sync.runs.progress import Progress
+    from rubix_token_sync.runs.result import Outcome, RunOptions
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def retry_failed(**options: Any) -> int:
 
 
 def _command(name: str, options: dict[str, Any]) -> int:
-    from rubix_token_sync.report import prepare_directory
-    from rubix_token_sync.sync.run import sync as run_sync
+    from rubix_token_sync.reports.report import prepare_directory
+    from rubix_token_sync.runs.sync import sync as run_sync
 
     common = load_common(options)
     for note in common.notes:
@@ -95,7 +95,7 @@ def _command(name: str, options: dict[str, Any]) -> int:
     with Watch(common, run_options) as watch:
         with interruptible() as stop:
             if run_options.dry_run:
-                from rubix_token_sync.sync.dry_run import dry_run
+                from rubix_token_sync.runs.dry_run import dry_run
 
                 outcome = dry_run(run_options, stop=stop)
             else:
@@ -119,8 +119,8 @@ def _command(name: str, options: dict[str, Any]) -> int:
 
 def _written(common: Common, outcome: Outcome) -> dict[str, Any]:
     """The report, also as files but for a dry run."""
-    from rubix_token_sync.report import build_report, write_report
-    from rubix_token_sync.report_page import can_make_pages, write_page
+    from rubix_token_sync.reports.page import can_make_pages, write_page
+    from rubix_token_sync.reports.report import build_report, write_report
 
     report = build_report(outcome)
     if not outcome.options.dry_run:
@@ -147,8 +147,8 @@ def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOpt
     Raises:
         SettingsError: a root is no directory, or scratch space is inside a node.
     """
-    from rubix_token_sync.keepout import keep_out
-    from rubix_token_sync.sync.outcome import RunOptions
+    from rubix_token_sync.nodes.keep_out import keep_out
+    from rubix_token_sync.runs.result import RunOptions
 
     settings = common.settings
     for root in common.roots:
@@ -223,7 +223,7 @@ def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progr
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    from rubix_token_sync import logs
+    from rubix_token_sync import log
 
     console = Console(stderr=True)
     columns = (
@@ -233,7 +233,7 @@ def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progr
         TextColumn("{task.fields[detail]}"),
     )
     # While the bar is drawn, sys.stderr is the console's: lines go above the bar.
-    with Bar(*columns, console=console, transient=True) as bar, logs.through(sys.stderr):
+    with Bar(*columns, console=console, transient=True) as bar, log.through(sys.stderr):
         task = bar.add_task("Syncing", total=1.0, detail="")
 
         def show(progress: Progress) -> None:

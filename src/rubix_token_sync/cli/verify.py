@@ -20,8 +20,8 @@ from rubix_token_sync.cli.sync import interruptible, run_options_of, showing
 from rubix_token_sync.errors import SettingsError
 
 if TYPE_CHECKING:
-    from rubix_token_sync.sync.jobs import Difference
-    from rubix_token_sync.verify import Verification
+    from rubix_token_sync.runs.jobs import Difference
+    from rubix_token_sync.runs.verify import Verification
 
 _LOG = logging.getLogger(__name__)
 _LETTERS = {
@@ -51,8 +51,8 @@ def verify(**options: Any) -> int:
     differ; c content differs.  Exit codes: 0 equal; 5 different; 1 something
     could not be compared; 2 usage; 3 the target refuses us.
     """
-    from rubix_token_sync.logs import log_event
-    from rubix_token_sync.verify import verify as run_verify
+    from rubix_token_sync.log import log_event
+    from rubix_token_sync.runs.verify import verify as run_verify
 
     common = load_common(options)
     for note in common.notes:
@@ -90,7 +90,7 @@ def verify(**options: Any) -> int:
 
 
 def _opened(path: str) -> IO[str]:
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.nodes.keep_out import keep_out
 
     keep_out(path, "The list of differences")
     try:

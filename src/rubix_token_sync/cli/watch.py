@@ -19,14 +19,14 @@ import click
 
 from rubix_token_sync.cli.options import Common, store_options
 from rubix_token_sync.errors import SettingsError, SyncError
-from rubix_token_sync.logs import log_event
+from rubix_token_sync.log import log_event
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk, RunFacts
     from rubix_token_sync.metrics import MetricsEndpoint
+    from rubix_token_sync.runs.progress import Progress
+    from rubix_token_sync.runs.result import Outcome, RunOptions
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.sync.outcome import Outcome, RunOptions
-    from rubix_token_sync.sync.progress import Progress
 
 __all__ = ["Watch", "metrics_options", "open_desk"]
 
@@ -127,7 +127,7 @@ class Watch:
         from rubix_token_sync.alerts import ContentFailure, RunFacts
         from rubix_token_sync.monitor import Filters, read_status
         from rubix_token_sync.monitor.databases import content_failures_of_run
-        from rubix_token_sync.store import open_store
+        from rubix_token_sync.targets.registry import open_store
 
         settings, source = self._settings, outcome.options.source
         hours = settings.alert_max_age_hours
@@ -193,7 +193,7 @@ def open_desk(settings: Settings, scope: str) -> AlertDesk | None:
     if not (settings.alert_urls or settings.alert_urls_file or settings.heartbeat_url):
         return None
     from rubix_token_sync.alerts import AlertDesk, AlertOptions
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.settings.masking import masked
 
     if settings.state_directory is not None:
@@ -203,7 +203,7 @@ def open_desk(settings: Settings, scope: str) -> AlertDesk | None:
 
 
 def _check_metrics_file(path: str) -> None:
-    from rubix_token_sync.keepout import keep_out
+    from rubix_token_sync.nodes.keep_out import keep_out
 
     keep_out(path, "The metrics file")
     if importlib.util.find_spec("prometheus_client") is None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from rubix_token_sync.cid import DAG_PB, RAW, Cid, hash_matches, inline_block
-from rubix_token_sync.ipfs import CONTENT_LIMIT, Failure, FailureCode
-from rubix_token_sync.unixfs import FileNode, Refusal, decode_file, leaf_content
+from rubix_token_sync.ipfs.cid import DAG_PB, RAW, Cid, hash_matches, inline_block
+from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
+from rubix_token_sync.ipfs.unixfs import FileNode, Refusal, decode_file, leaf_content
 
 __all__ = [
     "BLOCK_LIMIT",

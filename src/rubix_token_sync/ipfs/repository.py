@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, BinaryIO, Final, Literal
 
-from rubix_token_sync.ipfs import Failure, FailureCode
+from rubix_token_sync.ipfs.content import Failure, FailureCode
 
 __all__ = [
     "NO_REPOSITORY",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.metrics.families import progress_families
-from rubix_token_sync.sync.progress import Progress
+from rubix_token_sync.runs.progress import Progress
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

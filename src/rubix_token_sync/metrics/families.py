@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from rubix_token_sync.sync.outcome import Outcome
-    from rubix_token_sync.sync.progress import Progress
+    from rubix_token_sync.runs.progress import Progress
+    from rubix_token_sync.runs.result import Outcome
 
 __all__ = ["PREFIX", "outcome_families", "progress_families"]
 
@@ -43,7 +43,7 @@ def progress_families(source: str, progress: Progress | None) -> Iterator[Metric
     """A run under way."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    from rubix_token_sync.sync.progress import Progress
+    from rubix_token_sync.runs.progress import Progress
 
     now = progress if progress is not None else Progress()
     counters = now.counters

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.metrics.endpoint import extra_missing
 from rubix_token_sync.metrics.families import PREFIX, outcome_families
-from rubix_token_sync.sync.outcome import Outcome
+from rubix_token_sync.runs.result import Outcome
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -20,16 +20,16 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
-from rubix_token_sync import faults
+from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SchemaError, SettingsError, TargetUnavailable
 from rubix_token_sync.migrate.older_rows import OLDER_COLUMNS, OlderForm, OlderRow
 from rubix_token_sync.migrate.rows import Moved
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.normalize import blob_literal
-from rubix_token_sync.records import database_key
-from rubix_token_sync.store.postgres_address import PostgresAddress
-from rubix_token_sync.store.postgres_errors import translate_error
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.records.schema import database_key
+from rubix_token_sync.records.values import blob_literal
+from rubix_token_sync.targets.postgresql.address import PostgresAddress
+from rubix_token_sync.targets.postgresql.errors import translate_error
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["OlderPostgres", "zone_of"]
 
@@ -116,7 +116,7 @@ class OlderPostgres:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except faults.FaultInjected as error:
+        except failpoints.FaultInjected as error:
             raise TargetUnavailable(f"The source failed: {error}.", code="injected") from error
         except psycopg.Error as error:
             found = translate_error(error, self.place, committing=False)
@@ -181,7 +181,7 @@ class OlderPostgres:
         widest = " + ".join(f"coalesce(octet_length({name}::text), 0)" for name in wide) or "0"
         newest = "max(synced_at)" if "synced_at" in self._there else "NULL"
         with self._translated():
-            faults.point("migrate.plan")
+            failpoints.point("migrate.plan")
             known = self._processed()
             rows = self._conn.execute(
                 sql.SQL(
@@ -288,7 +288,7 @@ class OlderPostgres:
             newest=sql.SQL(newest),
         )
         with self._translated(), self._conn.cursor(name="migrating") as cursor:
-            faults.point("migrate.read")
+            failpoints.point("migrate.read")
             cursor.execute(query, parameters or None)
             for count, step in steps:
                 rows = self._some(cursor, count, step)
@@ -302,7 +302,7 @@ class OlderPostgres:
         left = count
         while left is None or left > 0:
             with self._translated():
-                faults.point("migrate.fetch")
+                failpoints.point("migrate.fetch")
                 block = cursor.fetchmany(step if left is None else min(step, left))
             if not block:
                 break

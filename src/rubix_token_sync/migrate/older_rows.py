@@ -16,12 +16,12 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from rubix_token_sync import cid, unixfs
-from rubix_token_sync.finish import decode_content, encode_content
-from rubix_token_sync.ipfs import CONTENT_LIMIT, Failure, FailureCode
+from rubix_token_sync.ipfs import cid, unixfs
+from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, Record, hash_of
-from rubix_token_sync.normalize import blob_literal, cut, utc_time
-from rubix_token_sync.records import COLUMN_SIZES, ROW_DIGEST_BYTES, database_key, record_key
+from rubix_token_sync.records.build import decode_content, encode_content
+from rubix_token_sync.records.schema import COLUMN_SIZES, ROW_DIGEST_BYTES, database_key, record_key
+from rubix_token_sync.records.values import blob_literal, cut, utc_time
 
 __all__ = ["OLDER_COLUMNS", "OlderForm", "OlderRow"]
 

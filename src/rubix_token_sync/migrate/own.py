@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync import faults
+from rubix_token_sync import failpoints
 from rubix_token_sync.errors import LeaseHeld, SchemaError
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, hash_of
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.records import DATABASE_KEY_BYTES
-from rubix_token_sync.store import Target, open_store
-from rubix_token_sync.store.base import SCHEMA_VERSION, StoreOptions
-from rubix_token_sync.store.schema import STAGED_COLUMNS
-from rubix_token_sync.store.sql import SqlStore, key_range
+from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
+from rubix_token_sync.targets.base import SCHEMA_VERSION, StoreOptions
+from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.sql.publishing import SqlStore, key_range
+from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]
 
@@ -164,7 +164,7 @@ class OwnSource:
             sa.func.max(records.c.synced_at),
             sa.func.max(length(records.c.ipfs_data)),
         ).group_by(key)
-        faults.point("migrate.plan")
+        failpoints.point("migrate.plan")
         states = {state.database_key: state for state in self._store.database_states(None)}
         planned: dict[bytes, PlannedDatabase] = {}
         for found, ip, path, count, last, synced, widest in self._store.read(
@@ -202,7 +202,7 @@ class OwnSource:
     def _read_one(self, database: PlannedDatabase) -> Iterator[Moved]:
         fetch = max(1, min(_FETCH_ROWS, _FETCH_BYTES // max(1, database.widest)))
         assert self._conn is not None
-        faults.point("migrate.read")
+        failpoints.point("migrate.read")
         try:
             for record, vanished in stored_rows(self._store, self._conn, database.key, fetch):
                 yield Moved(

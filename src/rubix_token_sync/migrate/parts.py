@@ -12,8 +12,8 @@ import pyarrow as pa
 from rubix_token_sync.migrate.report import DatabaseOutcome
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Digest, Moved, Record
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.records import RECORD_SCHEMA
-from rubix_token_sync.store.base import DatabaseMark
+from rubix_token_sync.records.schema import RECORD_SCHEMA
+from rubix_token_sync.targets.base import DatabaseMark
 
 __all__ = ["Part", "batch_of", "mark_of", "parts_of"]
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
-from rubix_token_sync import faults
+from rubix_token_sync import failpoints
 from rubix_token_sync.migrate.own import stored_rows
 from rubix_token_sync.migrate.rows import Digest
 from rubix_token_sync.migrate.source import PlannedDatabase, Source
@@ -35,7 +35,7 @@ def digest_held(source: Source, state: MigrationState, database: PlannedDatabase
     fetch = max(1, min(_READ_ROWS, _READ_BYTES // max(1, database.widest)))
 
     def work(conn: sa.Connection) -> Held:
-        faults.point("migrate.verify")
+        failpoints.point("migrate.verify")
         digest, records, gone = Digest(), 0, 0
         for record, vanished in stored_rows(store, conn, database.key, fetch):
             digest.add(form.stored_hash(record, vanished=vanished))

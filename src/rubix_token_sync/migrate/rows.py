@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
-from rubix_token_sync.records import RECORD_SCHEMA
+from rubix_token_sync.records.schema import RECORD_SCHEMA
 
 __all__ = [
     "COLUMNS",

@@ -19,25 +19,25 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from rubix_token_sync import faults
+from rubix_token_sync import failpoints
 from rubix_token_sync.errors import ReportMismatch, SettingsError, SyncError
-from rubix_token_sync.logs import log_event
+from rubix_token_sync.log import log_event
 from rubix_token_sync.migrate.parts import Part, batch_of, mark_of, parts_of
 from rubix_token_sync.migrate.proof import NOWHERE, digest_aside, digest_held, digest_homeless
 from rubix_token_sync.migrate.report import DatabaseOutcome, MigrationReport
 from rubix_token_sync.migrate.rows import Digest, Moved, Record
 from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
 from rubix_token_sync.migrate.state import Known, MigrationState
-from rubix_token_sync.store import Target, open_store
-from rubix_token_sync.store.base import (
+from rubix_token_sync.runs.session import Session
+from rubix_token_sync.targets.base import (
     Chunk,
     DatabaseState,
     Lease,
     SessionTotals,
     StoreOptions,
 )
-from rubix_token_sync.store.sql import LEASE_SECONDS, SqlStore, key_range
-from rubix_token_sync.sync.session import Session
+from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.sql.publishing import LEASE_SECONDS, SqlStore, key_range
 
 __all__ = ["MigrateOptions", "migrate"]
 
@@ -247,7 +247,7 @@ class _Migration:
             self.store.remove_records(lease, database.key)  # other rows are there now
 
         def start(conn: sa.Connection) -> None:
-            faults.point("migrate.database")
+            failpoints.point("migrate.database")
             state.clear_aside(conn, database.key)
             state.note(conn, database, "LOADING", outcome)
 
@@ -280,7 +280,7 @@ class _Migration:
                 also=lambda conn: state.note(conn, database, "DONE", outcome),
             ),
         )
-        faults.point("migrate.done")
+        failpoints.point("migrate.done")
         self._totals.total_databases_processed += 1
         return outcome
 
@@ -294,7 +294,7 @@ class _Migration:
         chunk: Part,
         outcome: DatabaseOutcome,
     ) -> None:
-        faults.point("migrate.chunk")
+        failpoints.point("migrate.chunk")
         asides = chunk.asides
         published = self.store.publish(
             lease,
@@ -337,7 +337,7 @@ class _Migration:
             return found.count
 
         def clear(conn: sa.Connection) -> None:
-            faults.point("migrate.homeless")
+            failpoints.point("migrate.homeless")
             state.clear_aside(conn, NOWHERE)
 
         self.store.transact(clear)

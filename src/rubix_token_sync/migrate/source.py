@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Protocol
 
 from rubix_token_sync.migrate.rows import Form, Moved
-from rubix_token_sync.store import Target
-from rubix_token_sync.store.base import DatabaseState
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.base import DatabaseState
+from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["PlannedDatabase", "Source", "open_source"]
 

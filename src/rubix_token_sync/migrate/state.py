@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from rubix_token_sync import __version__, faults
+from rubix_token_sync import __version__, failpoints
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.migrate.report import DatabaseOutcome
 from rubix_token_sync.migrate.rows import Aside
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["Known", "MigrationState"]
 
@@ -103,7 +103,7 @@ class MigrationState:
         migrations = store.tables.migrations
 
         def work(conn: sa.Connection) -> None:
-            faults.point("migrate.begin")
+            failpoints.point("migrate.begin")
             there = sa.select(migrations.c.migration_id).where(
                 migrations.c.migration_id == made.migration_id
             )
@@ -133,7 +133,7 @@ class MigrationState:
         }
 
         def work(conn: sa.Connection) -> None:
-            faults.point("migrate.status")
+            failpoints.point("migrate.status")
             conn.execute(
                 sa.update(migrations)
                 .where(migrations.c.migration_id == self.migration_id)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import last_runs
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = [
     "DatabaseFailure",

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["EXPORT_COLUMNS", "export_errors", "guarded", "iso"]
 

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.store.sql import SqlStore
-from rubix_token_sync.validation import Code
+from rubix_token_sync.records.validate import Code
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["Example", "FailureReport", "NodeRow", "Reason", "failure_report", "validation_code"]
 

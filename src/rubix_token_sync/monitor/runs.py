@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.store.sql import SqlStore
+from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["STUCK_SECONDS", "RunRow", "Trend", "last_runs", "list_runs", "trend"]
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from libipld import encode_multibase
 
-from rubix_token_sync.unixfs import CHUNK_SIZE, encode_leaf
+from rubix_token_sync.ipfs.unixfs import CHUNK_SIZE, encode_leaf
 
 __all__ = ["Block", "FlatfsWriter", "block_path", "encode_file", "write_block"]
 

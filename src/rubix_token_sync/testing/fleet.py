@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rubix_token_sync.ipfs.unixfs import CHUNK_SIZE
 from rubix_token_sync.testing.contents import (
     fungible_token,
     level_limits,
@@ -27,7 +28,6 @@ from rubix_token_sync.testing.contents import (
 )
 from rubix_token_sync.testing.database import JournalMode, create_database, insert_rows
 from rubix_token_sync.testing.flatfs import Block, FlatfsWriter, encode_file, encode_token
-from rubix_token_sync.unixfs import CHUNK_SIZE
 
 __all__ = ["Fleet", "FleetNode", "FleetPlan", "FleetToken", "add_tokens", "make_fleet"]
 

@@ -1,0 +1,223 @@
+"""Ways of getting content, tried in order until one gives it.
+
+Each id is parsed once.  Whatever a way gives has been verified by it; a failure
+that no other way can change (`Failure.final`) ends the search, any other sends
+the token on.  When no way has the content, the most telling failure is kept:
+
+1. damaged           6. not in the repository
+2. access denied     7. daemon refused
+3. read error        8. program failed
+4. timed out         9. daemon not running
+5. gateway failed   10. format unsupported, then no repository
+
+So a token that the node's store plainly does not hold is told as that, not as
+"daemon not running", while trouble that may hide content is told first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import SecretStr
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.ipfs.cid import Cid, parse
+from rubix_token_sync.ipfs.content import ContentReader, Failure, FailureCode
+from rubix_token_sync.ipfs.readers.blockstore import BlockStoreReader
+from rubix_token_sync.ipfs.readers.daemon import DaemonReader
+from rubix_token_sync.ipfs.readers.gateway import GatewayReader
+from rubix_token_sync.ipfs.readers.program import ProgramReader, find_program
+from rubix_token_sync.ipfs.repository import Repository, open_repository
+
+__all__ = ["NO_CID", "WAYS", "ContentChain", "ContentOptions", "Resolved", "open_chain"]
+
+WAYS: Final = ("blockstore", "daemon", "gateway", "program")
+"""The names of all ways, in the order in which they are asked."""
+
+NO_CID: Final = Failure(FailureCode.NO_CID, "the token id is no content identifier")
+
+_NOT_TRIED: Final = Failure(
+    FailureCode.NO_REPOSITORY, "no way of getting content is switched on for this node"
+)
+
+_TELLING: Final = {
+    code: rank
+    for rank, code in enumerate(
+        (
+            FailureCode.DAMAGED,
+            FailureCode.ACCESS_DENIED,
+            FailureCode.READ_ERROR,
+            FailureCode.TIMED_OUT,
+            FailureCode.GATEWAY_FAILED,
+            FailureCode.NOT_IN_REPOSITORY,
+            FailureCode.DAEMON_REFUSED,
+            FailureCode.PROGRAM_FAILED,
+            FailureCode.DAEMON_NOT_RUNNING,
+            FailureCode.UNSUPPORTED_FORMAT,
+            FailureCode.NO_REPOSITORY,
+        )
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOptions:
+    """How content may be got; picklable, the same for every node of a run.
+
+    ``workers`` requests at most are under way at once (NUM_IPFS_WORKERS); each
+    attempt may take ``timeout_s`` seconds, and what can change is tried
+    ``attempts`` times.  Only with ``network`` is anything asked that is not on
+    this machine: ``gateways`` (base URLs), or other nodes by way of the daemon.
+    ``program`` is an ``ipfs`` program to use instead of the node's own.
+    ``daemon_authorization`` is the value of the Authorization header for daemons
+    that want one, where their ``config`` does not say it.  ``ways`` names those
+    that are switched on.
+    """
+
+    workers: int = 8
+    timeout_s: float = 10.0
+    attempts: int = 3
+    network: bool = False
+    gateways: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
+    program: str | None = None
+    daemon_authorization: SecretStr | None = None
+    ways: tuple[str, ...] = WAYS
+
+
+@dataclass(slots=True)
+class Resolved:
+    """What became of a batch of token ids; the lists run parallel to it.
+
+    For each token either ``data`` or ``failure`` is set.  ``via`` is the name of
+    the way that gave the content, '' where none did.  ``notes`` (by index) says
+    of content that was got although something is wrong, what that is; ``healed``
+    counts blocks that are damaged in the node's store but came from elsewhere.
+    """
+
+    data: list[bytes | None]
+    failure: list[Failure | None]
+    via: list[str]
+    healed: int = 0
+    notes: dict[int, str] = field(default_factory=dict)
+
+
+class ContentChain:
+    """The ways of one node, in the order in which they are asked."""
+
+    def __init__(self, readers: Sequence[ContentReader]) -> None:
+        self._readers = tuple(readers)
+
+    def resolve(self, token_ids: Sequence[str | None]) -> Resolved:
+        """Content or a failure for each token id; never raises for what one of them causes."""
+        failpoints.point("content.resolve")
+        count = len(token_ids)
+        done = Resolved([None] * count, [None] * count, [""] * count)
+        parsed = [None if text is None else parse(text) for text in token_ids]
+        pending: list[int] = []
+        for index, cid in enumerate(parsed):
+            if cid is None:
+                done.failure[index] = NO_CID
+            else:
+                pending.append(index)
+        for reader in self._readers:
+            if not pending:
+                break
+            pending = self._ask(reader, parsed, pending, done)
+        for index in pending:
+            if done.failure[index] is None:
+                done.failure[index] = _NOT_TRIED
+        return done
+
+    def close(self) -> None:
+        """Release the handles and connections of all ways."""
+        for reader in self._readers:
+            reader.close()
+
+    @staticmethod
+    def _ask(
+        reader: ContentReader, parsed: list[Cid | None], pending: list[int], done: Resolved
+    ) -> list[int]:
+        """Ask one way for all that is pending; what it leaves for the next."""
+        data, failure, via, name = done.data, done.failure, done.via, reader.name
+        answers = reader.read([cid for index in pending if (cid := parsed[index]) is not None])
+        left: list[int] = []
+        for index, answer in zip(pending, answers, strict=True):
+            before = failure[index]
+            if isinstance(answer, Failure):
+                failure[index] = _more_telling(before, answer)
+                if not answer.final:
+                    left.append(index)
+                continue
+            data[index] = answer
+            via[index] = name
+            if before is not None:
+                failure[index] = None
+                if before.code is FailureCode.DAMAGED:
+                    done.healed += 1
+                    done.notes[index] = (
+                        f"the block is damaged in the node's store; the content came from: {name}"
+                    )
+        return left
+
+
+def open_chain(
+    repository_path: str | None,
+    options: ContentOptions,
+    *,
+    guard: Callable[[ContentReader], ContentReader] = lambda reader: reader,
+) -> ContentChain:
+    """The ways that ``options`` allow for the node whose repository is at this path.
+
+    ``guard`` may put something around the way that reads the node's own files.
+
+    Raises:
+        SettingsError: a gateway is no plain http or https URL.
+    """
+    repository = open_repository(repository_path)
+    readers: list[ContentReader] = []
+    blocks_can_be_read = "blockstore" in options.ways
+    if blocks_can_be_read:
+        readers.append(guard(BlockStoreReader(repository, options.workers)))
+        blocks_can_be_read = isinstance(repository, Repository) and repository.readable
+    if "daemon" in options.ways:
+        readers.append(
+            DaemonReader(
+                repository_path,
+                workers=options.workers,
+                timeout_s=options.timeout_s,
+                attempts=options.attempts,
+                network=options.network,
+                authorization=options.daemon_authorization,
+            )
+        )
+    if "gateway" in options.ways and options.network and options.gateways:
+        readers.append(
+            GatewayReader(
+                options.gateways,
+                workers=options.workers,
+                timeout_s=options.timeout_s,
+                attempts=options.attempts,
+            )
+        )
+    # The program reads nothing that the block store does not, where that can read at all.
+    if "program" in options.ways and isinstance(repository, Repository) and not blocks_can_be_read:
+        program = find_program(repository.path, options.program)
+        if program is not None:
+            readers.append(
+                ProgramReader(
+                    repository,
+                    program,
+                    workers=options.workers,
+                    timeout_s=options.timeout_s,
+                    attempts=options.attempts,
+                )
+            )
+    return ContentChain(readers)
+
+
+def _more_telling(before: Failure | None, after: Failure) -> Failure:
+    if before is None or after.final:
+        return after
+    return min(before, after, key=lambda failure: _TELLING[failure.code])

@@ -1,0 +1,1 @@
+"""HTTP towards daemons and gateways: client, retries, circuit breaker."""

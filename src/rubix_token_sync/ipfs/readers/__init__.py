@@ -1,0 +1,1 @@
+"""Ways of getting content, one module each."""

@@ -1,0 +1,215 @@
+"""Connections to databases that nobody vouches for.
+
+A node's database is input like any other: its schema may hold views, triggers,
+virtual tables and computed columns, and its pages may be made by hand.  Nothing
+of that is ever run here; what can be limited is limited.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import suppress
+from typing import Final
+from urllib.parse import quote
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.nodes.database_errors import failure
+from rubix_token_sync.records.schema import SOURCE_COLUMNS
+
+__all__ = ["TABLE", "USUAL_VALUE_BYTES", "VALUE_LIMIT_BYTES", "Connection", "Table"]
+
+TABLE: Final = "TokensTable"
+VALUE_LIMIT_BYTES: Final = 2**20
+"""A single value larger than this is the error ``too_large_value`` of its database.
+
+No token's column holds more than some hundred bytes; without a limit one value
+could take all memory (SQLite's own limit is 1 GB)."""
+
+USUAL_VALUE_BYTES: Final = 2**12
+"""Values larger than this are read too, but with care for memory."""
+
+_STEP_SECONDS: Final = 60.0
+_OPERATIONS_BETWEEN_LOOKS: Final = 1_000_000
+_COLUMN_LIMIT: Final = 2000
+_HIDDEN_VIRTUAL: Final = 2  # table_xinfo: a computed column that is not stored
+
+
+class Connection:
+    """A read-only connection in one read transaction, with limits set."""
+
+    def __init__(self, path: str, options: str) -> None:
+        failpoints.point("source.connect")
+        uri = f"file:{quote(path, errors='surrogateescape')}?{options}"
+        self._raw = sqlite3.connect(
+            uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False
+        )
+        try:
+            self._defend()
+            self._raw.execute("BEGIN")
+            # The first read takes the lock and, in WAL mode, the moment that is read.
+            self.execute("SELECT count(*) FROM sqlite_master LIMIT 0").fetchall()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _defend(self) -> None:
+        raw = self._raw
+        self.expect_progress()
+        raw.set_progress_handler(self._late, _OPERATIONS_BETWEEN_LOOKS)
+        for limit, value in (
+            (sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES),
+            (sqlite3.SQLITE_LIMIT_SQL_LENGTH, VALUE_LIMIT_BYTES),
+            (sqlite3.SQLITE_LIMIT_COLUMN, _COLUMN_LIMIT),
+            (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100),
+            (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+            (sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+            (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
+        ):
+            raw.setlimit(limit, value)
+        if hasattr(raw, "setconfig"):  # Python 3.12 and later
+            for name, on in (
+                ("SQLITE_DBCONFIG_DEFENSIVE", True),
+                ("SQLITE_DBCONFIG_TRUSTED_SCHEMA", False),
+                ("SQLITE_DBCONFIG_ENABLE_TRIGGER", False),
+                ("SQLITE_DBCONFIG_ENABLE_VIEW", False),
+            ):
+                raw.setconfig(getattr(sqlite3, name), on)
+        for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0"):
+            raw.execute(f"PRAGMA {pragma}")
+
+    def limit_values(self, size: int) -> None:
+        """Make reading a value larger than ``size`` bytes the error SQLITE_TOOBIG."""
+        self._raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+
+    def expect_progress(self) -> None:
+        """From now, one call of SQLite may take `_STEP_SECONDS`."""
+        self._deadline = time.monotonic() + _STEP_SECONDS
+
+    def _late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def interrupt(self) -> None:
+        """Make the running call fail; from any thread."""
+        with suppress(sqlite3.ProgrammingError):  # just closed by another thread
+            self._raw.interrupt()
+
+    def execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        return self._raw.execute(statement, values)
+
+    def read_text_losslessly(self) -> None:
+        """Give text that is not valid UTF-8 as str with surrogate escapes.
+
+        Slower than the default, which fails on such text; clean text is the same.
+        """
+        self._raw.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+
+    def read_text_strictly(self) -> None:
+        """Give text as str, and fail on what is not valid UTF-8 (the fast way)."""
+        self._raw.text_factory = str
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+class Table:
+    """What the schema says about TokensTable, and the statements that read it."""
+
+    def __init__(self, connection: Connection) -> None:
+        connection.read_text_losslessly()
+        found = connection.execute(
+            "SELECT type, name, rootpage, sql FROM sqlite_master "
+            "WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')",
+            (TABLE,),
+        ).fetchall()
+        if not found:
+            raise failure("no_tokens_table", f"There is no table {TABLE}.")
+        kind, name, root_page, sql = found[0]
+        words = str(sql).split(None, 2)
+        if (
+            kind != "table"
+            or not isinstance(root_page, int)
+            or root_page <= 0
+            or [word.upper() for word in words[:2]] != ["CREATE", "TABLE"]
+        ):
+            raise failure("not_a_table", f"{TABLE} is a view or a virtual table.")
+        self.name = _quoted(str(name))
+        columns = self._stored_columns(connection)
+        self.columns = tuple(column for column in SOURCE_COLUMNS if column in columns)
+        self._order = self._row_order(connection, columns)
+        self.unique_ids = self._ids_are_unique(connection)
+
+    def _stored_columns(self, connection: Connection) -> set[str]:
+        columns: set[str] = set()
+        for row in connection.execute(f"PRAGMA table_xinfo({self.name})"):
+            column = str(row[1]).lower()
+            columns.add(column)
+            if column in SOURCE_COLUMNS and row[6] == _HIDDEN_VIRTUAL:
+                raise failure("not_a_table", f"Column {column} of {TABLE} is computed.")
+        return columns
+
+    def _row_order(self, connection: Connection, columns: set[str]) -> str:
+        alias = next((name for name in ("rowid", "_rowid_", "oid") if name not in columns), None)
+        if alias is None:
+            raise failure("not_a_table", f"{TABLE} hides its row numbers.")
+        try:
+            probe = f"SELECT t.{alias} FROM main.{self.name} AS t LIMIT 0"  # noqa: S608 - quoted
+            connection.execute(probe)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            return ""  # WITHOUT ROWID: the table is its primary key's tree, in that order
+        return f"ORDER BY t.{alias}"
+
+    def _ids_are_unique(self, connection: Connection) -> bool:
+        if "token_id" not in self.columns:
+            return True
+        key = [
+            (str(row[1]).lower(), str(row[2]).upper())
+            for row in connection.execute(f"PRAGMA table_xinfo({self.name})")
+            if row[5]
+        ]
+        if key == [("token_id", "INTEGER")]:
+            return True  # the row number itself: there is no index to find below
+        for index, unique, partial in connection.execute(
+            'SELECT name, "unique", partial FROM pragma_index_list(?)', (TABLE,)
+        ).fetchall():
+            if not unique or partial:
+                continue
+            try:
+                of = connection.execute("SELECT name FROM pragma_index_info(?)", (index,))
+            except UnicodeEncodeError:
+                continue  # an index whose name is no text; the rows are counted instead
+            if [str(name).lower() for (name,) in of] == ["token_id"]:
+                return True
+        return False
+
+    def select(self, offset: int) -> str:
+        """All rows from number ``offset`` on, in row order, as `SOURCE_COLUMNS`."""
+        wanted = ", ".join(
+            f"t.{_quoted(column)}" if column in self.columns else "NULL"
+            for column in SOURCE_COLUMNS
+        )
+        # NOT INDEXED: an index may be damaged or lie; the table is what counts.
+        return (
+            f"SELECT {wanted} FROM main.{self.name} AS t NOT INDEXED "  # noqa: S608 - quoted
+            f"{self._order} LIMIT -1 OFFSET {int(offset)}"
+        )
+
+    @property
+    def count(self) -> str:
+        """How many rows there are (SQLite counts the smallest index where it can)."""
+        return f"SELECT count(*) FROM main.{self.name}"  # noqa: S608 - quoted
+
+    @property
+    def duplicates(self) -> str:
+        """Token ids that occur more than once, byte for byte and type for type."""
+        return (
+            f"SELECT t.token_id FROM main.{self.name} AS t NOT INDEXED "  # noqa: S608 - quoted
+            "WHERE t.token_id IS NOT NULL "
+            "GROUP BY t.token_id COLLATE BINARY, typeof(t.token_id) HAVING count(*) > 1"
+        )
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'

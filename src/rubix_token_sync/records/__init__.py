@@ -1,0 +1,1 @@
+"""Records: the column table, keys and digests, and how values become columns."""

@@ -1,0 +1,377 @@
+"""From rows, their keys and their content to a finished record batch.
+
+`finish_batch` is on the hot path of every new or changed token, so it works on
+columns: whole columns are proven clean by a few operations in C (types, ASCII,
+lengths), repeated values are judged once, and only suspicious values are looked
+at one by one.
+
+Content is stored as text.  UTF-8 text stands as it is; anything else (no UTF-8, a
+NUL character, or text that itself begins like this form) as a ``data:`` URL
+(RFC 2397): ``data:application/octet-stream;base64,…``.  `decode_content` gives the
+bytes back in both cases.
+
+Everything here is a pure function.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol, TypeAlias
+
+import pyarrow as pa
+
+from rubix_token_sync.ipfs import cid
+from rubix_token_sync.ipfs.content import Failure, FailureCode
+from rubix_token_sync.records import validate
+from rubix_token_sync.records.schema import (
+    COLUMN_SIZES,
+    RECORD_KEY_BYTES,
+    RECORD_SCHEMA,
+    ROW_DIGEST_BYTES,
+    SOURCE_COLUMNS,
+    SourceRow,
+    SqliteValue,
+)
+from rubix_token_sync.records.validate import Cell, Finding, TimeCell
+
+__all__ = [
+    "CONTENT_MARKER",
+    "DatabaseContext",
+    "ResolvedContent",
+    "decode_content",
+    "encode_content",
+    "finish_batch",
+]
+
+CONTENT_MARKER: Final = "data:application/octet-stream;base64,"
+"""What ``ipfs_data`` begins with when the content is no plain text."""
+
+_MARKER: Final = CONTENT_MARKER.encode()
+
+
+def encode_content(data: bytes) -> str:
+    """``data`` as ``ipfs_data`` holds it."""
+    if b"\0" not in data and not data.startswith(_MARKER):
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            pass
+    return CONTENT_MARKER + b64encode(data).decode()
+
+
+def decode_content(text: str) -> bytes:
+    """The bytes of a token from its ``ipfs_data``: the inverse of `encode_content`.
+
+    Raises:
+        ValueError: the text begins with the marker but is not what encoding gives.
+    """
+    if not text.startswith(CONTENT_MARKER):
+        return text.encode()
+    encoded = text[len(CONTENT_MARKER) :]
+    data = b64decode(encoded, validate=True)
+    if b64encode(data).decode() != encoded:
+        raise ValueError("not the base64 of any bytes")
+    return data
+
+
+class ResolvedContent(Protocol):
+    """What is known of the content of a batch's tokens, at the rows' indexes.
+
+    Neither data nor failure means that nobody looked.
+    """
+
+    @property
+    def data(self) -> Sequence[bytes | None]:
+        """Verified content."""
+
+    @property
+    def failure(self) -> Sequence[Failure | None]:
+        """Why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseContext:
+    """What all records of one database have in common.
+
+    ``db_last_modified`` is UTC without a zone; ``columns`` are the columns of
+    `SOURCE_COLUMNS` that the node's table has.
+    """
+
+    source_ip: str
+    node_name: str
+    db_path: str
+    ipfs_path: str | None
+    db_last_modified: datetime
+    columns: frozenset[str] = frozenset(SOURCE_COLUMNS)
+
+
+_Found: TypeAlias = dict[int, list[Finding]]
+_Values: TypeAlias = Sequence[SqliteValue]
+_Texts: TypeAlias = Sequence[str | None]
+
+
+def finish_batch(
+    rows: Sequence[SourceRow],
+    keys: bytes,
+    digests: bytes,
+    resolved: ResolvedContent,
+    context: DatabaseContext,
+) -> pa.RecordBatch:
+    """The records of ``rows``, as `RECORD_SCHEMA` has them.
+
+    ``keys`` and ``digests`` are the rows' record keys and row digests, one after
+    the other.
+
+    Raises:
+        ValueError: the arguments are not of one length.
+    """
+    count = len(rows)
+    data, failure = resolved.data, resolved.failure
+    lengths = (len(keys), len(digests), len(data), len(failure))
+    if lengths != (count * RECORD_KEY_BYTES, count * ROW_DIGEST_BYTES, count, count):
+        raise ValueError(f"{count} rows, but keys, digests and content have lengths {lengths}")
+    if not rows:
+        return _empty()
+    has = context.columns.__contains__
+    ids, dids, created, updated, states, parents, values = zip(*rows, strict=True)
+    found: _Found = {}
+
+    token_id = _token_ids(ids, resolved, found)
+    did = _texts(dids, partial(validate.did, exists=has("did")), found)
+    status = _statuses(states, partial(validate.token_status, exists=has("token_status")), found)
+    parent = _texts(parents, validate.parent_token_id, found)
+    value = _reals(values, partial(validate.token_value, exists=has("token_value")), found)
+    content, fetched = _contents(data, failure, found)
+    errors = _ipfs_errors(failure, found)
+    shared: list[Finding] = []
+
+    def constant(field: str, text: str | None) -> pa.Array:
+        cell = validate.fit(field, text)
+        shared.extend(cell.findings)
+        return pa.repeat(pa.scalar(cell.text, pa.string()), count)
+
+    columns = {
+        "record_key": _fixed(keys, RECORD_KEY_BYTES, count),
+        "row_digest": _fixed(digests, ROW_DIGEST_BYTES, count),
+        "source_ip": constant("source_ip", context.source_ip),
+        "node_name": constant("node_name", context.node_name),
+        "did": pa.array(did, pa.string()),
+        "token_id": pa.array(token_id, pa.string()),
+        "created_at": _times("created_at", created, found),
+        "updated_at": _times("updated_at", updated, found),
+        "token_status": pa.array(status, pa.string()),
+        "parent_token_id": pa.array(parent, pa.string()),
+        "token_value": pa.array(value, pa.string()),
+        "ipfs_data": content,
+        "ipfs_fetched": fetched,
+        "ipfs_error": errors,
+        "db_path": constant("db_path", context.db_path),
+        "ipfs_path": constant("ipfs_path", context.ipfs_path),
+        "db_last_modified": pa.repeat(
+            pa.scalar(context.db_last_modified, RECORD_SCHEMA.field("db_last_modified").type),
+            count,
+        ),
+    }
+    columns["validation_errors"] = _validation_errors(count, found, shared)
+    return pa.RecordBatch.from_arrays(
+        [columns[name] for name in RECORD_SCHEMA.names], schema=RECORD_SCHEMA
+    )
+
+
+def _empty() -> pa.RecordBatch:
+    arrays = [pa.array([], field.type) for field in RECORD_SCHEMA]
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
+def _fixed(data: bytes, width: int, count: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.binary(width), count, [None, pa.py_buffer(data)])
+
+
+def _note(found: _Found, index: int, findings: Iterable[Finding]) -> None:
+    found.setdefault(index, []).extend(findings)
+
+
+# --- columns of text ---------------------------------------------------------
+
+
+def _one_by_one(
+    values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found
+) -> list[str | None]:
+    texts = []
+    for index, value in enumerate(values):
+        cell = judge(value)
+        texts.append(cell.text)
+        if cell.findings:
+            _note(found, index, cell.findings)
+    return texts
+
+
+def _texts(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
+    """A column in which values repeat: each is judged once.
+
+    Only for text and NULL: 1 and 1.0 are one key of a dictionary, but not one text.
+    """
+    if not set(map(type, values)) <= {str, type(None)}:
+        return _one_by_one(values, judge, found)
+    cells = {value: judge(value) for value in set(values)}
+    if all(cell.text is value and not cell.findings for value, cell in cells.items()):
+        return values  # type: ignore[return-value] # text and None only, see above
+    for index, value in enumerate(values):
+        if cells[value].findings:
+            _note(found, index, cells[value].findings)
+    return [cells[value].text for value in values]
+
+
+def _statuses(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
+    """A column of integers, normally: 64 bits always fit, all are right."""
+    if set(map(type, values)) == {int}:
+        texts = {value: str(value) for value in set(values)}
+        return [texts[value] for value in values]
+    return _texts(values, judge, found)
+
+
+def _reals(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
+    """A column of reals, normally: `repr` is right but for exponents, inf and nan."""
+    if set(map(type, values)) != {float}:
+        return _one_by_one(values, judge, found)
+    texts: list[str | None] = list(map(repr, values))
+    joined = "".join(texts)  # type: ignore[arg-type] # all text so far
+    if "e" in joined or "n" in joined:
+        for index, text in enumerate(texts):
+            if text is not None and ("e" in text or "n" in text):
+                cell = judge(values[index])
+                texts[index] = cell.text
+                _note(found, index, cell.findings)
+    return texts
+
+
+def _token_ids(values: _Values, resolved: ResolvedContent, found: _Found) -> _Texts:
+    """Ids differ from row to row; whoever resolved the content has parsed them."""
+    data, failure = resolved.data, resolved.failure
+    texts: list[str | None] = list(values)  # type: ignore[arg-type] # made true below
+    plain = _all_plain(values, COLUMN_SIZES["token_id"])
+    for index, value in enumerate(values):
+        if plain and (data[index] is not None or _is_cid(value, None, failure[index])):
+            continue
+        cell = validate.token_id(value, is_cid=_is_cid(value, data[index], failure[index]))
+        texts[index] = cell.text
+        if cell.findings:
+            _note(found, index, cell.findings)
+    return texts
+
+
+def _all_plain(values: _Values, size: int) -> bool:
+    """All values are ASCII text without NUL, not empty, and fit into ``size``."""
+    if set(map(type, values)) != {str}:
+        return False
+    joined: str = "".join(values)  # type: ignore[arg-type] # str only, see above
+    lengths = set(map(len, values))  # type: ignore[arg-type] # same
+    return joined.isascii() and "\0" not in joined and 0 not in lengths and max(lengths) <= size
+
+
+def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> bool:
+    if data is not None:
+        return True
+    if failure is not None:
+        return failure.code is not FailureCode.NO_CID
+    return isinstance(value, str) and cid.parse(value) is not None
+
+
+# --- times -------------------------------------------------------------------
+
+
+def _times(field: str, values: _Values, found: _Found) -> pa.Array:
+    kind = RECORD_SCHEMA.field(field).type
+    if values.count(None) == len(values):
+        return pa.nulls(len(values), kind)
+    times: list[datetime | None] = []
+    for index, value in enumerate(values):
+        cell: TimeCell = validate.time(field, value)
+        times.append(cell.time)
+        if cell.findings:
+            _note(found, index, cell.findings)
+    return pa.array(times, kind)
+
+
+# --- content -----------------------------------------------------------------
+
+_LEVEL_PREFIXES: Final = frozenset(b"%03d" % level for level in validate.LEVELS)
+_WHOLE_TOKEN_LENGTHS: Final = frozenset({66, 67, 68})
+
+
+def _contents(
+    data: Sequence[bytes | None], failure: Sequence[Failure | None], found: _Found
+) -> tuple[pa.Array, pa.Array]:
+    """``ipfs_data`` and ``ipfs_fetched``."""
+    raw = pa.array(data, pa.binary())
+    joined = raw.buffers()[2].to_pybytes() if raw.null_count < len(raw) else b""
+    suspicious = [
+        index
+        for index, content in enumerate(data)
+        if content is None
+        or (content[:3] not in _LEVEL_PREFIXES and len(content) in _WHOLE_TOKEN_LENGTHS)
+    ]
+    column: pa.Array | None = None
+    if b"\0" not in joined and _MARKER not in joined:
+        try:
+            column = raw.cast(pa.string())
+        except pa.ArrowInvalid:  # not all of it is UTF-8
+            column = None
+    if column is None:
+        texts = [None if content is None else encode_content(content) for content in data]
+        column = pa.array(texts, pa.string())
+        for index, content in enumerate(data):
+            if content is not None and not _is_text(content):
+                _note(found, index, validate.token_content(content, None, text=False))
+    for index in suspicious:
+        content = data[index]
+        if content is None or _is_text(content):
+            _note(found, index, validate.token_content(content, failure[index], text=True))
+    return column, raw.is_valid()
+
+
+def _is_text(content: bytes) -> bool:
+    if b"\0" in content:
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _ipfs_errors(failure: Sequence[Failure | None], found: _Found) -> pa.Array:
+    if failure.count(None) == len(failure):
+        return pa.nulls(len(failure), pa.string())
+    cells: dict[int, Cell] = {}  # by identity: a reader gives the same failure many times
+    texts: list[str | None] = []
+    for index, reason in enumerate(failure):
+        if reason is None:
+            texts.append(None)
+            continue
+        cell = cells.get(id(reason))
+        if cell is None:
+            # A sentence can hold a path; it stays readable whatever bytes that has.
+            sentence = str(reason).encode("utf-8", "backslashreplace").decode()
+            cell = validate.fit("ipfs_error", sentence.replace("\0", "\\x00"))
+            cells[id(reason)] = cell
+        texts.append(cell.text)
+        if cell.findings:
+            _note(found, index, cell.findings)
+    return pa.array(texts, pa.string())
+
+
+def _validation_errors(count: int, found: _Found, shared: list[Finding]) -> pa.Array:
+    texts = [validate.errors_text(shared)] * count
+    known: dict[tuple[Finding, ...], str | None] = {}
+    for index, findings in found.items():
+        if findings:
+            key = tuple(findings)
+            if key not in known:
+                known[key] = validate.errors_text(findings + shared)
+            texts[index] = known[key]
+    return pa.array(texts, pa.string())

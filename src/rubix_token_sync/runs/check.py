@@ -1,0 +1,199 @@
+"""Everything a run needs, tested through the run's own code paths."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from rubix_token_sync.errors import SyncError, TargetError
+from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
+from rubix_token_sync.nodes.discovery import Node, discover
+from rubix_token_sync.nodes.snapshot import open_snapshot
+from rubix_token_sync.process_identity import own_holder
+from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
+from rubix_token_sync.settings import Settings, describe
+from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Store, StoreOptions
+from rubix_token_sync.targets.registry import Target, open_store
+
+__all__ = ["CheckResult", "run_checks"]
+
+_CHECK_SOURCE = "rubix-token-sync check"
+_CLOCK_SECONDS = 60
+_SAMPLE = 20
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One thing that was tested."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    code: str = ""
+    exit_code: int = 1
+
+
+def run_checks(
+    settings: Settings,
+    target: Target,
+    store_options: StoreOptions,
+    content: ContentOptions,
+    roots: Sequence[str],
+    notes: Sequence[str] = (),
+) -> list[CheckResult]:
+    """All checks, in the order of a run; those that need what failed are left out."""
+    given = [f"{d.name} ({d.origin})" for d in describe(settings) if d.origin != "default"]
+    results = [CheckResult("settings", True, ", ".join(given) or "all defaults")]
+    results += [CheckResult("note", True, note) for note in notes]
+    try:
+        store = open_store(target, store_options)
+    except SyncError as error:
+        results.append(_failed("target", error))
+    else:
+        try:
+            results += _check_target(store, settings)
+        finally:
+            store.close()
+    if roots:
+        results += _check_nodes(roots, content, settings.scratch)
+    return results
+
+
+def _failed(name: str, error: SyncError) -> CheckResult:
+    return CheckResult(name, False, error.message, error.remedy, error.code, error.exit_code)
+
+
+def _check_target(store: Store, settings: Settings) -> Iterator[CheckResult]:
+    steps: list[tuple[str, Callable[[], str]]] = [
+        ("connection", lambda: _connect(store)),
+        ("schema", lambda: _schema(store)),
+        ("clock", lambda: _clock(store)),
+        ("lease", lambda: _leases(store, settings.source_ip)),
+        ("load small", lambda: _load(store, 3, bulk=False)),
+        ("load bulk", lambda: _load(store, 50, bulk=True)),
+    ]
+    for name, step in steps:
+        try:
+            yield CheckResult(name, True, step())
+        except SyncError as error:
+            yield _failed(name, error)
+            if isinstance(error, TargetError):
+                return
+
+
+def _connect(store: Store) -> str:
+    return f"{store.place}: {store.describe_connection()}"
+
+
+def _schema(store: Store) -> str:
+    before = store.schema_version()
+    changed = store.ensure_schema()
+    return f"made (was {before or 'nothing'})" if changed else f"version {before}"
+
+
+def _clock(store: Store) -> str:
+    behind = (datetime.now(UTC).replace(tzinfo=None) - store.server_time()).total_seconds()
+    if abs(behind) > _CLOCK_SECONDS:
+        return (
+            f"this machine's clock differs from the server's by {behind:+.0f} s; runs use the "
+            "server's, but times in logs will not match"
+        )
+    return f"differs from the server's by {behind:+.1f} s"
+
+
+def _leases(store: Store, source: str) -> str:
+    running = [lease for lease in store.leases() if lease.source == source]
+    return f"a run of {source} is under way" if running else f"free for source {source}"
+
+
+def _load(store: Store, count: int, *, bulk: bool) -> str:
+    """Lease, stage, publish, mark, retire and remove some records: a run in small."""
+    source = f"{_CHECK_SOURCE} {uuid.uuid4().hex[:8]}"
+    lease = Lease(source, str(uuid.uuid4()))
+    key = database_key(source, "check")
+    store.acquire_lease(lease, own_holder())
+    try:
+        published = store.publish(
+            lease, Chunk(_records(source, key, count), mark=_mark(source, key, count), bulk=bulk)
+        )
+        store.retire_database(lease, key)
+    finally:
+        store.remove_records(lease, key)
+        store.release_lease(lease)
+    how = "bulk load" if published.bulk_loads else "parameterised batch"
+    return f"{count} records by {how}: stored, counted, marked, removed"
+
+
+def _records(source: str, key: bytes, count: int) -> pa.RecordBatch:
+    values = {
+        "source_ip": source,
+        "node_name": "check",
+        "token_id": "check ü €",
+        "db_path": "check",
+        "ipfs_data": "x" * 100,
+        "ipfs_fetched": True,
+        "db_last_modified": datetime(2025, 1, 1),
+    }
+    rows = [
+        {**values, "record_key": record_key(key, str(n)), "row_digest": bytes(16)}
+        for n in range(count)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA)
+
+
+def _mark(source: str, key: bytes, count: int) -> DatabaseMark:
+    return DatabaseMark(
+        database_key=key,
+        source_ip=source,
+        node_name="check",
+        db_path="check",
+        ipfs_path=None,
+        fingerprint="check",
+        repository_fingerprint=None,
+        last_modified=datetime(2025, 1, 1),
+        record_count=count,
+        rejected_count=0,
+        processing_duration_seconds=0.0,
+    )
+
+
+def _check_nodes(
+    roots: Sequence[str], content: ContentOptions, scratch: str | None
+) -> Iterator[CheckResult]:
+    found = discover(roots)
+    yield CheckResult("discovery", True, f"{len(found.nodes)} databases")
+    for skipped in found.skipped:
+        yield CheckResult("skipped", True, f"{skipped.path}: {skipped.sentence}")
+    for node in found.nodes:
+        yield _check_node(node, content, scratch)
+
+
+def _check_node(node: Node, content: ContentOptions, scratch: str | None) -> CheckResult:
+    name = f"node {node.name}"
+    try:
+        with open_snapshot(node.db_path, scratch) as snapshot:
+            count = snapshot.count
+            sample = next(iter(snapshot.rows(_SAMPLE)), [])
+    except SyncError as error:
+        return CheckResult(
+            name, False, f"{node.db_path}: {error.message}", error.remedy, error.code
+        )
+    if not sample:
+        return CheckResult(name, True, f"{node.db_path}: no tokens")
+    chain = open_chain(node.repository, content)
+    try:
+        resolved = chain.resolve([row[0] if isinstance(row[0], str) else None for row in sample])
+    finally:
+        chain.close()
+    fetched = sum(data is not None for data in resolved.data)
+    first = next((str(f) for f in resolved.failure if f is not None), "")
+    told = f"{count:,} tokens; content of {fetched} of the first {len(sample)}"
+    ok = fetched > 0 or "access_denied" not in first
+    return CheckResult(
+        name, ok, f"{node.db_path}: {told}" + (f" ({first})" if first else ""), first
+    )

@@ -1,0 +1,90 @@
+"""What a sync would do: everything but the writing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.jobs import Batch, Event, Failed, Job
+from rubix_token_sync.runs.result import Outcome, RunOptions
+from rubix_token_sync.runs.survey import Survey
+from rubix_token_sync.targets.base import SCHEMA_VERSION, Store
+from rubix_token_sync.targets.registry import open_store
+
+__all__ = ["dry_run"]
+
+
+def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
+    """Read and compare as `sync` would; nothing is written, created or locked anywhere.
+
+    Counts of new, changed and vanished records are what a sync would publish.
+
+    Raises:
+        SyncError: the target cannot be read.
+        Interrupted: ``stop`` came before anything was planned.
+    """
+    run = Survey(options, lambda _progress: None, stop)
+    if not options.target.exists():
+        return _compare(run, None)
+    store = open_store(options.target, replace(options.store, read_only=True), at_once=True)
+    try:
+        with run.stop.at_once():
+            usable = store.schema_version() == SCHEMA_VERSION
+        return _compare(run, store if usable else None)
+    finally:
+        store.close()
+
+
+def _compare(run: Survey, store: Store | None) -> Outcome:
+    place = store.place if store is not None else "(nothing there yet)"
+    with run.stop.at_once():
+        states = store.database_states(run.options.source) if store is not None else []
+        run.discover()
+        plan = run.plan(states)
+    jobs = run.jobs(plan, store)
+    run.note_plan(plan, jobs)
+    if not jobs:
+        return run.outcome("COMPLETED", None, place)
+    try:
+        with run.crew(len(jobs), run.options.target if store is not None else None) as crew:
+            for event in run.watched(crew.run(list(jobs.values()))):
+                if event is not None:
+                    _count(run, jobs[event.job], event)
+                run.tick()
+    except Interrupted as interrupt:
+        outcome = run.outcome("INTERRUPTED", None, place)
+        outcome.signal_number = interrupt.signal_number
+        return outcome
+    return run.outcome("COMPLETED", None, place)
+
+
+def _count(run: Survey, job: Job, event: Event) -> None:
+    outcome = run.databases[job.node.db_path]
+    counters = run.progress.counters
+    if isinstance(event, Failed):
+        run.fail(job.number, job.node.db_path, job.node.name, event.error)
+    elif isinstance(event, Batch):
+        run.progress.batch(event)
+        tally = event.tally
+        changed = tally.changed - tally.new
+        outcome.read += tally.read
+        outcome.inserted += tally.new
+        outcome.updated += changed
+        outcome.ipfs_success += tally.fetched
+        outcome.validation_errors += tally.invalid
+        counters.inserted += tally.new
+        counters.updated += changed
+        counters.ipfs_success += tally.fetched
+        counters.ipfs_failures += tally.changed - tally.fetched
+        counters.validation_errors += tally.invalid
+    else:
+        summary = event.summary
+        vanished = len(summary.vanished) // RECORD_KEY_BYTES
+        outcome.status = "processed"
+        outcome.records = summary.stored
+        outcome.vanished = vanished
+        outcome.seconds = summary.seconds
+        counters.vanished += vanished
+        counters.databases_processed += 1
+        counters.records_processed += summary.stored

@@ -1,0 +1,159 @@
+"""What goes to a worker and what comes back; all of it can cross a process border."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+
+from rubix_token_sync.errors import SyncError
+from rubix_token_sync.ipfs.fetch import ContentOptions
+from rubix_token_sync.nodes.discovery import Node
+from rubix_token_sync.targets.base import ErrorEntry, StoreOptions
+from rubix_token_sync.targets.registry import Target
+
+__all__ = [
+    "Batch",
+    "Difference",
+    "Done",
+    "Emit",
+    "Event",
+    "Failed",
+    "Job",
+    "Summary",
+    "Tally",
+    "WorkerContext",
+]
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What every job of a run shares."""
+
+    target: Target | None
+    """None where there is nothing to compare with (a dry run before the first sync)."""
+    store: StoreOptions
+    content: ContentOptions
+    batch_size: int
+    scratch: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One database to read.
+
+    ``max_shrink`` is the share of known records that may vanish at once (None
+    accepts any); losses of fewer than ``max_shrink_rows`` are never held back.
+    """
+
+    number: int
+    source: str
+    node: Node
+    database_key: bytes
+    task: Literal["sync", "compare"] = "sync"
+    read_known: bool = True
+    ask_target: bool = True
+    retry_content: bool = True
+    max_shrink: float | None = 0.5
+    max_shrink_rows: int = 20
+    asked_repository: str | None = None
+    """Stays in force when failed content is not asked for again, so that it will be."""
+
+
+@dataclass
+class Tally:
+    """Counters that add up from batches to a run."""
+
+    read: int = 0
+    changed: int = 0
+    """New ones included."""
+    new: int = 0
+    fetched: int = 0
+    known: int = 0
+    invalid: int = 0
+    healed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    via: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Sum up in place."""
+        self.read += other.read
+        self.changed += other.changed
+        self.new += other.new
+        self.fetched += other.fetched
+        self.known += other.known
+        self.invalid += other.invalid
+        self.healed += other.healed
+        self.failures.update(other.failures)
+        self.via.update(other.via)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One record that differs between a node and the target.
+
+    ``letter``: ``+`` only the node has it, ``-`` only the target has it, ``*``
+    columns differ, ``c`` the content differs.
+    """
+
+    letter: Literal["+", "-", "*", "c"]
+    db_path: str
+    token_id: str | None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A database that was read to its end."""
+
+    fingerprint: str
+    repository_fingerprint: str | None
+    modified: datetime
+    stored: int
+    """Live records the target must hold afterwards."""
+    known: int
+    """Live records it held before."""
+    vanished: bytes
+    """Record keys, 24 bytes each."""
+    rejected: int
+    errors: tuple[ErrorEntry, ...]
+    seconds: float
+    content_checked: bool = True
+    unverified: int = 0
+    """Compared content that only the target has and that cannot be proven from it alone."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that were read; the new and changed of them as finished records."""
+
+    job: int
+    tally: Tally
+    expected: int
+    """Rows of the whole database, for progress."""
+    rows: pa.RecordBatch | None = None
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job ended well."""
+
+    job: int
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job's database could not be processed; the run goes on."""
+
+    job: int
+    error: SyncError
+
+
+Event: TypeAlias = Batch | Done | Failed
+Emit: TypeAlias = Callable[[Event], None]

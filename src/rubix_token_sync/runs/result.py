@@ -1,0 +1,100 @@
+"""What a run is told, and what it tells when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from rubix_token_sync.errors import (
+    SyncError,
+)
+from rubix_token_sync.ipfs.fetch import ContentOptions
+from rubix_token_sync.nodes.discovery import Discovery
+from rubix_token_sync.runs.progress import Counters
+from rubix_token_sync.runs.session import Status
+from rubix_token_sync.targets.base import (
+    ErrorEntry,
+    StoreOptions,
+)
+from rubix_token_sync.targets.registry import Target
+
+__all__ = ["DatabaseOutcome", "Outcome", "RunOptions"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run needs to know; see the settings of the same names."""
+
+    roots: tuple[str, ...]
+    source: str
+    target: Target
+    store: StoreOptions = field(default_factory=StoreOptions)
+    content: ContentOptions = field(default_factory=ContentOptions)
+    command: str = "sync"
+    nodes: frozenset[str] = frozenset()
+    """Only nodes of these names; empty: all."""
+    force: bool = False
+    only_failed: bool = False
+    dry_run: bool = False
+    max_shrink: float | None = 0.5
+    max_shrink_rows: int = 20
+    recheck: timedelta = timedelta(days=7)
+    heartbeat_seconds: float = 10.0
+    lease_seconds: float = 60.0
+    scratch: str | None = None
+    processes: int | None = None
+    """Worker processes; None: one a CPU, at most the content workers; 0: none."""
+
+
+@dataclass
+class DatabaseOutcome:
+    """What became of one database, for the report."""
+
+    db_path: str
+    node_name: str
+    status: str
+    """``processed``, ``current`` (unchanged), ``failed``, ``missing``, ``pending``."""
+    reason: str = ""
+    records: int = 0
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    vanished: int = 0
+    rejected: int = 0
+    ipfs_success: int = 0
+    ipfs_failures: int = 0
+    validation_errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """How a run ended; `rubix_token_sync.reports.report` turns it into the report."""
+
+    options: RunOptions
+    session_id: str | None
+    started_at: datetime
+    seconds: float
+    status: Status
+    counters: Counters
+    discovery: Discovery
+    databases: list[DatabaseOutcome]
+    errors: list[ErrorEntry]
+    dead_sessions: int = 0
+    place: str = ""
+    signal_number: int | None = None
+    throttled_seconds: float = 0.0
+    unread: int = 0
+    """Directories that could not be read and may hide nodes."""
+    error: SyncError | None = None
+    """What ended the run, where its status is FAILED."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 something left undone, 128 + signal, or the ending error's own."""
+        if self.signal_number is not None:
+            return 128 + self.signal_number
+        if self.error is not None:
+            return self.error.exit_code
+        undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
+        return 1 if undone or self.unread or self.counters.rejected else 0

@@ -1,0 +1,171 @@
+"""A database's rows in digested batches, as sync and verify both read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rubix_token_sync.nodes.snapshot import Snapshot
+from rubix_token_sync.records.build import DatabaseContext
+from rubix_token_sync.records.schema import (
+    ROW_DIGEST_BYTES,
+    SourceRow,
+    SqliteValue,
+    digest_prefix,
+    record_key,
+    row_digest,
+    row_digests,
+)
+from rubix_token_sync.runs.jobs import Job
+from rubix_token_sync.targets.base import ErrorEntry
+
+__all__ = ["DigestedRows", "RowReader", "database_context"]
+
+_LISTED_DUPLICATES = 100
+
+
+def database_context(job: Job, snapshot: Snapshot) -> DatabaseContext:
+    """What the records of a job's database have in common."""
+    return DatabaseContext(
+        source_ip=job.source,
+        node_name=job.node.name,
+        db_path=job.node.db_path,
+        ipfs_path=job.node.repository,
+        db_last_modified=snapshot.modified,
+        columns=frozenset(snapshot.columns),
+    )
+
+
+@dataclass(frozen=True)
+class DigestedRows:
+    """Rows with their digests and, for rows without a token id, their number."""
+
+    rows: list[SourceRow]
+    digests: bytes
+    occurrences: dict[int, int]
+
+    @staticmethod
+    def none() -> DigestedRows:
+        """No rows."""
+        return DigestedRows([], b"", {})
+
+    def take(self, positions: NDArray[np.int64]) -> DigestedRows:
+        """Some of them, in order."""
+        if len(positions) == len(self.rows):
+            return self
+        width = ROW_DIGEST_BYTES
+        chosen = positions.tolist()
+        return DigestedRows(
+            [self.rows[i] for i in chosen],
+            b"".join([self.digests[i * width : i * width + width] for i in chosen]),
+            {
+                new: self.occurrences[old]
+                for new, old in enumerate(chosen)
+                if old in self.occurrences
+            }
+            if self.occurrences
+            else {},
+        )
+
+    def plus(self, other: DigestedRows) -> DigestedRows:
+        """These, then the other ones."""
+        if not self.rows:
+            return other
+        if not other.rows:
+            return self
+        shift = len(self.rows)
+        return DigestedRows(
+            self.rows + other.rows,
+            self.digests + other.digests,
+            self.occurrences | {shift + at: number for at, number in other.occurrences.items()},
+        )
+
+    def keys(self, database: bytes) -> bytes:
+        """The record keys, 24 bytes each."""
+        numbers = self.occurrences
+        if not numbers:
+            return b"".join([record_key(database, row[0]) for row in self.rows])
+        return b"".join(
+            [record_key(database, row[0], numbers.get(i, 0)) for i, row in enumerate(self.rows)]
+        )
+
+
+class RowReader:
+    """A database's rows in digested batches: NULL ids numbered, repeated ids left out.
+
+    The first row (in the database's own order) with a token id is the record;
+    what follows with the same id is rejected and told.
+    """
+
+    def __init__(self, job: Job, snapshot: Snapshot, batch_size: int) -> None:
+        self._snapshot = snapshot
+        self._batch_size = batch_size
+        self._path = job.node.db_path
+        self._node = job.node.name
+        self._prefix = digest_prefix(job.node.name, job.node.repository)
+        self._repeated = snapshot.duplicates()
+        self._met: set[SqliteValue] = set()
+        self._nulls = 0
+        self._listed: list[str] = []
+        self.distinct = 0
+        self.rejected = 0
+
+    def __iter__(self) -> Iterator[DigestedRows]:
+        for rows in self._snapshot.rows(self._batch_size):
+            if self._repeated:
+                rows = [row for row in rows if self._first(row)]
+            digests = row_digests(self._prefix, rows)
+            numbers = self._number(rows)
+            if any(numbers.values()):
+                digests = self._renumbered(rows, digests, numbers)
+            self.distinct += len(rows)
+            yield DigestedRows(rows, digests, numbers)
+
+    def _first(self, row: SourceRow) -> bool:
+        token = row[0]
+        if token not in self._repeated:
+            return True
+        if token not in self._met:
+            self._met.add(token)
+            return True
+        self.rejected += 1
+        if len(self._listed) < _LISTED_DUPLICATES:
+            self._listed.append(repr(row))
+        return False
+
+    def _number(self, rows: list[SourceRow]) -> dict[int, int]:
+        if None not in [row[0] for row in rows]:
+            return {}
+        numbers = {}
+        for at, row in enumerate(rows):
+            if row[0] is None:
+                numbers[at] = self._nulls
+                self._nulls += 1
+        return numbers
+
+    def _renumbered(self, rows: list[SourceRow], digests: bytes, numbers: dict[int, int]) -> bytes:
+        changed = bytearray(digests)
+        for at, number in numbers.items():
+            start = at * ROW_DIGEST_BYTES
+            changed[start : start + ROW_DIGEST_BYTES] = row_digest(self._prefix, rows[at], number)
+        return bytes(changed)
+
+    def errors(self) -> tuple[ErrorEntry, ...]:
+        """What was rejected, once all was read."""
+        if not self.rejected:
+            return ()
+        return (
+            ErrorEntry(
+                category="validation",
+                code="duplicate_token_id",
+                message=f"{self.rejected} rows repeat the token id of an earlier row and were "
+                "left out.",
+                node_name=self._node,
+                db_path=self._path,
+                occurrences=self.rejected,
+                context={"rows": self._listed},
+            ),
+        )

@@ -1,0 +1,124 @@
+"""A session: the lease, the heartbeat, and the row that tells how a run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal
+
+from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
+from rubix_token_sync.log import log_event
+from rubix_token_sync.process_identity import own_holder
+from rubix_token_sync.targets.base import Lease, SessionTotals, Store
+
+__all__ = ["Session"]
+
+_LOG = logging.getLogger(__name__)
+
+Status = Literal["COMPLETED", "FAILED", "INTERRUPTED"]
+
+
+class Session:
+    """Holds the lease of a source from `start` to `finish`.
+
+    The heartbeat runs in a thread of its own; `error` tells when it found that
+    the lease is lost or the target has been silent for longer than a lease lasts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        source: str,
+        command: str,
+        *,
+        totals: Callable[[], SessionTotals],
+        heartbeat_seconds: float,
+        lease_seconds: float,
+    ) -> None:
+        self.lease = Lease(source, str(uuid.uuid4()))
+        self.error: SyncError | None = None
+        self._store = store
+        self._command = command
+        self._totals = totals
+        self._pause = heartbeat_seconds
+        self._patience = lease_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="rubix-heartbeat", daemon=True)
+
+    @property
+    def id(self) -> str:
+        """The session's UUID."""
+        return self.lease.session_id
+
+    def start(self) -> int:
+        """Take the lease and write the RUNNING row; how many dead sessions were found.
+
+        Raises:
+            LeaseHeld: another run works for this source.
+        """
+        self._store.acquire_lease(self.lease, own_holder())
+        source = self.lease.source
+        try:
+            self._store.start_session(
+                self.id, source, socket.gethostname(), os.getpid(), self._command
+            )
+            dead = self._store.close_dead_sessions(source, self.id)
+            self._thread.start()
+        except BaseException:
+            with contextlib.suppress(SyncError):  # the first error is the one to tell
+                self._store.release_lease(self.lease)
+            raise
+        return dead
+
+    def _beat(self) -> None:
+        heard = time.monotonic()
+        while not self._ended.wait(self._pause):
+            try:
+                self._store.heartbeat(self.lease, self._totals())
+                heard = time.monotonic()
+            except TargetError as error:
+                log_event(_LOG, logging.WARNING, "heartbeat_failed", str(error), code=error.code)
+                if time.monotonic() - heard > self._patience:
+                    self.error = error
+                    return
+            except SyncError as error:  # the lease is lost
+                self.error = error
+                return
+            except Exception as error:  # noqa: BLE001 - handed to the run, which ends with it
+                crash = WorkerCrashed(
+                    f"The heartbeat failed: {type(error).__name__}: {error}",
+                    code="heartbeat_crashed",
+                    remedy="This is a bug; please report it with the log of a --verbose run.",
+                )
+                crash.__cause__ = error
+                self.error = crash
+                return
+
+    def finish(self, status: Status, totals: SessionTotals, error_summary: str | None) -> None:
+        """Stop the heartbeat, write how it ended, give the lease back."""
+        self._stop_beating()
+        self._store.finish_session(self.id, status, totals, error_summary)
+        self._store.release_lease(self.lease)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop_beating()
+
+    def _stop_beating(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()

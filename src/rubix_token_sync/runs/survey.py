@@ -1,0 +1,264 @@
+"""What every run does, whether it writes or not: find, plan, read, tell."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
+from rubix_token_sync.log import ProgressPace, log_event
+from rubix_token_sync.nodes.discovery import Discovery, discover
+from rubix_token_sync.runs.cancel import StopSign
+from rubix_token_sync.runs.jobs import Event, Job, WorkerContext
+from rubix_token_sync.runs.plan import Plan, PlanRules, left_out, make_plan
+from rubix_token_sync.runs.progress import Progress
+from rubix_token_sync.runs.result import DatabaseOutcome, Outcome, RunOptions
+from rubix_token_sync.runs.session import Status
+from rubix_token_sync.runs.worker_pool import Crew, affordable
+from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Store
+from rubix_token_sync.targets.registry import Target
+
+__all__ = ["Survey"]
+
+_LOG = logging.getLogger(__name__)
+
+_HIDING: Final = frozenset({"io_error", "stalled"})
+"""Directories skipped for these reasons may hold nodes."""
+_HIDING_AS_ROOT: Final = frozenset({"access_denied", "no_such_directory", "not_a_directory"})
+
+_INLINE_BYTES = 2_000_000
+"""Less than this to read is done faster than worker processes start."""
+
+
+class Survey:
+    """The steps of a run that do not write; `sync`, `dry_run` and `verify` put them together."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        on_progress: Callable[[Progress], None],
+        stop: StopSign | None = None,
+    ) -> None:
+        self.options = options
+        self.on_progress = on_progress
+        self.stop = stop or StopSign()
+        self.progress = Progress()
+        self.pace = ProgressPace()
+        self.started_at = datetime.now(UTC).replace(tzinfo=None)
+        self.started = time.monotonic()
+        self.errors: list[ErrorEntry] = []
+        self.databases: dict[str, DatabaseOutcome] = {}
+        self.discovery = Discovery([], [], 0)
+        self._discovered = False
+        self.unread = 0
+
+    def discover(self) -> None:
+        """Find the nodes below the roots, once, and say what was skipped."""
+        if self._discovered:
+            return
+        self.discovery = discover(self.options.roots)
+        self._discovered = True
+        roots = {os.path.abspath(root) for root in self.options.roots}
+        for skipped in self.discovery.skipped:
+            # What cannot be read is not empty: nodes may be there that nobody knows of yet.
+            hides = skipped.reason_code in _HIDING or (
+                skipped.path in roots and skipped.reason_code in _HIDING_AS_ROOT
+            )
+            log_event(
+                _LOG, logging.ERROR if hides else logging.INFO, "skipped",
+                f"{skipped.path}: {skipped.sentence}",
+                path=skipped.path, code=skipped.reason_code,
+            )  # fmt: skip
+            if hides:
+                self.unread += 1
+                self.errors.append(
+                    ErrorEntry(
+                        category="system",
+                        code="directory_unread",
+                        message=f"{skipped.path}: {skipped.sentence}",
+                        context={"path": skipped.path, "reason": skipped.reason_code},
+                    )
+                )
+        if not self.discovery.nodes:
+            log_event(
+                _LOG, logging.WARNING, "no_nodes",
+                f"There is no rubix.db below {', '.join(self.options.roots)}.",
+            )  # fmt: skip
+
+    def plan(self, states: Sequence[DatabaseState]) -> Plan:
+        options = self.options
+        nodes = self.discovery.nodes
+        if options.nodes:
+            self._know(options.nodes, states)
+            nodes = [node for node in nodes if node.name in options.nodes]
+            states = [s for s in states if (s.node_name or "") in options.nodes]
+        roots = [os.path.abspath(root) for root in options.roots]
+        below = tuple(os.path.join(root, "") for root in roots)
+        return make_plan(
+            options.source,
+            nodes,
+            states,
+            PlanRules(
+                options.force, options.only_failed, options.command == "verify", options.recheck
+            ),
+            now=self.started_at,
+            inside=lambda path: path.startswith(below),
+            missed=lambda path: left_out(
+                path, self.discovery.skipped, roots, exists=os.path.lexists
+            ),
+        )
+
+    def _know(self, names: Iterable[str], states: Sequence[DatabaseState]) -> None:
+        known = {node.name for node in self.discovery.nodes} | {s.node_name for s in states}
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise SettingsError(
+                f"There is no node named {', '.join(unknown)} below the roots.",
+                code="no_such_node",
+                remedy="`rubix-token-sync discover` lists the nodes with their names.",
+                context={"nodes": unknown},
+            )
+
+    def jobs(self, plan: Plan, store: Store | None) -> dict[int, Job]:
+        options = self.options
+        holds_records = store is not None and bool(plan.read) and store.holds_records()
+        holds_content = store is not None and holds_records and store.holds_content()
+        jobs = {
+            number: Job(
+                number=number,
+                source=options.source,
+                node=planned.node,
+                database_key=planned.database_key,
+                read_known=holds_records,
+                ask_target=holds_content,
+                retry_content=planned.retry_content,
+                max_shrink=options.max_shrink,
+                max_shrink_rows=options.max_shrink_rows,
+                asked_repository=planned.asked_repository,
+            )
+            for number, planned in enumerate(plan.read)
+        }
+        self.progress.begin({n: planned.size for n, planned in enumerate(plan.read)})
+        return jobs
+
+    def note_plan(self, plan: Plan, jobs: dict[int, Job]) -> None:
+        counters = self.progress.counters
+        counters.databases_found = len(plan.read) + len(plan.current) + len(plan.unreadable)
+        counters.databases_current = len(plan.current)
+        for node in plan.current:
+            self.databases[node.db_path] = DatabaseOutcome(node.db_path, node.name, "current")
+        for planned in plan.read:
+            node = planned.node
+            self.databases[node.db_path] = DatabaseOutcome(
+                node.db_path, node.name, "pending", planned.reason
+            )
+        for node, error in plan.unreadable:
+            self.fail(None, node.db_path, node.name, error)
+        for state, error in plan.unreachable:
+            self.fail(None, state.db_path, state.node_name or "", error)
+        if self.options.max_shrink is not None:
+            for state in plan.missing:
+                self._miss(state)
+        log_event(
+            _LOG, logging.INFO, "planned",
+            f"{counters.databases_found} databases found, {len(jobs)} to read, "
+            f"{len(plan.current)} unchanged",
+            found=counters.databases_found, read=len(jobs), current=len(plan.current),
+        )  # fmt: skip
+
+    def _miss(self, state: DatabaseState) -> None:
+        error = SourceError(
+            f"{state.db_path} is gone; its {state.record_count:,} records were left as they are.",
+            code="database_gone",
+            remedy="If it was moved or removed on purpose, run again with --allow-shrink.",
+            context={"records": state.record_count},
+        )
+        self.fail(None, state.db_path, state.node_name or "", error)
+        self.databases[state.db_path].status = "missing"
+
+    def crew(self, jobs: int, target: Target | None) -> Crew:
+        options = self.options
+        processes = self._processes(jobs)
+        share = max(1, options.content.workers // max(1, processes))
+        context = WorkerContext(
+            target,
+            replace(options.store, read_only=True),
+            replace(options.content, workers=share),
+            options.store.batch_size,
+            options.scratch,
+        )
+        return Crew(context, processes)
+
+    def _processes(self, jobs: int) -> int:
+        if self.options.processes is not None:
+            return self.options.processes
+        total = sum(self.progress.weights.values())
+        if total < _INLINE_BYTES:
+            return 0
+        from rubix_token_sync.settings import usable_cpus
+
+        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
+
+    def watched(self, events: Iterator[Event | None]) -> Iterator[Event | None]:
+        """The events, up to the stop that was asked for.
+
+        Raises:
+            Interrupted: at the first event (or none) after that.
+        """
+        try:
+            for event in events:
+                self.stop.check()
+                yield event
+        except WorkerCrashed:
+            self.stop.check()  # a signal to the whole group ends the workers, too
+            raise
+
+    def fail(self, job: int | None, db_path: str, node_name: str, error: SyncError) -> None:
+        self.progress.failed(job)
+        outcome = self.databases.setdefault(db_path, DatabaseOutcome(db_path, node_name, "failed"))
+        outcome.status, outcome.reason = "failed", error.code
+        self.errors.append(
+            ErrorEntry(
+                category=error.category,
+                code=error.code,
+                message=str(error),
+                node_name=node_name,
+                db_path=db_path,
+                context=error.context,
+            )
+        )
+        log_event(
+            _LOG, logging.ERROR, "database_failed", f"{node_name}: {error}",
+            node=node_name, db_path=db_path, category=error.category, code=error.code,
+        )  # fmt: skip
+
+    def tick(self, *, final: bool = False) -> None:
+        self.on_progress(self.progress)
+        records, _ = self.progress.so_far()
+        if final or self.pace.due(records, time.monotonic()):
+            line = self.progress.line()
+            log_event(
+                _LOG, logging.INFO, "progress", line,
+                records=records, share=round(self.progress.share, 4),
+            )  # fmt: skip
+
+    def outcome(self, status: Status, session_id: str | None, place: str, dead: int = 0) -> Outcome:
+        return Outcome(
+            options=self.options,
+            session_id=session_id,
+            started_at=self.started_at,
+            seconds=time.monotonic() - self.started,
+            status=status,
+            counters=self.progress.counters,
+            discovery=self.discovery,
+            unread=self.unread,
+            databases=sorted(self.databases.values(), key=lambda d: d.db_path),
+            errors=list(self.errors),
+            dead_sessions=dead,
+            place=place,
+        )

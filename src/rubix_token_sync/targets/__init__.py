@@ -1,0 +1,1 @@
+"""Targets: the databases that records are published to, one folder each."""

@@ -1,0 +1,349 @@
+"""What the rest of the program knows of a target.
+
+`Store` is the door; `rubix_token_sync.targets.sql.publishing.SqlStore` holds what all
+targets share, and one module a target adds how rows are written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import pyarrow as pa
+
+from rubix_token_sync.errors import Category
+
+if TYPE_CHECKING:  # a worker that asks no target need not load it
+    import sqlalchemy as sa
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Chunk",
+    "DatabaseMark",
+    "DatabaseState",
+    "ErrorEntry",
+    "KnownContent",
+    "Lease",
+    "MarkCounts",
+    "Published",
+    "Rejected",
+    "SessionTotals",
+    "Store",
+    "StoreOptions",
+]
+
+SCHEMA_VERSION: Final = "0001"
+"""The newest revision in ``migrations/versions``; a test holds the two together."""
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a store loads; the guide's settings of the same names."""
+
+    batch_size: int = 2_000
+    bulk_insert_size: int = 10_000
+    pool_size: int = 10
+    attempts: int = 3
+    retry_seconds: float = 300.0
+    """All attempts of one call together take no longer than this."""
+    call_seconds: float = 120.0
+    """Our own bound around every call to a server."""
+    read_only: bool = False
+    """For workers, `verify`, `status`: never writes, never creates."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write for one source, held by one session."""
+
+    source: str
+    session_id: str
+
+
+@dataclass(frozen=True)
+class DatabaseMark:
+    """What ProcessedDatabases says of a database once all of it is stored.
+
+    ``record_count`` is the number of live records the target must hold; it is
+    counted on the server before the mark is written.  The counts of content
+    and validation are the server's own (`MarkCounts`).
+    """
+
+    database_key: bytes
+    source_ip: str
+    node_name: str
+    db_path: str
+    ipfs_path: str | None
+    fingerprint: str | None
+    """None: the next sync reads the database, whatever it finds."""
+    repository_fingerprint: str | None
+    last_modified: datetime
+    record_count: int
+    rejected_count: int
+    processing_duration_seconds: float
+    content_checked: bool = True
+    """Failed content was asked for again; False keeps the earlier time."""
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """One row of ProcessedDatabases."""
+
+    database_key: bytes
+    source_ip: str
+    node_name: str | None
+    db_path: str
+    ipfs_path: str | None
+    fingerprint: str | None
+    repository_fingerprint: str | None
+    content_checked_at: datetime | None
+    last_modified: datetime
+    last_processed: datetime
+    record_count: int
+    ipfs_success_count: int
+    ipfs_fail_count: int
+    validation_error_count: int
+    rejected_count: int
+    processing_duration_seconds: float
+
+
+@dataclass(frozen=True)
+class ErrorEntry:
+    """One row of SyncErrors; ``context`` holds plain JSON values."""
+
+    category: Category
+    code: str
+    message: str
+    node_name: str | None = None
+    db_path: str | None = None
+    token_id: str | None = None
+    occurrences: int = 1
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that the target refuses, and why."""
+
+    record_key: bytes
+    token_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What goes into the target in one transaction.
+
+    ``rows`` has RECORD_SCHEMA and holds each record_key once.  ``vanished`` is
+    record keys (24 bytes each, concatenated) that the source no longer has.
+    ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
+    path (the database has BULK_INSERT_SIZE changed records or more).  ``new``: the
+    target held none of the rows when the run looked, so they may go straight in.
+    ``also`` writes what else belongs into the transaction; it must be idempotent.
+    """
+
+    rows: pa.RecordBatch
+    vanished: bytes = b""
+    mark: DatabaseMark | None = None
+    errors: tuple[ErrorEntry, ...] = ()
+    bulk: bool = False
+    new: bool = False
+    also: Callable[[sa.Connection], None] | None = None
+
+
+@dataclass(frozen=True)
+class MarkCounts:
+    """Live records of a database when it was marked, counted by the server."""
+
+    records: int
+    ipfs_success: int
+    validation_errors: int
+
+    @property
+    def ipfs_failures(self) -> int:
+        """Records without content."""
+        return self.records - self.ipfs_success
+
+
+@dataclass
+class Published:
+    """What a chunk did, counted by the server."""
+
+    inserted: int = 0
+    updated: int = 0
+    vanished: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    bulk_loads: int = 0
+    batches: int = 0
+    retries: int = 0
+    marked: MarkCounts | None = None
+
+    def add(self, other: Published) -> None:
+        """Sum up in place."""
+        self.inserted += other.inserted
+        self.updated += other.updated
+        self.vanished += other.vanished
+        self.rejected += other.rejected
+        self.bulk_loads += other.bulk_loads
+        self.batches += other.batches
+        self.retries += other.retries
+        self.marked = other.marked or self.marked
+
+
+@dataclass(frozen=True)
+class KnownContent:
+    """What a record holds of its content."""
+
+    ipfs_data: str | None
+    ipfs_fetched: bool
+    ipfs_error: str | None
+
+
+@dataclass
+class SessionTotals:
+    """The counters of a SyncSessions row."""
+
+    total_databases_found: int = 0
+    total_databases_processed: int = 0
+    total_records_processed: int = 0
+    total_ipfs_success: int = 0
+    total_ipfs_failures: int = 0
+    total_sql_inserts: int = 0
+    total_sql_errors: int = 0
+    total_validation_errors: int = 0
+    progress_percent: float = 0.0
+
+
+class Store(Protocol):
+    """A target.  Every method raises `TargetError` (see errors.py), nothing else on purpose.
+
+    Methods may be called from several threads at once.
+    """
+
+    kind: str
+    """``sqlite``, ``postgresql`` or ``mssql``."""
+    place: str
+    """Where it is, for people: no secrets."""
+    writers: int
+    """How many threads may usefully publish at once."""
+
+    def close(self) -> None:
+        """Give back every connection."""
+
+    # schema
+    def schema_version(self) -> str | None:
+        """The revision found; None where there is no schema."""
+
+    def holds_tables(self) -> bool:
+        """Whether there is a table of records: ours, or the earlier script's."""
+
+    def ensure_schema(self) -> bool:
+        """Create or upgrade under a lock where needed; True if anything was done.
+
+        Raises SchemaError where rights are missing or the schema is newer.
+        """
+
+    def schema_script(self) -> str:
+        """The DDL for an empty database, for a DBA to read and run."""
+
+    def describe_connection(self) -> str:
+        """Connect and say, for people: version, encryption, user.  No secrets."""
+
+    def server_time(self) -> datetime:
+        """UTC without a zone, by the server's clock."""
+
+    # runs
+    def leases(self) -> list[Lease]:
+        """Leases that are held now (heartbeat not older than a lease lasts)."""
+
+    def start_session(
+        self, session_id: str, source: str, host: str, pid: int, command: str
+    ) -> None:
+        """Write the RUNNING row."""
+
+    def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
+        """Renew lease and session.  Raises LeaseLost."""
+
+    def finish_session(
+        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+    ) -> None:
+        """Write status (COMPLETED, FAILED, INTERRUPTED), end time and totals."""
+
+    def close_dead_sessions(self, source: str, own_session: str) -> int:
+        """Mark the source's other RUNNING sessions INTERRUPTED; only under the lease."""
+
+    def acquire_lease(self, lease: Lease, holder: str) -> None:
+        """Take the source's lease, or take it over from a dead holder.
+
+        ``holder`` names a process (see sync/lease.py).  Raises LeaseHeld.
+        """
+
+    def release_lease(self, lease: Lease) -> None:
+        """Give the lease back if we still hold it."""
+
+    def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
+        """Append to SyncErrors."""
+
+    # what is known
+    def database_states(self, source: str | None) -> list[DatabaseState]:
+        """ProcessedDatabases, of one source or all."""
+
+    def holds_records(self) -> bool:
+        """Whether there is any record at all."""
+
+    def holds_content(self) -> bool:
+        """Whether any record has verified content (else asking for it is idle)."""
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        """Live records of a database: all keys (24 bytes each) and row digests (16 each)."""
+
+    def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
+        """What these records (vanished ones too) hold of their content."""
+
+    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
+        """``ipfs_data`` of any record with verified content for these ids."""
+
+    def failed_tokens(self, database_key: bytes) -> set[bytes]:
+        """Keys of live records whose content failed."""
+
+    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
+
+    def stray_records(
+        self, source: str, database_keys: Collection[bytes]
+    ) -> list[tuple[str, str | None]]:
+        """(db_path, token_id) of a source's live records outside of these databases' keys."""
+
+    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
+        """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""
+
+    # writing
+    def foresee_first_load(self) -> None:
+        """Begin with what a first load waits for, while its tables are still being made."""
+
+    def prepare_load(self) -> None:
+        """Once a run before the first chunk: remove dead staging, heal or defer indexes."""
+
+    def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        """Store a chunk in one transaction; idempotent; retries and isolates by itself.
+
+        Raises LeaseLost, ReportMismatch (the mark's count is not what the
+        server counts), TargetError.
+        """
+
+    def note_seen(self, lease: Lease, database_keys: Sequence[bytes]) -> None:
+        """These databases were found unchanged: what the target holds of them is current."""
+
+    def retire_database(self, lease: Lease, database_key: bytes) -> int:
+        """Mark all of a database's records as deleted at the source and forget its state.
+
+        Returns how many there were.
+        """
+
+    def remove_records(self, lease: Lease, database_key: bytes) -> None:
+        """Delete a database's records and state for good; only `check` does that to its own."""
+
+    def finish_load(self) -> None:
+        """Once a run after the last chunk: build deferred indexes, statistics."""

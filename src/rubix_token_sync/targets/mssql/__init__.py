@@ -1,0 +1,1 @@
+"""The Azure SQL and SQL Server target."""

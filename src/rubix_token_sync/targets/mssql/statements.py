@@ -1,0 +1,248 @@
+"""The T-SQL of staging and publishing, and rows in the form its parameters take.
+
+Publishing is set-based and without MERGE: one batch updates what differs and
+inserts what is new, and reports both counts as a row (counts come from the
+server, never from the driver).  Texts are compared as bytes, because the usual
+collation of Azure SQL ignores case and trailing blanks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from mssql_python.constants import ConstantsDDBC
+
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA
+from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
+
+__all__ = [
+    "BULK_COLUMNS",
+    "CLEAN",
+    "COUNT_STAGED",
+    "HOLD_LEASE",
+    "KNOWN",
+    "NOW",
+    "PUBLISH",
+    "RECORDS",
+    "STAGED",
+    "STAGE_ROW",
+    "STAGING",
+    "STAMPS",
+    "STORED",
+    "Parameters",
+    "as_records",
+    "joined",
+    "sample",
+    "with_load",
+]
+
+NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
+"""Whole microseconds, as Python has them: a time read equals the time stored."""
+
+STAGING: Final = "TokenRecordStaging"
+RECORDS: Final = "TokenRecords"
+
+HOLD_LEASE: Final = (
+    "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"
+    " SELECT 1 FROM SyncLeases WITH (REPEATABLEREAD) WHERE session_id = '{session}'"
+)
+"""Begins a transaction in which nobody can take the session's lease; one row if it is held.
+
+The lock is a shared one, so that writers of one session do not wait for each other.
+"""
+
+STAMPS: Final = (
+    "SELECT COUNT(*) FROM sys.columns WHERE object_id = OBJECT_ID('dbo.TokenRecords')"
+    " AND name = 'synced_at' AND default_object_id <> 0"
+)
+"""1 where records that come without ``synced_at`` get the server's time, as the guide has it."""
+
+_TEXTS: Final = ("ipfs_data", "ipfs_error", "validation_errors")
+_CLEAN_ROWS: Final = 20_000
+_TIME: Final = pa.timestamp("us")
+
+
+def _differs() -> str:
+    parts = [
+        "r.row_digest <> s.row_digest",
+        "r.source_deleted_at IS NOT NULL",
+        "r.ipfs_fetched IS NULL",
+        "r.ipfs_fetched <> s.ipfs_fetched",
+    ]
+    for name in _TEXTS:
+        parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
+        parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
+        parts.append(f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))")
+    return " OR ".join(parts)
+
+
+def _publish() -> str:
+    columns = ", ".join(STAGED_COLUMNS)
+    sets = ", ".join(f"{name} = s.{name}" for name in STAGED_COLUMNS if name != "record_key")
+    parts = (
+        "SET NOCOUNT ON; DECLARE @inserted INT; DECLARE @updated INT; SET @updated = 0;",
+        f"INSERT INTO TokenRecords ({columns}, synced_at)",
+        f"SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}",
+        f"FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS",
+        "(SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key);",
+        "SET @inserted = @@ROWCOUNT;",
+        # A first load has nothing to update: spare the look at every record.
+        "IF @inserted < ? BEGIN",
+        f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
+        f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
+        f"WHERE s.load_id = ? AND ({_differs()});",
+        "SET @updated = @@ROWCOUNT END;",
+        "SELECT @updated, @inserted; SET NOCOUNT OFF",
+    )
+    return " ".join(parts)
+
+
+PUBLISH: Final = _publish()
+"""Takes load id, number of staged rows, load id; one row: updated, inserted."""
+
+_KEY: Final = f"CAST(? AS BINARY({RECORD_KEY_BYTES}))"  # the driver sends VARBINARY
+_LIVE: Final = (
+    f"FROM TokenRecords WHERE record_key BETWEEN {_KEY} AND {_KEY} AND source_deleted_at IS NULL"
+)
+
+KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
+STORED: Final = f"SELECT {', '.join(STAGED_COLUMNS)} {_LIVE} ORDER BY record_key"
+"""Both take the smallest and the largest key of a database."""
+
+BULK_COLUMNS: Final = ("load_id", *STAGED_COLUMNS)
+_MARKS: Final = ", ".join("?" for _ in BULK_COLUMNS)
+
+STAGE_ROW: Final = f"INSERT INTO {STAGING} ({', '.join(BULK_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - our names
+
+COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
+
+STAGED: Final = (
+    f"SELECT {', '.join(STAGED_COLUMNS)} FROM {STAGING} WHERE load_id = ?"  # noqa: S608
+    " ORDER BY record_key"
+)
+
+CLEAN: Final = (
+    f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
+    " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
+)
+"""Removes a bounded number of staged rows; one row: how many."""
+
+
+def sample(source: str) -> pa.RecordBatch:
+    """Three made-up records with the values that a bulk copy might store differently."""
+    moment = datetime(2001, 2, 3, 4, 5, 6, 789_012)
+    empty = {
+        field.name: b"\0" * field.type.byte_width
+        if pa.types.is_fixed_size_binary(field.type)
+        else moment
+        if field.type == _TIME
+        else ""
+        for field in RECORD_SCHEMA
+        if not field.nullable
+    }
+    texts = [field.name for field in RECORD_SCHEMA if pa.types.is_string(field.type)]
+    rows = [
+        {**empty, "ipfs_fetched": False},
+        {**empty, "ipfs_fetched": True, "ipfs_data": "x" * 9_000, "created_at": moment},
+        {**empty, "ipfs_fetched": True, **dict.fromkeys(texts, "\u00fc\u4e2d\U0001f600 ' ")},
+    ]
+    for number, row in enumerate(rows):
+        row["record_key"] = bytes(RECORD_KEY_BYTES - 1) + bytes([number])
+        row["source_ip"] = source
+    return pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA)
+
+
+def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
+    """``rows`` with the load's id in front: what a bulk copy takes."""
+    ids = pa.array([load_id], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int32()))
+    return pa.RecordBatch.from_arrays(
+        [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
+    )
+
+
+def joined(column: pa.Array) -> bytes:
+    """A binary column's values, one behind the other."""
+    return b"".join(column.to_pylist())
+
+
+def as_records(block: pa.RecordBatch) -> pa.RecordBatch:
+    """What the driver fetched (large types) as RECORD_SCHEMA."""
+    columns = [
+        column.cast(pa.binary()).cast(field.type)
+        if pa.types.is_fixed_size_binary(field.type)
+        else column.fill_null(False)
+        if pa.types.is_boolean(field.type)
+        else column.cast(field.type)
+        for column, field in zip(block.columns, RECORD_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
+_BLOCK_BYTES: Final = 32 << 20
+"""The driver is given no more rows at a time than it makes room for in so many bytes."""
+_INLINE_UNITS: Final = 4_000
+"""Longer texts travel apart from the others, which would all be given their room."""
+
+
+class Parameters:
+    """Rows as parameters of `STAGE_ROW`, with their types said explicitly.
+
+    Left to itself the driver asks the server for the type of a column of
+    NULLs, which not every server can answer.
+    """
+
+    def __init__(self, rows: pa.RecordBatch, load_id: int) -> None:
+        self._rows = rows
+        self._load_id = load_id
+
+    def blocks(self, size: int) -> Iterator[tuple[list[Any], list[tuple[Any, ...]]]]:
+        """Types and rows of each block: the short rows, then the ones with long texts."""
+        long = _has_long_text(self._rows)
+        for part in (self._rows.filter(pc.invert(long)), self._rows.filter(long)):
+            fit = min(size, max(1, _BLOCK_BYTES // _room(part)))
+            for start in range(0, part.num_rows, fit):
+                yield self._block(part.slice(start, fit))
+
+    def _block(self, part: pa.RecordBatch) -> tuple[list[Any], list[tuple[Any, ...]]]:
+        types: list[Any] = [(ConstantsDDBC.SQL_BIGINT.value, 0, 0)]
+        types += [
+            _type(field.type, column)
+            for field, column in zip(part.schema, part.columns, strict=True)
+        ]
+        columns = [column.to_pylist() for column in part.columns]
+        return types, list(zip([self._load_id] * part.num_rows, *columns, strict=True))
+
+
+def _has_long_text(rows: pa.RecordBatch) -> pa.BooleanArray:
+    long = pa.array([False]).take(pa.array([0] * rows.num_rows, pa.int32()))
+    for column in rows.columns:
+        if pa.types.is_string(column.type):
+            # A character takes at most two UTF-16 units, and at least one byte in UTF-8.
+            length = pc.fill_null(pc.binary_length(column), 0)
+            long = pc.or_(long, pc.greater(length, _INLINE_UNITS // 2))
+    return long
+
+
+def _room(rows: pa.RecordBatch) -> int:
+    """Bytes that the driver gives each row, for each has the room of the longest values."""
+    longest = [
+        pc.max(pc.binary_length(c)).as_py() for c in rows.columns if pa.types.is_string(c.type)
+    ]
+    return sum(2 * (length or 1) for length in longest)
+
+
+def _type(kind: pa.DataType, column: pa.Array) -> tuple[int, int, int]:
+    if pa.types.is_fixed_size_binary(kind):
+        return ConstantsDDBC.SQL_BINARY.value, kind.byte_width, 0
+    if pa.types.is_boolean(kind):
+        return ConstantsDDBC.SQL_BIT.value, 0, 0
+    if pa.types.is_timestamp(kind):
+        return ConstantsDDBC.SQL_TYPE_TIMESTAMP.value, 26, 6
+    longest = pc.max(pc.binary_length(column)).as_py() or 1
+    if longest > _INLINE_UNITS:
+        return ConstantsDDBC.SQL_WLONGVARCHAR.value, longest, 0
+    return ConstantsDDBC.SQL_WVARCHAR.value, max(1, longest), 0

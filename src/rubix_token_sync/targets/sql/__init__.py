@@ -1,0 +1,1 @@
+"""What every SQL target shares: tables, transactions, leases, publishing, questions."""

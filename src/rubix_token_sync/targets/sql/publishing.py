@@ -1,0 +1,272 @@
+"""What all targets share of writing: publish, isolate, count, mark.
+
+A target adds `_write_rows`, and what its floors below leave to it (`translate`,
+`_fence`, `_scan_records`); everything else is plain SQL that SQLAlchemy spells for it.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.errors import (
+    RecordRefused,
+    ReportMismatch,
+    SyncError,
+    TransactionTooLarge,
+)
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.targets.base import (
+    Chunk,
+    DatabaseMark,
+    Lease,
+    MarkCounts,
+    Published,
+    Rejected,
+)
+from rubix_token_sync.targets.sql.ledger import LEASE_SECONDS, lost
+from rubix_token_sync.targets.sql.reading import SqlReading, key_range, parts
+
+__all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
+
+
+class SqlStore(SqlReading):
+    """The shared part of every target; see `rubix_token_sync.targets.base.Store`."""
+
+    indexes_invalid = True
+    """Whether an index tells which records have validation errors."""
+
+    @abc.abstractmethod
+    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        """Insert new and update different records, set-based, in this transaction."""
+
+    def foresee_first_load(self) -> None:
+        """Nothing takes long to begin with on most targets."""
+
+    def prepare_load(self) -> None:
+        """Nothing is left behind by dead runs on targets without staging."""
+
+    def finish_load(self) -> None:
+        """Nothing is deferred on targets that do not defer."""
+
+    def note_seen(self, lease: Lease, database_keys: Sequence[bytes]) -> None:
+        databases = self.tables.databases
+
+        def work(conn: sa.Connection) -> None:
+            self._fence(conn, lease)
+            failpoints.point("store.seen")
+            for part in parts(database_keys):
+                conn.execute(
+                    sa.update(databases)
+                    .where(databases.c.database_key.in_(part))
+                    .values(last_seen_at=self.now)
+                )
+
+        if database_keys:
+            self.transact(work)
+
+    def retire_database(self, lease: Lease, database_key: bytes) -> int:
+        records, databases = self.tables.records, self.tables.databases
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> int:
+            self._fence(conn, lease)
+            failpoints.point("store.retire")
+            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+            return conn.execute(
+                sa.update(records)
+                .where(
+                    records.c.record_key.between(low, high),
+                    records.c.source_deleted_at.is_(None),
+                )
+                .values(source_deleted_at=self.now, synced_at=self.now)
+            ).rowcount
+
+        return self.transact(work)
+
+    def remove_records(self, lease: Lease, database_key: bytes) -> None:
+        records, databases = self.tables.records, self.tables.databases
+        low, high = key_range(database_key)
+
+        def work(conn: sa.Connection) -> None:
+            self._fence(conn, lease)
+            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+            conn.execute(sa.delete(records).where(records.c.record_key.between(low, high)))
+
+        self.transact(work)
+
+    def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        before = self.retries
+        published = self._publish(lease, chunk)
+        published.retries = self.retries - before
+        return published
+
+    def _publish(self, lease: Lease, chunk: Chunk) -> Published:
+        try:
+            return self._publish_piece(lease, chunk)
+        except TransactionTooLarge:
+            if chunk.rows.num_rows < 2:
+                raise
+            half = chunk.rows.num_rows // 2
+            first = Chunk(rows=chunk.rows.slice(0, half), bulk=chunk.bulk)
+            published = self._publish(lease, first)
+            rest = replace(chunk, rows=chunk.rows.slice(half))
+            rest = _without(rest, published.rejected)
+            published.add(self._publish(lease, rest))
+            return published
+        except RecordRefused:
+            if chunk.rows.num_rows == 0:
+                raise
+            return self._isolate(lease, chunk)
+
+    def _isolate(self, lease: Lease, chunk: Chunk) -> Published:
+        """Halve until the refused records stand alone; the good ones go in meanwhile."""
+        total = Published()
+        pending = [chunk.rows]
+        while pending:
+            part = pending.pop()
+            piece = Chunk(rows=part, bulk=chunk.bulk)
+            try:
+                total.add(self._publish_piece(lease, piece))
+            except RecordRefused as refused:
+                if part.num_rows == 1:
+                    total.rejected.append(_rejected(part, refused))
+                else:
+                    half = part.num_rows // 2
+                    pending += [part.slice(half), part.slice(0, half)]
+        # What the target still holds under a refused key is no longer what the source says.
+        outdated = b"".join(rejected.record_key for rejected in total.rejected)
+        rest = replace(chunk, rows=chunk.rows.slice(0, 0), vanished=chunk.vanished + outdated)
+        rest = _without(rest, total.rejected)
+        total.add(self._publish_piece(lease, rest))
+        return total
+
+    def _publish_piece(self, lease: Lease, chunk: Chunk) -> Published:
+        attempts: list[Published] = []
+
+        def work(conn: sa.Connection) -> Published:
+            piece = chunk
+            if attempts and chunk.errors:  # an earlier attempt may have stored them
+                piece = replace(chunk, errors=self._unrecorded(conn, lease, chunk.errors))
+            attempts.append(self._publish_once(conn, lease, piece))
+            return attempts[-1]
+
+        return _what_happened(self.transact(work), attempts)
+
+    def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
+        self._fence(conn, lease)
+        failpoints.point("store.publish")
+        published = self._write_rows(conn, chunk) if chunk.rows.num_rows else Published()
+        published.vanished = self._write_vanished(conn, chunk.vanished)
+        if chunk.errors:
+            self._insert_errors(conn, lease, chunk.errors)
+        if chunk.mark is not None:
+            failpoints.point("store.mark")
+            published.marked = self._write_mark(conn, chunk.mark)
+        if chunk.also is not None:
+            chunk.also(conn)
+        return published
+
+    def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
+        records = self.tables.records
+        split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
+        if split:
+            failpoints.point("store.vanish")
+        return sum(
+            conn.execute(
+                sa.update(records)
+                .where(records.c.record_key.in_(part), records.c.source_deleted_at.is_(None))
+                .values(source_deleted_at=self.now, synced_at=self.now)
+            ).rowcount
+            for part in parts(split)
+        )
+
+    def live_counts(self, conn: sa.Connection, database_key: bytes) -> MarkCounts:
+        """A database's live records, counted by the server."""
+        records = self.tables.records
+        low, high = key_range(database_key)
+        live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+        counts = [sa.func.count(), sa.func.count(sa.case((records.c.ipfs_fetched == sa.true(), 1)))]
+        if not self.indexes_invalid:  # the rows must be looked at anyway: once
+            counts.append(sa.func.count(records.c.validation_errors))
+        found = conn.execute(sa.select(*counts).where(*live)).one()
+        invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
+        return MarkCounts(
+            found[0],
+            found[1],
+            conn.execute(invalid).scalar_one() if self.indexes_invalid else found[2],
+        )
+
+    def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
+        counts = self.live_counts(conn, mark.database_key)
+        if counts.records != mark.record_count:
+            raise ReportMismatch(
+                f"{mark.db_path}: {mark.record_count} records should be stored, "
+                f"the target holds {counts.records}.",
+                code="count_mismatch",
+                remedy="Nothing was marked as processed; the next run reads this database again. "
+                "Run `rubix-token-sync verify` to see which records differ.",
+                context={"expected": mark.record_count, "counted": counts.records},
+            )
+        databases = self.tables.databases
+        values: dict[str, Any] = asdict(mark)
+        key = values.pop("database_key")
+        if values.pop("content_checked"):
+            values["content_checked_at"] = self.now
+        values |= {
+            "db_path": mark.db_path[:500],
+            "last_processed": self.now,
+            "last_seen_at": self.now,
+            "ipfs_success_count": counts.ipfs_success,
+            "ipfs_fail_count": counts.ipfs_failures,
+            "validation_error_count": counts.validation_errors,
+        }
+        updated = conn.execute(
+            sa.update(databases).where(databases.c.database_key == key).values(**values)
+        )
+        if updated.rowcount == 0:
+            conn.execute(sa.insert(databases).values(database_key=key, **values))
+        return counts
+
+
+def _what_happened(last: Published, attempts: Sequence[Published]) -> Published:
+    """The counts of the attempt that was committed.
+
+    A replay that finds nothing to do shows that an earlier attempt, whose
+    acknowledgement was lost, did it all.
+    """
+    did = [a for a in attempts if a.inserted or a.updated or a.vanished]
+    if did and did[-1] is not last:
+        last.inserted, last.updated, last.vanished = (
+            did[-1].inserted, did[-1].updated, did[-1].vanished
+        )  # fmt: skip
+    return last
+
+
+def _rejected(row: pa.RecordBatch, refused: SyncError) -> Rejected:
+    return Rejected(
+        record_key=row.column("record_key")[0].as_py(),
+        token_id=row.column("token_id")[0].as_py(),
+        reason=refused.message,
+    )
+
+
+def _without(chunk: Chunk, rejected: Sequence[Rejected]) -> Chunk:
+    """The chunk with its mark's counts and its errors corrected for refused records."""
+    if not rejected or chunk.mark is None:
+        return chunk
+    mark = chunk.mark
+    return replace(
+        chunk,
+        mark=replace(
+            mark,
+            record_count=mark.record_count - len(rejected),
+            rejected_count=mark.rejected_count + len(rejected),
+        ),
+    )

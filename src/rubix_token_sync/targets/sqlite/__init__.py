@@ -1,0 +1,1 @@
+"""The embedded target: one SQLite file."""

@@ -1,0 +1,209 @@
+"""The HTML page: the report's numbers, from one file, safe, and right in a real browser."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rubix_token_sync.errors import SyncError
+from rubix_token_sync.reports.page import render_page, write_page
+
+from .conftest import Run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<script>document.title='owned'</script>&\"'\x1b[31m"
+
+
+class _Parts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parts(page: str) -> _Parts:
+    parser = _Parts()
+    parser.feed(page)
+    return parser
+
+
+def many_samples(report: dict[str, Any]) -> dict[str, Any]:
+    report = copy.deepcopy(report)
+    report["rate_samples"] = [
+        {"seconds": n / 2, "tokens_read": n * 100, "tokens_per_second": 30_000.0 + n % 7 * 999}
+        for n in range(1, 200)
+    ]
+    return report
+
+
+def test_the_run_wrote_it_beside_the_json(synced: Run) -> None:
+    page = synced.file.with_suffix(".html")
+    assert page.read_text(encoding="utf-8") != ""
+    assert not list(page.parent.glob("*.tmp"))
+
+
+def test_it_shows_the_reports_numbers(synced: Run) -> None:
+    words = " ".join(parts(render_page(synced.report)).text)
+    report = synced.report
+    assert f"{report['total_records_processed']:,}" in words
+    assert f"{report['ipfs_success_rate']:.2f} %" in words
+    for database in report["databases"]:
+        assert database["node_name"] in words
+    for error in report["errors"]:
+        assert error["code"] in words
+        assert error["message"] in words
+    for code in report["content_failures"]:
+        assert code in words
+
+
+def test_nothing_is_loaded_and_nothing_runs(synced: Run) -> None:
+    page = render_page(many_samples(synced.report))
+    found = parts(page)
+    assert found.tags.count("svg") == 3
+    assert not {"script", "link", "img", "iframe", "object", "image"} & set(found.tags)
+    names = {name for name, _ in found.attributes}
+    assert not {n for n in names if n.startswith("on")}
+    for name, value in found.attributes:
+        if name in ("href", "src", "xlink:href"):
+            assert (value or "").startswith("#"), value
+    style = "".join(re.findall(r"<style.*?</style>", page, re.S))
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_names_from_disk_are_text(synced: Run) -> None:
+    report = many_samples(synced.report)
+    for database in report["databases"]:
+        database["node_name"] = HOSTILE
+    report["errors"][0] |= {"message": HOSTILE, "node_name": HOSTILE, "code": HOSTILE}
+    report["skipped"][0]["path"] = HOSTILE
+    report["source_ip"] = report["target"] = HOSTILE
+    report["content_failures"] = {HOSTILE: 7, "no_cid": 1}
+    page = render_page(report)
+    assert "<script" not in page
+    assert "script" not in parts(page).tags
+    assert "document.title=" in " ".join(parts(page).text)
+
+
+@pytest.mark.parametrize("emptied", ["databases", "errors", "skipped", "rate_samples"])
+def test_what_is_empty_is_left_out(synced: Run, emptied: str) -> None:
+    report = many_samples(synced.report)
+    report[emptied] = []
+    parts(render_page(report))
+    report["content_failures"] = {}
+    assert "could not get" not in render_page(report)
+
+
+def test_a_large_fleet_keeps_the_page_small(synced: Run) -> None:
+    report = many_samples(synced.report)
+    report["databases"] = [
+        {**report["databases"][0], "db_path": f"/n{n}", "node_name": f"n{n}", "status": "failed"}
+        for n in range(5000)
+    ]
+    report["errors"] = report["errors"] * 2000
+    page = render_page(report)
+    assert len(page) < 500_000
+    assert "4,960 more" in page
+
+
+def test_an_unwritable_place_is_told(synced: Run, tmp_path: Path) -> None:
+    with pytest.raises(SyncError) as caught:
+        write_page(synced.report, tmp_path / "no" / "such.json")
+    assert caught.value.code == "report_unwritable"
+
+
+# --- in Chromium ----------------------------------------------------------------
+
+_MEASURE = """<!DOCTYPE html><body style="margin:0"><iframe src="report.html" width="%d"
+height="900" style="border:0"></iframe><script>
+onload = () => {
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  const box = (e) => e.getBoundingClientRect();
+  const small = [...page.querySelectorAll("main > *, .card, section > *")]
+    .filter((e) => box(e).right > root.clientWidth + 1).map((e) => e.tagName + "." + e.className);
+  const text = page.querySelector(".chart text");
+  const paint = (e) => page.defaultView.getComputedStyle(e);
+  document.body.innerHTML = "<pre>" + JSON.stringify({
+    width: root.clientWidth, content: root.scrollWidth, outside: small,
+    page: paint(page.body).backgroundColor, text: paint(page.body).color,
+    axis: paint(text).fill, charts: page.querySelectorAll(".chart svg").length,
+    columns: paint(page.querySelector(".cards")).gridTemplateColumns.split(" ").length,
+    letter: box(text).height, title: page.title,
+  }) + "</pre>";
+};
+</script>"""
+
+
+@pytest.fixture
+def served(synced: Run, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A server of its own port for the page and the page that measures it."""
+    report = many_samples(synced.report)
+    report["databases"][0]["node_name"] = "a-name-without-any-place-to-break-" * 4
+    (tmp_path / "report.html").write_text(render_page(report), encoding="utf-8")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing: stderr is the test's."""
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield tmp_path, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200], ids=["phone", "desktop"])
+def test_it_looks_right_in_chromium(
+    served: tuple[Path, str], width: int, dark: bool, tmp_path: Path
+) -> None:
+    directory, address = served
+    (directory / "measure.html").write_text(_MEASURE % width, encoding="utf-8")
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path}/profile", "--window-size=1400,1000",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            "--virtual-time-budget=5000", "--dump-dom", f"{address}/measure.html",
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = re.search(r"<pre>(.*)</pre>", done.stdout, re.S)
+    assert found, done.stdout + done.stderr
+    seen = json.loads(found[1])
+    assert seen["charts"] == 3
+    assert width - 20 <= seen["width"] <= width
+    assert seen["content"] <= seen["width"], "the page itself must not scroll sideways"
+    assert seen["outside"] == []
+    assert seen["columns"] == (2 if width < 700 else 4)
+    assert seen["letter"] >= 8, "letters of charts can be read"
+    background = sum(map(int, re.findall(r"\d+", seen["page"])[:3]))
+    foreground = sum(map(int, re.findall(r"\d+", seen["text"])[:3]))
+    assert (background < 150 < 600 < foreground) if dark else (foreground < 150 < 600 < background)
+    assert seen["axis"] == seen["text"], "charts take the page's colours"

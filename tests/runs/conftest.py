@@ -1,0 +1,57 @@
+"""A small fleet and a target of its own for each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rubix_token_sync.ipfs.fetch import ContentOptions
+from rubix_token_sync.runs.result import RunOptions
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.registry import parse_target
+from rubix_token_sync.testing import FleetPlan, make_fleet
+
+NODES = 3
+TOKENS = 80
+
+
+@pytest.fixture(scope="session")
+def made_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three nodes; one token in ten has no content; only to be read."""
+    directory = tmp_path_factory.mktemp("made") / "fleet"
+    make_fleet(directory, FleetPlan(nodes=NODES, tokens_per_node=TOKENS, absent=0.1))
+    return directory
+
+
+@pytest.fixture
+def small_fleet(made_fleet: Path, tmp_path: Path) -> Path:
+    """A private copy of it."""
+    return shutil.copytree(made_fleet, tmp_path / "fleet")
+
+
+@pytest.fixture
+def target_file(tmp_path: Path) -> Path:
+    return tmp_path / "target" / "tokens.db"
+
+
+@pytest.fixture
+def options(small_fleet: Path, target_file: Path) -> Callable[..., RunOptions]:
+    """Options of a run over the small fleet into the target, in threads; changed as told."""
+    target_file.parent.mkdir(exist_ok=True)
+
+    def make(**changes: Any) -> RunOptions:
+        values: dict[str, Any] = {
+            "roots": (str(small_fleet),),
+            "source": "10.0.0.4",
+            "target": parse_target(f"sqlite:///{target_file}"),
+            "store": StoreOptions(batch_size=20, bulk_insert_size=50, attempts=1),
+            "content": ContentOptions(workers=1, ways=("blockstore",)),
+            "processes": 0,
+        }
+        return RunOptions(**(values | changes))
+
+    return make

@@ -1,0 +1,87 @@
+"""Every target that can be had here: SQLite and PostgreSQL always, mssql where it is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from rubix_token_sync.targets.base import Lease, StoreOptions
+from rubix_token_sync.targets.registry import Target, open_store, parse_target
+from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.tables import build_tables
+
+from .records_made import SESSION, SOURCE
+
+KINDS = ("sqlite", "postgresql", "mssql")
+
+
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    """An empty target of each kind."""
+    if request.param == "sqlite":
+        return parse_target(f"sqlite:///{tmp_path}/target.db")
+    if request.param == "postgresql":
+        return parse_target(request.getfixturevalue("postgres_url"))
+    named = named_server()
+    if named is None:
+        pytest.skip("RUBIX_TEST_MSSQL names no server")
+    return named
+
+
+def named_server() -> Target | None:
+    """The database that RUBIX_TEST_MSSQL names, emptied."""
+    address = os.environ.get("RUBIX_TEST_MSSQL")
+    if not address:
+        return None
+    target = parse_target(address)
+    _empty(target)
+    return target
+
+
+def _empty(target: Target) -> None:
+    """Drop this program's tables in the database that is there for tests."""
+    ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
+    store = open_store(target, StoreOptions())
+    try:
+        with store.engine.begin() as conn:
+            there = sa.inspect(conn).get_table_names()
+            for name in there:
+                if name in ours or name.startswith("Sync"):
+                    conn.exec_driver_sql(f"DROP TABLE [{name}]")
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def opened(target: Target) -> Iterator[Callable[..., SqlStore]]:
+    """Opens the test's target, as often as wanted."""
+    stores: list[SqlStore] = []
+
+    def open_it(**options: object) -> SqlStore:
+        stores.append(open_store(target, StoreOptions(**options)))  # type: ignore[arg-type]
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[..., SqlStore]) -> SqlStore:
+    """A store with its tables, without any record."""
+    store = opened()
+    store.ensure_schema()
+    return store
+
+
+@pytest.fixture
+def lease(store: SqlStore) -> Lease:
+    """The lease of `SOURCE`, held by `SESSION`."""
+    lease = Lease(SOURCE, SESSION)
+    store.start_session(SESSION, SOURCE, "host", 1, "sync")
+    store.acquire_lease(lease, "elsewhere|-|1|1")
+    return lease

@@ -1,0 +1,46 @@
+"""Targets on a real server, where RUBIX_TEST_MSSQL names one (its tables are dropped)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.sql.tables import build_tables
+
+
+@pytest.fixture
+def address() -> str:
+    """The connection string of an empty database of a real server."""
+    text = os.environ.get("RUBIX_TEST_MSSQL")
+    if not text:
+        pytest.skip("RUBIX_TEST_MSSQL names no server")
+    store = MssqlStore(SecretStr(text), StoreOptions())
+    ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
+    try:
+        with store.engine.begin() as conn:
+            for name in sa.inspect(conn).get_table_names():
+                if name in ours:
+                    conn.exec_driver_sql(f"DROP TABLE [{name}]")
+    finally:
+        store.close()
+    return text
+
+
+@pytest.fixture
+def opened(address: str) -> Iterator[Callable[..., MssqlStore]]:
+    """Opens the test's target, or another address, as often as wanted."""
+    stores: list[MssqlStore] = []
+
+    def open_it(text: str = address, **options: object) -> MssqlStore:
+        stores.append(MssqlStore(SecretStr(text), StoreOptions(**options)))  # type: ignore[arg-type]
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close()

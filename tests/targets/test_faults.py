@@ -1,0 +1,181 @@
+"""Faults at every point of a store's work: the end is exact, or the next run makes it so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.errors import TargetUnavailable
+from rubix_token_sync.targets.base import Chunk, Lease
+from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.sql.publishing import SqlStore
+
+from . import scenario
+from .records_made import DATABASE, OTHER_SESSION, SESSION, SOURCE, batch_of, mark
+
+POINTS = (
+    "store.open",
+    "store.connect",
+    "store.upgrade",
+    "store.session.start",
+    "store.lease.acquire",
+    "store.session.recover",
+    "store.states",
+    "store.known",
+    "store.stage",
+    "store.publish",
+    "store.mark",
+    "store.heartbeat",
+    "store.commit.before",
+    "store.commit.after",
+    "store.session.finish",
+    "store.lease.release",
+)
+OWN_POINTS = {
+    "sqlite": ("store.indexes.drop", "store.indexes.build"),
+    "postgresql": ("store.indexes.drop", "store.indexes.build", "store.publish.rows"),
+    "mssql": ("store.clean", "store.insert", "store.indexes.drop", "store.indexes.build"),
+}
+
+
+def arm(monkeypatch: pytest.MonkeyPatch, name: str, nth: int, *, forever: bool = False) -> None:
+    monkeypatch.setattr(failpoints, "_armed", (name, nth, "error", forever))
+    monkeypatch.setattr(failpoints, "_active", True)
+    monkeypatch.setattr(failpoints, "_passed", 0)
+
+
+def disarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failpoints, "_active", False)
+
+
+def at_once(store: SqlStore) -> SqlStore:
+    store.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
+    return store
+
+
+def is_exact(store: SqlStore) -> None:
+    """The scenario's end, to the last record, index and session."""
+    records, sessions = store.tables.records, store.tables.sessions
+
+    def look(conn: sa.Connection) -> tuple[int, int, set[str], set[str | None]]:
+        live = len(store.known_rows(DATABASE)[0]) // 24
+        total = conn.execute(sa.select(sa.func.count()).select_from(records)).scalar_one()
+        statuses = set(conn.scalars(sa.select(sessions.c.status)))
+        indexes = {i["name"] for i in sa.inspect(conn).get_indexes(records.name)}
+        return live, total, statuses, indexes
+
+    live, total, statuses, indexes = store.read(look)
+    assert (live, total) == (scenario.KEPT, 65)
+    assert "RUNNING" not in statuses
+    assert "COMPLETED" in statuses
+    assert {str(index.name) for index in records.indexes} <= indexes
+    assert [s.record_count for s in store.database_states(SOURCE)] == [scenario.KEPT]
+    changed = sa.select(sa.func.count()).where(records.c.token_status == "4")
+    assert store.read(lambda conn: conn.execute(changed).scalar_one()) == 35
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_one_fault_anywhere_changes_nothing(
+    target: Target,
+    opened: Callable[..., SqlStore],
+    monkeypatch: pytest.MonkeyPatch,
+    nth: int,
+) -> None:
+    for point in (*POINTS, *OWN_POINTS[target.kind]):
+        store = at_once(opened())
+        arm(monkeypatch, point, nth)
+        scenario.run(store)
+        disarm(monkeypatch)
+        is_exact(store)
+        empty(store)
+        store.close()
+
+
+def empty(store: SqlStore) -> None:
+    def work(conn: sa.Connection) -> None:
+        for table in (*store.tables.all(), sa.table("alembic_version")):
+            conn.exec_driver_sql(f"DROP TABLE {table.name}")
+        if store.kind == "mssql":
+            for name in sa.inspect(conn).get_table_names():
+                conn.exec_driver_sql(f"DROP TABLE {name}")
+
+    store.transact(work)
+
+
+def test_a_fault_that_stays_stops_the_run_with_its_cause(
+    store: SqlStore, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(store)
+    arm(monkeypatch, "store.publish", 1, forever=True)
+    with pytest.raises(TargetUnavailable) as caught:
+        store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
+    assert caught.value.exit_code == 3
+    assert store.retries == store.options.attempts - 1
+    disarm(monkeypatch)
+    assert store.known_rows(DATABASE) == (b"", b"")
+    store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
+
+
+def test_a_lost_acknowledgement_is_replayed_without_a_trace(
+    store: SqlStore, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit happened, its answer was lost: the replay finds everything done."""
+    at_once(store)
+    rows = batch_of(range(10))
+    for chunk in (
+        Chunk(rows=rows, mark=mark(10)),
+        Chunk(rows=batch_of([3], token_status="7"), mark=mark(10)),
+        Chunk(rows=batch_of([]), vanished=rows.column(0)[0].as_py(), mark=mark(9)),
+    ):
+        arm(monkeypatch, "store.commit.after", 1)
+        published = store.publish(lease, chunk)
+        disarm(monkeypatch)
+        assert published.retries == 1
+        assert not published.rejected
+    records = store.tables.records
+    total = sa.select(sa.func.count()).select_from(records)
+    assert store.read(lambda conn: conn.execute(total).scalar_one()) == 10
+    assert len(store.known_rows(DATABASE)[0]) == 9 * 24
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "store.publish:2",
+        "store.mark:1",
+        "store.commit.before:5",
+        "store.commit.after:5",
+        "store.commit.after:8",
+        "store.indexes.drop:1",
+        "store.indexes.build:4",
+        "store.session.finish:1",
+    ],
+)
+def test_killed_and_run_again(target: Target, opened: Callable[..., SqlStore], fault: str) -> None:
+    if target.kind == "mssql" and "indexes" in fault:
+        pytest.skip("no index is deferred there")
+
+    def program(session: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(Path(scenario.__file__)), session],
+            input=target.address.get_secret_value() + "\n",
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    killed = program(SESSION, RUBIX_SYNC_FAULT=f"{fault}:kill")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = opened()
+    scenario.run(store, OTHER_SESSION)  # the lease of a dead process is taken over at once
+    is_exact(store)

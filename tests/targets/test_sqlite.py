@@ -1,0 +1,45 @@
+"""What is SQLite's alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rubix_token_sync.targets.base import Chunk, Lease, StoreOptions
+from rubix_token_sync.targets.sqlite.target import SqliteStore
+from tests.targets.records_made import SESSION, SOURCE, batch_of, mark, record
+
+_STEP = 100
+
+
+def test_a_run_that_changed_little_does_not_gather_statistics_of_every_record(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(str(tmp_path / "target.db"), StoreOptions())
+    store.ensure_schema()
+    lease = Lease(SOURCE, SESSION)
+    store.start_session(SESSION, SOURCE, "host", 1, "sync")
+    store.acquire_lease(lease, "elsewhere|-|1|1")
+    store.prepare_load()
+    store.publish(lease, Chunk(batch_of(range(3_000)), bulk=True, mark=mark(3_000), new=True))
+    store.finish_load()
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with store.engine.connect() as conn:
+        driver = conn.connection.dbapi_connection
+        assert driver is not None
+        driver.set_progress_handler(step, _STEP)
+        (stat,) = driver.execute(
+            "SELECT stat FROM sqlite_stat1 WHERE idx = 'ix_tokenrecords_source_ip'"
+        ).fetchone()
+    assert stat == "3000 3000"  # all of one source: no use to look one up
+    changed = batch_of([5], token_status="9", ipfs_data=record(5)["ipfs_data"])
+    store.publish(lease, Chunk(changed))
+    before = steps
+    store.finish_load()
+    assert (steps - before) * _STEP < 30_000  # operations of SQLite's machine; all take 177,000
+    store.close()
