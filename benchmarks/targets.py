@@ -172,15 +172,15 @@ class MssqlTarget:
     def bare(self) -> dict[str, tuple[int, float]]:
         """`bulkcopy_arrow` of the same records into a heap without any index."""
         from rubix_token_sync.records.schema import RECORD_SCHEMA
-        from rubix_token_sync.targets.base import StoreOptions
-        from rubix_token_sync.targets.registry import open_store, parse_target
+        from rubix_token_sync.targets.base import TargetOptions
+        from rubix_token_sync.targets.registry import open_target, parse_target
 
         assert self.fleet is not None
         run_program("sync", str(self.fleet), *self._sqlite.fresh())
         count, seconds = 0, 0.0
         with (
             closing(
-                open_store(parse_target(self._sqlite.url), StoreOptions(read_only=True))
+                open_target(parse_target(self._sqlite.url), TargetOptions(read_only=True))
             ) as synced,
             closing(self._connect()) as db,
             closing(db.cursor()) as cursor,

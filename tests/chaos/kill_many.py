@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.chaos.battlefield import Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.kills import RunResult, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
 from tests.postgres_server import PostgresServer
 
@@ -46,7 +46,7 @@ class _Lane:
         self._states = states
         self._url = ""
         self.seconds: dict[tuple[str, bool], float] = {}
-        self.outcome = Outcome()
+        self.outcome = RunResult()
 
     def fresh(self, phase: Phase) -> str:
         """A target as the phase starts from; the one before is gone."""

@@ -11,7 +11,7 @@ from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
 from tests.chaos.door import Door
 from tests.chaos.target_state import content_of, error_repeats, leftovers
 
-__all__ = ["Kill", "Outcome", "kill_once", "plan_kill"]
+__all__ = ["Kill", "RunResult", "kill_once", "plan_kill"]
 
 _LATEST = 1.05
 """Kills come at a moment up to this share of an undisturbed run's time."""
@@ -43,7 +43,7 @@ class Kill:
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """What kills met."""
 
     killed: int = 0
@@ -72,7 +72,7 @@ def kill_once(
     field: Battlefield,
     fresh: Callable[[Phase], str],
     seconds: dict[tuple[str, bool], float],
-    outcome: Outcome,
+    outcome: RunResult,
 ) -> None:
     """Kill, run once more undisturbed, and compare with what nothing ever disturbed.
 
@@ -101,7 +101,7 @@ def kill_once(
 
 
 def _disturb(
-    kill: Kill, door: Door, field: Battlefield, url: str, after: float, outcome: Outcome
+    kill: Kill, door: Door, field: Battlefield, url: str, after: float, outcome: RunResult
 ) -> float | None:
     """Kill; gives the seconds of a run that had ended before."""
     running = door.start(*field.arguments(url), env=SETTINGS, processes=kill.processes)

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rubix_token_sync.targets.base import StoreOptions
-from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from rubix_token_sync.targets.sql.tables import LATE_INDEXES
 
@@ -51,7 +51,7 @@ class Content:
 
 
 def _open(url: str) -> SqlStore:
-    return open_store(parse_target(url), StoreOptions(read_only=True))
+    return open_target(parse_target(url), TargetOptions(read_only=True))
 
 
 def _plain(value: Any) -> Any:
@@ -152,7 +152,7 @@ def _all_of(conn: sa.Connection, table: sa.Table) -> list[dict[str, Any]]:
 def copy_target(source: str, target: str) -> None:
     """Fill an empty target with everything that another one holds."""
     old = _open(source)
-    new = open_store(parse_target(target), StoreOptions())
+    new = open_target(parse_target(target), TargetOptions())
     try:
         new.ensure_schema()
         pairs = zip(old.tables.all(), new.tables.all(), strict=True)

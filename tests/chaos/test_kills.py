@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.battlefield import Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.kills import RunResult, kill_once, plan_kill
 
 KILLS = 200
 _GROUPS = 10
@@ -21,7 +21,7 @@ SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
 @pytest.mark.parametrize("group", range(_GROUPS))
 def test_random_kills(door: Door, battlefield: Battlefield, tmp_path: Path, group: int) -> None:
     seconds: dict[tuple[str, bool], float] = {}
-    outcome = Outcome()
+    outcome = RunResult()
     names = itertools.count()
 
     def fresh(phase: Phase) -> str:

@@ -13,7 +13,7 @@ import pytest
 from rubix_token_sync.failpoints import POINTS
 from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import Outcome, kill_once, plan_kill
+from tests.chaos.kills import RunResult, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
 from tests.chaos.target_state import content_of, error_repeats, leftovers
 from tests.chaos.test_sweep import sweep
@@ -65,7 +65,7 @@ def test_postgresql(
 @pytest.mark.timeout(600)
 def test_random_kills(door: Door, battlefield: Battlefield, states: ServerStates) -> None:
     seconds: dict[tuple[str, bool], float] = {}
-    outcome = Outcome()
+    outcome = RunResult()
     made: list[str] = []
 
     def fresh(phase: Phase) -> str:

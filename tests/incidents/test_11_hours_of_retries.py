@@ -8,8 +8,8 @@ import pytest
 from tenacity import RetryCallState, Retrying
 
 from rubix_token_sync.errors import TargetUnavailable
-from rubix_token_sync.targets.base import StoreOptions
-from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.registry import open_target, parse_target
 from tests.incidents.conftest import Points, Site
 
 
@@ -53,7 +53,7 @@ def test_a_permanent_error_fails_at_once(site: Site, points: Points) -> None:
 
 
 def test_pauses_grow_and_differ() -> None:
-    store = open_store(parse_target("sqlite:////nowhere/x.db"), StoreOptions())
+    store = open_target(parse_target("sqlite:////nowhere/x.db"), TargetOptions())
     pauses: dict[int, set[float]] = {}
     for attempt in (1, 4, 12):
         for _ in range(50):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rubix_token_sync.targets.registry import Target, parse_target
+from rubix_token_sync.targets.registry import TargetAddress, parse_target
 from tests.targets.conftest import opened, target
 
 from . import older_system
@@ -24,10 +24,10 @@ def source_url(fresh_postgres: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def older(fresh_postgres: Callable[..., str]) -> Callable[..., Target]:
+def older(fresh_postgres: Callable[..., str]) -> Callable[..., TargetAddress]:
     """Makes an older system's database with so many rows."""
 
-    def make(count: int, *, latin1: bool = True, **options: object) -> Target:
+    def make(count: int, *, latin1: bool = True, **options: object) -> TargetAddress:
         url = fresh_postgres(ANY_BYTES if latin1 else "")
         older_system.fill(url, count, latin1=latin1, **options)
         return parse_target(url)

@@ -8,14 +8,14 @@ from collections import Counter
 import sqlalchemy as sa
 
 from rubix_token_sync.migrate import MigrationReport
-from rubix_token_sync.targets.base import StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target
 
 from .older_system import Expected, oracle
 
 
 def is_exact(
-    target: Target,
+    target: TargetAddress,
     report: MigrationReport,
     count: int,
     expected: dict[tuple[str, str], Expected] | None = None,
@@ -23,7 +23,7 @@ def is_exact(
 ) -> None:
     """Every record, every duplicate, every row set aside, every mark."""
     expected = expected or oracle(count, **options)
-    store = open_store(target, StoreOptions(read_only=True))
+    store = open_target(target, TargetOptions(read_only=True))
     try:
         tables = store.tables
         records, aside = tables.records, tables.set_aside

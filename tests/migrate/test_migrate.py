@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from rubix_token_sync.errors import SchemaError, SettingsError
 from rubix_token_sync.migrate import MigrateOptions, MigrationReport, migrate
 from rubix_token_sync.records.schema import database_key
-from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store, parse_target
+from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from tests.postgres_server import PostgresServer
 from tests.targets.records_made import (
@@ -36,12 +36,12 @@ from .older_system import TABLES
 ROWS = 3_000
 
 
-def moved(source: Target, target: Target, **options: Any) -> MigrationReport:
+def moved(source: TargetAddress, target: TargetAddress, **options: Any) -> MigrationReport:
     return migrate(MigrateOptions(source, target, **options))
 
 
-def rows_of(target: Target, table: str) -> list[dict[str, Any]]:
-    store = open_store(target, StoreOptions(read_only=True))
+def rows_of(target: TargetAddress, table: str) -> list[dict[str, Any]]:
+    store = open_target(target, TargetOptions(read_only=True))
     try:
         found = getattr(store.tables, table)
         query = sa.select(found).order_by(*found.primary_key)
@@ -52,7 +52,7 @@ def rows_of(target: Target, table: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("latin1", [True, False])
 def test_every_row_is_accounted_for_on_every_target(
-    older: Callable[..., Target], target: Target, latin1: bool
+    older: Callable[..., TargetAddress], target: TargetAddress, latin1: bool
 ) -> None:
     source = older(ROWS, latin1=latin1)
     report = moved(source, target)
@@ -68,7 +68,7 @@ def test_every_row_is_accounted_for_on_every_target(
 
 
 def test_again_changes_nothing_and_verify_agrees(
-    older: Callable[..., Target], target: Target
+    older: Callable[..., TargetAddress], target: TargetAddress
 ) -> None:
     source = older(ROWS)
     first = moved(source, target)
@@ -97,8 +97,8 @@ def test_again_changes_nothing_and_verify_agrees(
     ],
 )
 def test_verify_finds_any_change(
-    older: Callable[..., Target],
-    target: Target,
+    older: Callable[..., TargetAddress],
+    target: TargetAddress,
     opened: Callable[..., SqlStore],
     tamper: str,
 ) -> None:
@@ -114,7 +114,7 @@ def test_verify_finds_any_change(
 
 
 def test_the_source_is_only_read(
-    postgres_server: PostgresServer, older: Callable[..., Target], tmp_path: Path
+    postgres_server: PostgresServer, older: Callable[..., TargetAddress], tmp_path: Path
 ) -> None:
     source = older(300)
     url = source.address.get_secret_value()
@@ -134,7 +134,7 @@ def test_the_source_is_only_read(
 
 
 def test_a_dry_run_tells_the_same_and_writes_nothing(
-    older: Callable[..., Target], tmp_path: Path
+    older: Callable[..., TargetAddress], tmp_path: Path
 ) -> None:
     source = older(ROWS)
     target = parse_target(f"sqlite:///{tmp_path}/t.db")
@@ -148,7 +148,9 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(
     assert dry.rows_without_database == real.rows_without_database
 
 
-def test_a_sample_first_and_then_the_rest(older: Callable[..., Target], target: Target) -> None:
+def test_a_sample_first_and_then_the_rest(
+    older: Callable[..., TargetAddress], target: TargetAddress
+) -> None:
     source = older(ROWS)
     sample = moved(source, target, only=("*/node000/*",))
     assert not sample.complete
@@ -160,7 +162,7 @@ def test_a_sample_first_and_then_the_rest(older: Callable[..., Target], target: 
 
 
 def test_rows_that_the_source_got_meanwhile_are_moved_by_the_next_call(
-    older: Callable[..., Target], target: Target
+    older: Callable[..., TargetAddress], target: TargetAddress
 ) -> None:
     source = older(600)
     moved(source, target)
@@ -179,7 +181,7 @@ def test_rows_that_the_source_got_meanwhile_are_moved_by_the_next_call(
 
 
 def test_another_source_or_timezone_is_refused_until_one_starts_over(
-    older: Callable[..., Target], fresh_postgres: Callable[..., str], target: Target
+    older: Callable[..., TargetAddress], fresh_postgres: Callable[..., str], target: TargetAddress
 ) -> None:
     source, other = older(300), older(200)
     moved(source, target, only=("*/node000/*",), source_timezone="Europe/Berlin")
@@ -197,7 +199,7 @@ def test_another_source_or_timezone_is_refused_until_one_starts_over(
 
 
 def test_an_unfinished_migration_can_be_given_up(
-    older: Callable[..., Target], target: Target
+    older: Callable[..., TargetAddress], target: TargetAddress
 ) -> None:
     source, other = older(300), older(200)
     moved(source, target, only=("*/node000/*",))
@@ -209,7 +211,9 @@ def test_an_unfinished_migration_can_be_given_up(
     ]
 
 
-def test_a_target_that_was_copied_is_refused(older: Callable[..., Target], tmp_path: Path) -> None:
+def test_a_target_that_was_copied_is_refused(
+    older: Callable[..., TargetAddress], tmp_path: Path
+) -> None:
     source = older(300)
     moved(source, parse_target(f"sqlite:///{tmp_path}/a.db"), only=("*/node000/*",))
     (tmp_path / "b.db").write_bytes((tmp_path / "a.db").read_bytes())
@@ -218,7 +222,7 @@ def test_a_target_that_was_copied_is_refused(older: Callable[..., Target], tmp_p
     assert caught.value.code == "another_target"
 
 
-def test_source_and_target_must_be_two_databases(older: Callable[..., Target]) -> None:
+def test_source_and_target_must_be_two_databases(older: Callable[..., TargetAddress]) -> None:
     source = older(50)
     url = source.address.get_secret_value()
     for same in (url, url + "&application_name=x"):
@@ -245,7 +249,7 @@ def test_nothing_to_migrate_says_so(postgres_url: str, tmp_path: Path) -> None:
     assert moved(parse_target(postgres_url), target).complete  # an empty table, too
 
 
-def older_table(url: str, rows: list[dict[str, Any]], tables: str = TABLES) -> Target:
+def older_table(url: str, rows: list[dict[str, Any]], tables: str = TABLES) -> TargetAddress:
     with psycopg.connect(url) as conn:
         conn.execute("DROP TABLE IF EXISTS tokenrecords, processeddatabases")
         for statement in tables.split(";"):
@@ -318,7 +322,7 @@ def test_of_rows_of_one_moment_the_largest_id_is_the_newest(
     assert [row["token_status"] for row in rows_of(target, "records")] == ["10"]
 
 
-def test_tables_of_other_ages_and_types(source_url: str, target: Target) -> None:
+def test_tables_of_other_ages_and_types(source_url: str, target: TargetAddress) -> None:
     """Columns missing, of other types, in other case; times as text and with a zone."""
     source = older_table(
         source_url,
@@ -352,7 +356,7 @@ def test_tables_of_other_ages_and_types(source_url: str, target: Target) -> None
 
 
 def test_what_a_sync_has_written_is_left_alone(
-    source_url: str, target: Target, opened: Callable[..., SqlStore]
+    source_url: str, target: TargetAddress, opened: Callable[..., SqlStore]
 ) -> None:
     store = opened()
     store.ensure_schema()
@@ -400,7 +404,7 @@ def test_what_a_sync_has_written_is_left_alone(
 
 
 def test_a_record_that_the_target_refuses_is_set_aside_in_full(
-    source_url: str, target: Target, opened: Callable[..., SqlStore]
+    source_url: str, target: TargetAddress, opened: Callable[..., SqlStore]
 ) -> None:
     from tests.targets.test_publish import refuse_tokens
 
@@ -432,7 +436,7 @@ def known_of(store: SqlStore) -> dict[bytes, bytes]:
 
 
 def test_from_target_to_target_and_back(
-    target: Target, tmp_path: Path, opened: Callable[..., SqlStore]
+    target: TargetAddress, tmp_path: Path, opened: Callable[..., SqlStore]
 ) -> None:
     """Roll-back: records, keys, digests, vanished ones and fingerprints arrive unchanged."""
     store = opened()
@@ -460,7 +464,7 @@ def test_from_target_to_target_and_back(
     assert moved(there, back).complete
     assert moved(there, back, verify_only=True).exit_code == 0
     for one in (there, back):
-        copy = open_store(one, StoreOptions(read_only=True))
+        copy = open_target(one, TargetOptions(read_only=True))
         try:
             assert known_of(copy) == known_of(store)
             assert [s.fingerprint for s in copy.database_states(SOURCE)] == ["f1", "f1"]

@@ -18,7 +18,7 @@ import pytest
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.migrate import DatabaseOutcome, MigrateOptions, MigrationReport, migrate
-from rubix_token_sync.targets.registry import Target, parse_target
+from rubix_token_sync.targets.registry import TargetAddress, parse_target
 from tests.targets.conftest import named_server
 
 from .exact import is_exact
@@ -45,7 +45,7 @@ def command(source: Path, target: Path, *more: str) -> list[str]:
     return [sys.executable, "-c", PROGRAM, *arguments]
 
 
-def file_of(target: Target, path: Path) -> Path:
+def file_of(target: TargetAddress, path: Path) -> Path:
     path.write_text(target.address.get_secret_value())
     path.chmod(0o600)
     return path
@@ -84,7 +84,7 @@ def report_of(document: dict[str, Any]) -> MigrationReport:
     ],
 )
 def test_killed_at_a_point_and_called_again(
-    older: Callable[..., Target], target: Target, tmp_path: Path, fault: str
+    older: Callable[..., TargetAddress], target: TargetAddress, tmp_path: Path, fault: str
 ) -> None:
     source = older(ROWS)
     call = command(file_of(source, tmp_path / "from"), file_of(target, tmp_path / "to"))
@@ -104,7 +104,7 @@ def test_killed_at_a_point_and_called_again(
 
 
 def test_a_fault_anywhere_is_survived_or_told(
-    older: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    older: Callable[..., TargetAddress], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What can be repeated is repeated; what cannot ends with an error, and the next call."""
     source = older(ROWS)
@@ -138,7 +138,7 @@ def test_a_fault_anywhere_is_survived_or_told(
 
 
 def test_an_interrupt_leaves_its_word(
-    older: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    older: Callable[..., TargetAddress], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sqlite3
 
@@ -163,7 +163,7 @@ def test_an_interrupt_leaves_its_word(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_half_a_million_records_and_twenty_kills(
-    older: Callable[..., Target], fresh_postgres: Callable[..., str], tmp_path: Path
+    older: Callable[..., TargetAddress], fresh_postgres: Callable[..., str], tmp_path: Path
 ) -> None:
     """To SQLite undisturbed, to servers with twenty SIGKILLs; all exact, in bounded memory."""
     count, kills = 500_000, 20

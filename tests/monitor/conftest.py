@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from rubix_token_sync import log
 from rubix_token_sync.cli import _run
-from rubix_token_sync.targets.base import StoreOptions
-from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 
@@ -69,7 +69,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def _empty(address: str) -> None:
     """Drop this program's tables in the database that is there for tests."""
-    store = open_store(parse_target(address), StoreOptions())
+    store = open_target(parse_target(address), TargetOptions())
     ours = {table.name for table in store.tables.metadata.sorted_tables} | {"alembic_version"}
     with store.engine.begin() as conn:
         for name in set(sa.inspect(conn).get_table_names()) & ours:
@@ -94,6 +94,6 @@ def synced(ask: Callable[..., Answer], fleet: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def store(target: str) -> Iterator[SqlStore]:
     """The target, to look at it and to change it behind the program's back."""
-    store = open_store(parse_target(target), StoreOptions())
+    store = open_target(parse_target(target), TargetOptions())
     yield store
     store.close()

@@ -30,10 +30,10 @@ def metric_names() -> set[str]:
 
     from rubix_token_sync.nodes.discovery import Discovery
     from rubix_token_sync.runs.progress import Counters
-    from rubix_token_sync.runs.result import Outcome, RunOptions
+    from rubix_token_sync.runs.result import RunOptions, RunResult
     from rubix_token_sync.targets.registry import parse_target
 
-    outcome = Outcome(
+    outcome = RunResult(
         options=RunOptions(("/",), "vm1", parse_target("sqlite:///x")),
         session_id=None,
         started_at=datetime(2026, 1, 1),

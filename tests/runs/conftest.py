@@ -11,7 +11,7 @@ import pytest
 
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.runs.result import RunOptions
-from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import parse_target
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
@@ -48,7 +48,7 @@ def options(small_fleet: Path, target_file: Path) -> Callable[..., RunOptions]:
             "roots": (str(small_fleet),),
             "source": "10.0.0.4",
             "target": parse_target(f"sqlite:///{target_file}"),
-            "store": StoreOptions(batch_size=20, bulk_insert_size=50, attempts=1),
+            "store": TargetOptions(batch_size=20, bulk_insert_size=50, attempts=1),
             "content": ContentOptions(workers=1, ways=("blockstore",)),
             "processes": 0,
         }

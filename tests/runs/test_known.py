@@ -46,7 +46,7 @@ class Model:
         self.failed = failed
         self.seen: set[bytes] = set()
 
-    def news(self, digests: list[bytes]) -> list[int]:
+    def changed_rows(self, digests: list[bytes]) -> list[int]:
         by_digest = {digest: key for key, digest in self.records.items()}
         fresh = []
         for at, digest in enumerate(digests):
@@ -84,7 +84,7 @@ def test_follows_a_dict_model(
     model = Model(records, failed)
     assert len(known) == len(records)
     for batch in batches:
-        assert known.news(b"".join(batch)).tolist() == model.news(batch)
+        assert known.changed_rows(b"".join(batch)).tolist() == model.changed_rows(batch)
         held = [digest in records.values() for digest in batch]
         assert known.holds(b"".join(batch)).tolist() == held
         key = st.one_of(_DIGEST.map(_DATABASE.__add__), *(map(st.just, records)))
@@ -95,24 +95,24 @@ def test_follows_a_dict_model(
 
 def test_nothing_known_means_all_is_new() -> None:
     known = Known(b"", b"")
-    assert known.news(bytes(48)).tolist() == [0, 1, 2]
+    assert known.changed_rows(bytes(48)).tolist() == [0, 1, 2]
     assert known.see(bytes(48)).tolist() == [False, False]
     assert known.vanished() == b""
-    assert known.news(b"").tolist() == []
+    assert known.changed_rows(b"").tolist() == []
 
 
 def test_failed_content_is_asked_for_until_it_is_no_longer_listed() -> None:
     keys = [_DATABASE + bytes([n]) * 16 for n in range(3)]
     digests = [bytes([n]) * 16 for n in range(3)]
     known = Known(b"".join(keys), b"".join(digests), {keys[1]})
-    assert known.news(b"".join(digests)).tolist() == [1]
+    assert known.changed_rows(b"".join(digests)).tolist() == [1]
     # It is seen all the same: asking again is no reason to call it vanished.
     assert known.vanished() == b""
 
 
 def test_failed_keys_that_are_not_live_are_no_matter() -> None:
     known = Known(_DATABASE + bytes(16), bytes(16), {_DATABASE + b"\1" * 16})
-    assert known.news(bytes(16)).tolist() == []
+    assert known.changed_rows(bytes(16)).tolist() == []
 
 
 def test_refuses_columns_of_different_length() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rubix_token_sync.errors import SourceError, TargetUnavailable, WorkerCrashed
 from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.runs import publisher as publishing
-from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Batch, Done, Failed, Job, Summary, Tally
 from rubix_token_sync.runs.publisher import Publisher
 from rubix_token_sync.targets.base import (
@@ -341,7 +341,7 @@ def test_an_error_in_one_writer_is_seen_while_waiting_for_another() -> None:
 def test_what_is_raised_while_waiting_ends_the_waiting() -> None:
     store, jobs = FakeStore(), _jobs(1)
     store.gate.clear()
-    stop = StopSign()
+    stop = CancelToken()
     with _publisher(store, jobs, bulk=1, while_waiting=stop.check) as (publisher, _):
         publisher.take(_batch(jobs[0], 0, 1))
         assert store.entered.wait(LONG)

@@ -24,16 +24,16 @@ from rubix_token_sync.errors import (
 )
 from rubix_token_sync.nodes.discovery import Discovery
 from rubix_token_sync.reports.report import build_report
-from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.dry_run import dry_run
 from rubix_token_sync.runs.jobs import Event
 from rubix_token_sync.runs.progress import Progress
-from rubix_token_sync.runs.result import Outcome, RunOptions
+from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.sync import Run, sync
 from rubix_token_sync.runs.worker_pool import Crew
 from rubix_token_sync.targets.base import Lease
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.registry import open_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from rubix_token_sync.testing import change_status, delete_tokens
 
@@ -108,7 +108,7 @@ def test_a_changed_fleet_is_what_a_dry_run_said(options: Options, small_fleet: P
     assert (told.exit_code, did.exit_code) == (1, 1)  # the third is gone
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _told(outcome: RunResult) -> dict[str, Any]:
     """What a dry run and the sync after it must agree on."""
     report = build_report(outcome)
     names = (
@@ -281,7 +281,7 @@ class StopAfter:
     """A progress listener that asks for the stop at its n-th call."""
 
     def __init__(self, calls: int) -> None:
-        self.stop = StopSign()
+        self.stop = CancelToken()
         self.left = calls
 
     def __call__(self, _progress: Progress) -> None:
@@ -309,7 +309,7 @@ def test_a_signal_under_way_leaves_an_interrupted_session(
     assert _rows(target_file, "SELECT count(*) FROM TokenRecords") == [(240,)]
 
 
-def _give_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: StopSign) -> None:
+def _give_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: CancelToken) -> None:
     original = getattr(owner, name)
 
     def give(*args: Any, **kwargs: Any) -> Any:
@@ -326,7 +326,7 @@ def _give_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: StopS
 def test_a_signal_in_the_middle_of_the_store_tears_nothing(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    stop = StopSign()
+    stop = CancelToken()
     _give_at(monkeypatch, SqlStore if name != "prepare_load" else _sqlite(), name, stop)
     outcome = sync(options(), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
@@ -337,7 +337,7 @@ def test_a_signal_in_the_middle_of_the_store_tears_nothing(
 def test_a_signal_after_the_last_record_finds_the_run_complete(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    stop = StopSign()
+    stop = CancelToken()
     _give_at(monkeypatch, _sqlite() if name == "finish_load" else SqlStore, name, stop)
     assert sync(options(), stop=stop).exit_code == 0
     assert _sessions(target_file) == ["COMPLETED"]
@@ -357,17 +357,17 @@ def test_a_signal_breaks_off_a_long_discovery(
         pytest.fail("went on looking")
 
     monkeypatch.setattr("rubix_token_sync.runs.survey.discover", long)
-    stop = StopSign()
+    stop = CancelToken()
     with pytest.raises(Interrupted):
         sync(options(), stop=stop)  # a new target is waited with until it is known what to read
     _make_tables(options())
-    stop = StopSign()
+    stop = CancelToken()
     assert sync(options(), stop=stop).exit_code == 130
     assert _sessions(target_file) == ["INTERRUPTED"]
 
 
 def _make_tables(options: RunOptions) -> None:
-    with closing(open_store(options.target, options.store)) as store:
+    with closing(open_target(options.target, options.store)) as store:
         store.ensure_schema()
 
 
@@ -431,7 +431,7 @@ def test_what_was_read_ahead_ends_with_a_target_that_gets_no_tables(
 
 def test_a_signal_ends_a_dry_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(options())
-    stop = StopSign()
+    stop = CancelToken()
     _give_at(monkeypatch, Survey, "tick", stop)
     outcome = dry_run(options(dry_run=True, force=True), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
@@ -515,7 +515,7 @@ def test_a_crash_in_a_worker_ends_the_run(
 
 def test_a_second_run_for_the_same_source_is_kept_out(options: Options, target_file: Path) -> None:
     sync(options())
-    store = open_store(options().target, options().store)
+    store = open_target(options().target, options().store)
     other = Lease("10.0.0.4", "00000000-0000-0000-0000-000000000001")
     try:
         store.acquire_lease(other, "elsewhere|boot|1|1")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 
 
 def test_a_wish_waits_for_the_next_safe_point() -> None:
-    stop = StopSign()
+    stop = CancelToken()
     stop.check()
     stop.give(15)  # nothing is raised here, whatever is under way
     with pytest.raises(Interrupted) as raised:
@@ -17,7 +17,7 @@ def test_a_wish_waits_for_the_next_safe_point() -> None:
 
 
 def test_a_stretch_is_broken_off_at_once() -> None:
-    stop = StopSign()
+    stop = CancelToken()
     after = []
     with pytest.raises(Interrupted), stop.at_once():  # noqa: PT012 - where it ends is the point
         stop.give(2)
@@ -27,7 +27,7 @@ def test_a_stretch_is_broken_off_at_once() -> None:
 
 
 def test_a_stretch_does_not_begin_after_the_wish() -> None:
-    stop = StopSign()
+    stop = CancelToken()
     stop.give(2)
     with pytest.raises(Interrupted), stop.at_once():
         pytest.fail("the stretch began")
@@ -35,7 +35,7 @@ def test_a_stretch_does_not_begin_after_the_wish() -> None:
 
 
 def test_after_a_stretch_wishes_wait_again() -> None:
-    stop = StopSign()
+    stop = CancelToken()
     with stop.at_once():
         pass
     stop.give(2)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rubix_token_sync.targets.base import Lease, StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store, parse_target
+from rubix_token_sync.targets.base import Lease, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from rubix_token_sync.targets.sql.tables import build_tables
 
@@ -20,7 +20,7 @@ KINDS = ("sqlite", "postgresql", "mssql")
 
 
 @pytest.fixture(params=KINDS)
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> TargetAddress:
     """An empty target of each kind."""
     if request.param == "sqlite":
         return parse_target(f"sqlite:///{tmp_path}/target.db")
@@ -32,7 +32,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     return named
 
 
-def named_server() -> Target | None:
+def named_server() -> TargetAddress | None:
     """The database that RUBIX_TEST_MSSQL names, emptied."""
     address = os.environ.get("RUBIX_TEST_MSSQL")
     if not address:
@@ -42,10 +42,10 @@ def named_server() -> Target | None:
     return target
 
 
-def _empty(target: Target) -> None:
+def _empty(target: TargetAddress) -> None:
     """Drop this program's tables in the database that is there for tests."""
     ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
-    store = open_store(target, StoreOptions())
+    store = open_target(target, TargetOptions())
     try:
         with store.engine.begin() as conn:
             there = sa.inspect(conn).get_table_names()
@@ -57,12 +57,12 @@ def _empty(target: Target) -> None:
 
 
 @pytest.fixture
-def opened(target: Target) -> Iterator[Callable[..., SqlStore]]:
+def opened(target: TargetAddress) -> Iterator[Callable[..., SqlStore]]:
     """Opens the test's target, as often as wanted."""
     stores: list[SqlStore] = []
 
     def open_it(**options: object) -> SqlStore:
-        stores.append(open_store(target, StoreOptions(**options)))  # type: ignore[arg-type]
+        stores.append(open_target(target, TargetOptions(**options)))  # type: ignore[arg-type]
         return stores[-1]
 
     yield open_it

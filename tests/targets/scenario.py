@@ -12,8 +12,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rubix_token_sync.process_identity import own_holder
-from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, StoreOptions
-from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, TargetOptions
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from tests.targets.records_made import DATABASE, SESSION, SOURCE, batch, batch_of, mark, record
 
@@ -42,7 +42,7 @@ def run(store: SqlStore, session: str = SESSION) -> None:
 
 
 if __name__ == "__main__":
-    opened = open_store(parse_target(sys.stdin.readline().strip()), StoreOptions())
+    opened = open_target(parse_target(sys.stdin.readline().strip()), TargetOptions())
     opened.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
     run(opened, sys.argv[1])
     opened.close()

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.targets.base import Chunk, Lease
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 from . import scenario
@@ -84,7 +84,7 @@ def is_exact(store: SqlStore) -> None:
 
 @pytest.mark.parametrize("nth", [1, 2])
 def test_one_fault_anywhere_changes_nothing(
-    target: Target,
+    target: TargetAddress,
     opened: Callable[..., SqlStore],
     monkeypatch: pytest.MonkeyPatch,
     nth: int,
@@ -159,7 +159,9 @@ def test_a_lost_acknowledgement_is_replayed_without_a_trace(
         "store.session.finish:1",
     ],
 )
-def test_killed_and_run_again(target: Target, opened: Callable[..., SqlStore], fault: str) -> None:
+def test_killed_and_run_again(
+    target: TargetAddress, opened: Callable[..., SqlStore], fault: str
+) -> None:
     if target.kind == "mssql" and "indexes" in fault:
         pytest.skip("no index is deferred there")
 

@@ -30,7 +30,7 @@ from rubix_token_sync.errors import (
     TargetRefused,
     TargetUnavailable,
 )
-from rubix_token_sync.targets.base import Chunk, Lease, StoreOptions
+from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.copy import KnownRows, copy_payload
 from rubix_token_sync.targets.postgresql.errors import translate_error
@@ -43,7 +43,7 @@ HOSTILE = "p;w}d'\"=ü @:/%\\"
 
 
 def store_at(url: str, **options: object) -> PostgresStore:
-    made = PostgresStore(SecretStr(url), StoreOptions(**options))  # type: ignore[arg-type]
+    made = PostgresStore(SecretStr(url), TargetOptions(**options))  # type: ignore[arg-type]
     made.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
     return made
 

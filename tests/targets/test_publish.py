@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.errors import RecordRefused, ReportMismatch
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
-from rubix_token_sync.targets.base import Chunk, ErrorEntry, Lease, Published, StoreOptions
+from rubix_token_sync.targets.base import Chunk, ErrorEntry, Lease, Published, TargetOptions
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 from .records_made import DATABASE, DB_PATH, SOURCE, batch, batch_of, mark, record
@@ -293,6 +293,6 @@ def test_a_first_load_that_died_leaves_its_indexes_to_the_next_run(
 
 
 def test_store_options_have_the_guides_values() -> None:
-    options = StoreOptions()
+    options = TargetOptions()
     assert (options.batch_size, options.bulk_insert_size) == (2_000, 10_000)
     assert (options.pool_size, options.attempts) == (10, 3)

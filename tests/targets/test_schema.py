@@ -13,15 +13,15 @@ from alembic.migration import MigrationContext
 
 from rubix_token_sync.errors import SchemaError, TargetError
 from rubix_token_sync.targets.base import SCHEMA_VERSION
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.publishing import SqlStore
 from rubix_token_sync.targets.sql.tables import LATE_INDEXES
 
 CREATE = """
 import sys
-from rubix_token_sync.targets.registry import open_store, parse_target
-from rubix_token_sync.targets.base import StoreOptions
-store = open_store(parse_target(sys.stdin.readline().strip()), StoreOptions())
+from rubix_token_sync.targets.registry import open_target, parse_target
+from rubix_token_sync.targets.base import TargetOptions
+store = open_target(parse_target(sys.stdin.readline().strip()), TargetOptions())
 print("ready", flush=True)
 sys.stdin.readline()
 store.ensure_schema()
@@ -38,7 +38,9 @@ def test_created_once_and_then_left_alone(opened: Callable[..., SqlStore]) -> No
     assert store.schema_version() == SCHEMA_VERSION
 
 
-def test_ten_processes_at_the_same_moment(target: Target, opened: Callable[..., SqlStore]) -> None:
+def test_ten_processes_at_the_same_moment(
+    target: TargetAddress, opened: Callable[..., SqlStore]
+) -> None:
     address = target.address.get_secret_value()
     racers = [
         subprocess.Popen(
@@ -178,7 +180,7 @@ def test_a_newer_schema_is_refused(store: SqlStore, opened: Callable[..., SqlSto
         opened().ensure_schema()
 
 
-def test_reading_never_creates(opened: Callable[..., SqlStore], target: Target) -> None:
+def test_reading_never_creates(opened: Callable[..., SqlStore], target: TargetAddress) -> None:
     if target.kind == "sqlite":
         with pytest.raises(TargetError) as caught:
             opened(read_only=True).ensure_schema()

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.records.schema import database_key, record_key
-from rubix_token_sync.targets.base import Chunk, Lease, StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store, parse_target
+from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 from .records_made import DATABASE, DB_PATH, SESSION, SOURCE, batch_of, mark
@@ -86,8 +86,8 @@ CREATE TABLE syncsessions (
 T1, T2 = datetime(2026, 1, 1), datetime(2026, 1, 2)
 
 
-def run(target: Target, *statements: str, rows: dict[str, list[dict[str, Any]]]) -> None:
-    store = open_store(target, StoreOptions())
+def run(target: TargetAddress, *statements: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    store = open_target(target, TargetOptions())
 
     def work(conn: sa.Connection) -> None:
         for statement in statements:
@@ -122,7 +122,7 @@ def values(store: SqlStore, table: sa.Table) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def guide_filled(target: Target) -> Target:
+def guide_filled(target: TargetAddress) -> TargetAddress:
     """The guide's bare tables with duplicates, rows without ids, and two machines."""
     words = WORDS[target.kind] | {"false": "false" if target.kind == "postgresql" else "0"}
     name = str.lower if target.kind == "postgresql" else str
@@ -154,7 +154,9 @@ def guide_filled(target: Target) -> Target:
     return target
 
 
-def test_the_guides_bare_tables(guide_filled: Target, opened: Callable[..., SqlStore]) -> None:
+def test_the_guides_bare_tables(
+    guide_filled: TargetAddress, opened: Callable[..., SqlStore]
+) -> None:
     store = opened()
     assert store.ensure_schema()
     kept = values(store, store.tables.records)
@@ -194,7 +196,7 @@ def test_the_guides_bare_tables(guide_filled: Target, opened: Callable[..., SqlS
 
 
 def test_and_then_it_is_a_target_like_any_other(
-    guide_filled: Target, opened: Callable[..., SqlStore]
+    guide_filled: TargetAddress, opened: Callable[..., SqlStore]
 ) -> None:
     store = opened()
     store.ensure_schema()
@@ -208,7 +210,7 @@ def test_and_then_it_is_a_target_like_any_other(
 
 
 @pytest.fixture
-def older_filled(postgres_url: str) -> Target:
+def older_filled(postgres_url: str) -> TargetAddress:
     """The older system's tables: SERIAL, TEXT, BOOLEAN, TIMESTAMP, lower case."""
     target = parse_target(postgres_url)
     long_path = "/very" + "/long" * 200
@@ -233,8 +235,8 @@ def older_filled(postgres_url: str) -> Target:
     return target
 
 
-def test_the_older_systems_postgresql_in_place(older_filled: Target) -> None:
-    store = open_store(older_filled, StoreOptions())
+def test_the_older_systems_postgresql_in_place(older_filled: TargetAddress) -> None:
+    store = open_target(older_filled, TargetOptions())
     try:
         assert store.ensure_schema()
         kept = values(store, store.tables.records)

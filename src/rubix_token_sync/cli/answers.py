@@ -30,7 +30,7 @@ from rubix_token_sync.monitor.export import export_errors
 from rubix_token_sync.monitor.failures import NodeRow, Reason
 from rubix_token_sync.monitor.health import Problem, SourceRow
 from rubix_token_sync.nodes.keep_out import keep_out
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.registry import open_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _asked(options: dict[str, Any]) -> Iterator[tuple[Common, SqlStore, datetime
             code="target_absent",
             remedy="Run `rubix-token-sync sync` first, or name another one by --target.",
         )
-    store = open_store(common.target, store_options(common.settings, read_only=True))
+    store = open_target(common.target, store_options(common.settings, read_only=True))
     try:
         store.ensure_schema()
         yield common, store, store.server_time()

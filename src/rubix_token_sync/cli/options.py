@@ -18,8 +18,8 @@ import click
 if TYPE_CHECKING:
     from rubix_token_sync.ipfs.fetch import ContentOptions
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.targets.base import StoreOptions
-    from rubix_token_sync.targets.registry import Target
+    from rubix_token_sync.targets.base import TargetOptions
+    from rubix_token_sync.targets.registry import TargetAddress
 
 __all__ = [
     "Common",
@@ -108,7 +108,7 @@ class Common:
     """What the shared options became."""
 
     settings: Settings
-    target: Target
+    target: TargetAddress
     as_json: bool
     quiet: bool
     verbose: bool
@@ -151,7 +151,7 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
     return Common(settings, target, bool(options.get("as_json")), quiet, verbose, (*notes, *told))
 
 
-def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[str]]:
+def _target(settings: Settings, options: dict[str, Any]) -> tuple[TargetAddress, list[str]]:
     from rubix_token_sync import log
     from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
     from rubix_token_sync.targets.registry import parse_target
@@ -173,11 +173,11 @@ def _target(settings: Settings, options: dict[str, Any]) -> tuple[Target, list[s
     return target, notes
 
 
-def store_options(settings: Settings, *, read_only: bool = False) -> StoreOptions:
+def store_options(settings: Settings, *, read_only: bool = False) -> TargetOptions:
     """How the target is loaded."""
-    from rubix_token_sync.targets.base import StoreOptions
+    from rubix_token_sync.targets.base import TargetOptions
 
-    return StoreOptions(
+    return TargetOptions(
         batch_size=settings.batch_size,
         bulk_insert_size=settings.bulk_insert_size,
         pool_size=settings.connection_pool_size,

@@ -24,10 +24,10 @@ def show(**options: Any) -> int:
     rights (see docs/AZURE_SQL.md for the grants).
     """
     from rubix_token_sync.targets.base import SCHEMA_VERSION
-    from rubix_token_sync.targets.registry import open_store
+    from rubix_token_sync.targets.registry import open_target
 
     common = load_common(options)
-    store = open_store(common.target, store_options(common.settings, read_only=True))
+    store = open_target(common.target, store_options(common.settings, read_only=True))
     try:
         script = store.schema_script()
     finally:
@@ -44,10 +44,10 @@ def show(**options: Any) -> int:
 def upgrade(**options: Any) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
     from rubix_token_sync.targets.base import SCHEMA_VERSION
-    from rubix_token_sync.targets.registry import open_store
+    from rubix_token_sync.targets.registry import open_target
 
     common = load_common(options)
-    store = open_store(common.target, store_options(common.settings))
+    store = open_target(common.target, store_options(common.settings))
     try:
         before = store.schema_version()
         changed = store.ensure_schema()

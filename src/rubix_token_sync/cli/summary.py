@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rubix_token_sync.cli.console import stdout_console
-from rubix_token_sync.runs.result import Outcome
+from rubix_token_sync.runs.result import RunResult
 
 __all__ = ["print_summary"]
 
 _LISTED = 40
 
 
-def print_summary(outcome: Outcome, report: dict[str, Any]) -> None:
+def print_summary(outcome: RunResult, report: dict[str, Any]) -> None:
     """A table of the databases that were touched and a few lines of totals, on stdout."""
     console = stdout_console()
     touched = [d for d in outcome.databases if d.status != "current"]

@@ -28,11 +28,11 @@ from rubix_token_sync.cli.options import (
 )
 from rubix_token_sync.cli.watch import Watch, metrics_options
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.runs.cancel import StopSign
+from rubix_token_sync.runs.cancel import CancelToken
 
 if TYPE_CHECKING:
     from rubix_token_sync.runs.progress import Progress
-    from rubix_token_sync.runs.result import Outcome, RunOptions
+    from rubix_token_sync.runs.result import RunOptions, RunResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _command(name: str, options: dict[str, Any]) -> int:
     return outcome.exit_code
 
 
-def _written(common: Common, outcome: Outcome) -> dict[str, Any]:
+def _written(common: Common, outcome: RunResult) -> dict[str, Any]:
     """The report, also as files but for a dry run."""
     from rubix_token_sync.reports.page import can_make_pages, write_page
     from rubix_token_sync.reports.report import build_report, write_report
@@ -131,7 +131,7 @@ def _written(common: Common, outcome: Outcome) -> dict[str, Any]:
     return report
 
 
-def _report_failed(common: Common, outcome: Outcome) -> None:
+def _report_failed(common: Common, outcome: RunResult) -> None:
     """A run that failed leaves its report, too; what ended it is told whatever happens here."""
     try:
         report = _written(common, outcome)
@@ -186,9 +186,9 @@ def check_root(root: str) -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[StopSign]:
+def interruptible() -> Iterator[CancelToken]:
     """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
-    stop = StopSign()
+    stop = CancelToken()
 
     def handler(number: int, _frame: FrameType | None) -> None:
         if stop.signal_number is not None:

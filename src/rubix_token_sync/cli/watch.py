@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk, RunFacts
     from rubix_token_sync.metrics import MetricsEndpoint
     from rubix_token_sync.runs.progress import Progress
-    from rubix_token_sync.runs.result import Outcome, RunOptions
+    from rubix_token_sync.runs.result import RunOptions, RunResult
     from rubix_token_sync.settings import Settings
 
 __all__ = ["Watch", "metrics_options", "open_desk"]
@@ -90,7 +90,7 @@ class Watch:
 
         return observe
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: RunResult) -> None:
         """The run ended by itself or was interrupted."""
         if self._run.dry_run:
             return
@@ -102,7 +102,7 @@ class Watch:
             if self._desk.active:
                 self._tell(self._desk, outcome)
 
-    def _tell(self, desk: AlertDesk, outcome: Outcome) -> None:
+    def _tell(self, desk: AlertDesk, outcome: RunResult) -> None:
         from rubix_token_sync.alerts import alerts_of_run
 
         try:
@@ -123,15 +123,15 @@ class Watch:
             f"{counters.vanished:,} gone, in {outcome.seconds:.1f} s.",
         )
 
-    def _facts(self, desk: AlertDesk, outcome: Outcome) -> RunFacts:
+    def _facts(self, desk: AlertDesk, outcome: RunResult) -> RunFacts:
         from rubix_token_sync.alerts import ContentFailure, RunFacts
         from rubix_token_sync.monitor import Filters, read_status
         from rubix_token_sync.monitor.databases import content_failures_of_run
-        from rubix_token_sync.targets.registry import open_store
+        from rubix_token_sync.targets.registry import open_target
 
         settings, source = self._settings, outcome.options.source
         hours = settings.alert_max_age_hours
-        store = open_store(self._common.target, store_options(settings, read_only=True))
+        store = open_target(self._common.target, store_options(settings, read_only=True))
         try:
             status = read_status(
                 store,
@@ -172,7 +172,7 @@ class Watch:
             if alert is not None and self._desk is not None:
                 self._desk.tell_failure(alert)
 
-    def _write_metrics(self, exit_code: int, outcome: Outcome | None) -> None:
+    def _write_metrics(self, exit_code: int, outcome: RunResult | None) -> None:
         if self._settings.metrics_file is None:
             return
         from rubix_token_sync.metrics import write_textfile

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from rubix_token_sync.runs.progress import Progress
-    from rubix_token_sync.runs.result import Outcome
+    from rubix_token_sync.runs.result import RunResult
 
 __all__ = ["PREFIX", "outcome_families", "progress_families"]
 
@@ -90,7 +90,7 @@ def outcome_families(
     ended_at: float,
     success_at: float | None,
     exit_code: int,
-    outcome: Outcome | None,
+    outcome: RunResult | None,
 ) -> Iterator[Metric]:
     """A run that is over; ``outcome`` None: it failed.  Times are Unix seconds."""
     from prometheus_client.core import GaugeMetricFamily

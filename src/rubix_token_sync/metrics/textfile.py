@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.metrics.endpoint import extra_missing
 from rubix_token_sync.metrics.families import PREFIX, outcome_families
-from rubix_token_sync.runs.result import Outcome
+from rubix_token_sync.runs.result import RunResult
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -26,7 +26,7 @@ class _Collected:
         return iter(self._families)
 
 
-def write_textfile(path: Path, source: str, exit_code: int, outcome: Outcome | None) -> None:
+def write_textfile(path: Path, source: str, exit_code: int, outcome: RunResult | None) -> None:
     """Write the last run's numbers, atomically; ``outcome`` None: it failed.
 
     The time of the last success outlives failures: it is taken over from the file.

@@ -19,8 +19,8 @@ from rubix_token_sync.errors import LeaseHeld, SchemaError
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, hash_of
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
-from rubix_token_sync.targets.base import SCHEMA_VERSION, StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target
 from rubix_token_sync.targets.sql.publishing import SqlStore, key_range
 from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
 
@@ -95,9 +95,9 @@ class OwnSource:
 
     has_local_times = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: TargetAddress) -> None:
         self.form = OwnForm()
-        self._store = open_store(target, StoreOptions(read_only=True))
+        self._store = open_target(target, TargetOptions(read_only=True))
         self.place = self._store.place
         self._conn: sa.Connection | None = None
         try:

@@ -34,9 +34,9 @@ from rubix_token_sync.targets.base import (
     DatabaseState,
     Lease,
     SessionTotals,
-    StoreOptions,
+    TargetOptions,
 )
-from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.registry import TargetAddress, open_target
 from rubix_token_sync.targets.sql.publishing import LEASE_SECONDS, SqlStore, key_range
 
 __all__ = ["MigrateOptions", "migrate"]
@@ -53,9 +53,9 @@ class MigrateOptions:
     database paths; none means all.
     """
 
-    source: Target
-    target: Target
-    store: StoreOptions = field(default_factory=StoreOptions)
+    source: TargetAddress
+    target: TargetAddress
+    store: TargetOptions = field(default_factory=TargetOptions)
     source_timezone: str | None = None
     only: tuple[str, ...] = ()
     dry_run: bool = False
@@ -100,7 +100,7 @@ class _Migration:
         self._totals = SessionTotals()
         self._session: Session | None = None
         read_only = options.dry_run or options.verify_only
-        self.store = open_store(options.target, replace(options.store, read_only=read_only))
+        self.store = open_target(options.target, replace(options.store, read_only=read_only))
         self._source: Source | None = None
 
     def close(self, status: Literal["FAILED", "INTERRUPTED"]) -> None:
@@ -452,7 +452,7 @@ def _chosen(path: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _has_tables(store: SqlStore, target: Target) -> bool:
+def _has_tables(store: SqlStore, target: TargetAddress) -> bool:
     if target.kind == "sqlite" and not Path(store.place.removeprefix("sqlite:///")).exists():
         return False
     return store.schema_version() is not None

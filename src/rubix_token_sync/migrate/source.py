@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rubix_token_sync.migrate.rows import Form, Moved
 from rubix_token_sync.targets.base import DatabaseState
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 __all__ = ["PlannedDatabase", "Source", "open_source"]
@@ -83,7 +83,7 @@ class Source(Protocol):
         """End the view."""
 
 
-def open_source(target: Target) -> Source:
+def open_source(target: TargetAddress) -> Source:
     """Open what is to be migrated.
 
     Raises:

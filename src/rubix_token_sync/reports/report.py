@@ -15,7 +15,7 @@ from rubix_token_sync import __version__
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.nodes.keep_out import keep_out
-from rubix_token_sync.runs.result import Outcome
+from rubix_token_sync.runs.result import RunResult
 
 __all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report"]
 
@@ -31,7 +31,7 @@ def _time(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds") + "Z"
 
 
-def build_report(outcome: Outcome) -> dict[str, Any]:
+def build_report(outcome: RunResult) -> dict[str, Any]:
     """Everything a run did, as plain JSON values.
 
     Counts of records and contents are those that the target itself counted when

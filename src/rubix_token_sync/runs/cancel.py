@@ -2,16 +2,16 @@
 
 An exception out of a signal handler can appear between any two instructions: in
 the middle of a commit, of closing a session, of starting a thread.  So the
-handler only leaves a note (`StopSign.give`), and the run looks at it where
-nothing is half done (`StopSign.check`).  Where a run only reads and may take
-long, it lets itself be torn away (`StopSign.at_once`).
+handler only leaves a note (`CancelToken.give`), and the run looks at it where
+nothing is half done (`CancelToken.check`).  Where a run only reads and may take
+long, it lets itself be torn away (`CancelToken.at_once`).
 """
 
 from __future__ import annotations
 
 from types import TracebackType
 
-__all__ = ["Interrupted", "StopSign"]
+__all__ = ["CancelToken", "Interrupted"]
 
 
 class Interrupted(BaseException):
@@ -22,7 +22,7 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
 
 
-class StopSign:
+class CancelToken:
     """What the signal handler of the main thread and the run share."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StopSign:
 
 
 class _Stretch:
-    def __init__(self, stop: StopSign) -> None:
+    def __init__(self, stop: CancelToken) -> None:
         self._stop = stop
 
     def __enter__(self) -> None:

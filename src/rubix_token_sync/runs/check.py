@@ -16,8 +16,8 @@ from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.settings import Settings, describe
-from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Store, StoreOptions
-from rubix_token_sync.targets.registry import Target, open_store
+from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Target, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target
 
 __all__ = ["CheckResult", "run_checks"]
 
@@ -40,8 +40,8 @@ class CheckResult:
 
 def run_checks(
     settings: Settings,
-    target: Target,
-    store_options: StoreOptions,
+    target: TargetAddress,
+    store_options: TargetOptions,
     content: ContentOptions,
     roots: Sequence[str],
     notes: Sequence[str] = (),
@@ -51,7 +51,7 @@ def run_checks(
     results = [CheckResult("settings", True, ", ".join(given) or "all defaults")]
     results += [CheckResult("note", True, note) for note in notes]
     try:
-        store = open_store(target, store_options)
+        store = open_target(target, store_options)
     except SyncError as error:
         results.append(_failed("target", error))
     else:
@@ -68,7 +68,7 @@ def _failed(name: str, error: SyncError) -> CheckResult:
     return CheckResult(name, False, error.message, error.remedy, error.code, error.exit_code)
 
 
-def _check_target(store: Store, settings: Settings) -> Iterator[CheckResult]:
+def _check_target(store: Target, settings: Settings) -> Iterator[CheckResult]:
     steps: list[tuple[str, Callable[[], str]]] = [
         ("connection", lambda: _connect(store)),
         ("schema", lambda: _schema(store)),
@@ -86,17 +86,17 @@ def _check_target(store: Store, settings: Settings) -> Iterator[CheckResult]:
                 return
 
 
-def _connect(store: Store) -> str:
+def _connect(store: Target) -> str:
     return f"{store.place}: {store.describe_connection()}"
 
 
-def _schema(store: Store) -> str:
+def _schema(store: Target) -> str:
     before = store.schema_version()
     changed = store.ensure_schema()
     return f"made (was {before or 'nothing'})" if changed else f"version {before}"
 
 
-def _clock(store: Store) -> str:
+def _clock(store: Target) -> str:
     behind = (datetime.now(UTC).replace(tzinfo=None) - store.server_time()).total_seconds()
     if abs(behind) > _CLOCK_SECONDS:
         return (
@@ -106,12 +106,12 @@ def _clock(store: Store) -> str:
     return f"differs from the server's by {behind:+.1f} s"
 
 
-def _leases(store: Store, source: str) -> str:
+def _leases(store: Target, source: str) -> str:
     running = [lease for lease in store.leases() if lease.source == source]
     return f"a run of {source} is under way" if running else f"free for source {source}"
 
 
-def _load(store: Store, count: int, *, bulk: bool) -> str:
+def _load(store: Target, count: int, *, bulk: bool) -> str:
     """Lease, stage, publish, mark, retire and remove some records: a run in small."""
     source = f"{_CHECK_SOURCE} {uuid.uuid4().hex[:8]}"
     lease = Lease(source, str(uuid.uuid4()))

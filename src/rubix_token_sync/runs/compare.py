@@ -28,7 +28,7 @@ from rubix_token_sync.runs.content_access import open_patiently
 from rubix_token_sync.runs.jobs import Batch, Difference, Emit, Job, Summary, Tally, WorkerContext
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.row_reader import DigestedRows, RowReader, database_context
-from rubix_token_sync.targets.base import Store
+from rubix_token_sync.targets.base import Target
 
 __all__ = ["compare_database", "record_digests"]
 
@@ -54,7 +54,7 @@ def record_digests(batch: pa.RecordBatch) -> bytes:
     )
 
 
-def compare_database(job: Job, store: Store, shared: WorkerContext, emit: Emit) -> Summary:
+def compare_database(job: Job, store: Target, shared: WorkerContext, emit: Emit) -> Summary:
     """Compare; differences go out as events, the counts come back.
 
     Raises:
@@ -98,7 +98,7 @@ def compare_database(job: Job, store: Store, shared: WorkerContext, emit: Emit) 
         )
 
 
-def _held(job: Job, store: Store) -> Known:
+def _held(job: Job, store: Target) -> Known:
     if not job.read_known:
         return Known(b"", b"")
     keys, digests = bytearray(), bytearray()
@@ -120,7 +120,7 @@ def _fresh(
 
 
 def _examine(
-    fresh: pa.RecordBatch, there: np.ndarray, suspects: np.ndarray, store: Store
+    fresh: pa.RecordBatch, there: np.ndarray, suspects: np.ndarray, store: Target
 ) -> tuple[list[Difference], int]:
     """What really differs among the records whose digests do, and how many are in doubt."""
     path = fresh.column("db_path")
@@ -160,7 +160,7 @@ def _proven(record: dict[str, Any]) -> bool | None:
         return False
 
 
-def _vanished(keys: bytes, job: Job, store: Store) -> Iterable[Difference]:
+def _vanished(keys: bytes, job: Job, store: Target) -> Iterable[Difference]:
     split: Sequence[bytes] = [
         keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)
     ]

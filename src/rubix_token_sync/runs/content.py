@@ -13,7 +13,7 @@ from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.records.build import decode_content
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, SourceRow
 from rubix_token_sync.runs.jobs import Job
-from rubix_token_sync.targets.base import KnownContent, Store
+from rubix_token_sync.targets.base import KnownContent, Target
 
 __all__ = ["Content", "ContentOfRows"]
 
@@ -39,7 +39,7 @@ class Content:
     The rest is asked of the node.
     """
 
-    def __init__(self, job: Job, store: Callable[[], Store], chain: ContentChain) -> None:
+    def __init__(self, job: Job, store: Callable[[], Target], chain: ContentChain) -> None:
         """``store`` opens the target at the first need."""
         self._job = job
         self._store = store

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
-from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Batch, Event, Failed, Job
-from rubix_token_sync.runs.result import Outcome, RunOptions
+from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.survey import Survey
-from rubix_token_sync.targets.base import SCHEMA_VERSION, Store
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.base import SCHEMA_VERSION, Target
+from rubix_token_sync.targets.registry import open_target
 
 __all__ = ["dry_run"]
 
 
-def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
+def dry_run(options: RunOptions, *, stop: CancelToken | None = None) -> RunResult:
     """Read and compare as `sync` would; nothing is written, created or locked anywhere.
 
     Counts of new, changed and vanished records are what a sync would publish.
@@ -27,7 +27,7 @@ def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
     run = Survey(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
-    store = open_store(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
     try:
         with run.stop.at_once():
             usable = store.schema_version() == SCHEMA_VERSION
@@ -36,7 +36,7 @@ def dry_run(options: RunOptions, *, stop: StopSign | None = None) -> Outcome:
         store.close()
 
 
-def _compare(run: Survey, store: Store | None) -> Outcome:
+def _compare(run: Survey, store: Target | None) -> RunResult:
     place = store.place if store is not None else "(nothing there yet)"
     with run.stop.at_once():
         states = store.database_states(run.options.source) if store is not None else []

@@ -13,8 +13,8 @@ import pyarrow as pa
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
-from rubix_token_sync.targets.base import ErrorEntry, StoreOptions
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.base import ErrorEntry, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress
 
 __all__ = [
     "Batch",
@@ -34,9 +34,9 @@ __all__ = [
 class WorkerContext:
     """What every job of a run shares."""
 
-    target: Target | None
+    target: TargetAddress | None
     """None where there is nothing to compare with (a dry run before the first sync)."""
-    store: StoreOptions
+    store: TargetOptions
     content: ContentOptions
     batch_size: int
     scratch: str | None = None

@@ -83,7 +83,7 @@ class Known:
             self._by_key = PairIndex(_pairs(self._keys, RECORD_KEY_BYTES, 8))
         return self._by_key.find(_pairs(keys, RECORD_KEY_BYTES, 8))
 
-    def news(self, digests: bytes) -> NDArray[np.int64]:
+    def changed_rows(self, digests: bytes) -> NDArray[np.int64]:
         """Positions in the batch of rows that are new, changed, or to be asked for again.
 
         The others are marked as seen.

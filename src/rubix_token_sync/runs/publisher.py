@@ -27,7 +27,7 @@ from rubix_token_sync.targets.base import (
     Lease,
     Published,
     Rejected,
-    Store,
+    Target,
 )
 
 __all__ = ["DatabaseResult", "Publisher"]
@@ -67,7 +67,7 @@ class Publisher:
 
     def __init__(
         self,
-        store: Store,
+        store: Target,
         lease: Lease,
         jobs: Mapping[int, Job],
         *,

@@ -14,11 +14,11 @@ from rubix_token_sync.runs.progress import Counters
 from rubix_token_sync.runs.session import Status
 from rubix_token_sync.targets.base import (
     ErrorEntry,
-    StoreOptions,
+    TargetOptions,
 )
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.registry import TargetAddress
 
-__all__ = ["DatabaseOutcome", "Outcome", "RunOptions"]
+__all__ = ["DatabaseOutcome", "RunOptions", "RunResult"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class RunOptions:
 
     roots: tuple[str, ...]
     source: str
-    target: Target
-    store: StoreOptions = field(default_factory=StoreOptions)
+    target: TargetAddress
+    store: TargetOptions = field(default_factory=TargetOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
     command: str = "sync"
     nodes: frozenset[str] = frozenset()
@@ -68,7 +68,7 @@ class DatabaseOutcome:
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """How a run ended; `rubix_token_sync.reports.report` turns it into the report."""
 
     options: RunOptions

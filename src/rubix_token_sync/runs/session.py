@@ -16,7 +16,7 @@ from typing import Literal
 from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
 from rubix_token_sync.log import log_event
 from rubix_token_sync.process_identity import own_holder
-from rubix_token_sync.targets.base import Lease, SessionTotals, Store
+from rubix_token_sync.targets.base import Lease, SessionTotals, Target
 
 __all__ = ["Session"]
 
@@ -34,7 +34,7 @@ class Session:
 
     def __init__(
         self,
-        store: Store,
+        store: Target,
         source: str,
         command: str,
         *,

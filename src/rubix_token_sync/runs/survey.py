@@ -13,15 +13,15 @@ from typing import Final
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
-from rubix_token_sync.runs.cancel import StopSign
+from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Event, Job, WorkerContext
 from rubix_token_sync.runs.plan import Plan, PlanRules, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
-from rubix_token_sync.runs.result import DatabaseOutcome, Outcome, RunOptions
+from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
 from rubix_token_sync.runs.worker_pool import Crew, affordable
-from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Store
-from rubix_token_sync.targets.registry import Target
+from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Target
+from rubix_token_sync.targets.registry import TargetAddress
 
 __all__ = ["Survey"]
 
@@ -42,11 +42,11 @@ class Survey:
         self,
         options: RunOptions,
         on_progress: Callable[[Progress], None],
-        stop: StopSign | None = None,
+        stop: CancelToken | None = None,
     ) -> None:
         self.options = options
         self.on_progress = on_progress
-        self.stop = stop or StopSign()
+        self.stop = stop or CancelToken()
         self.progress = Progress()
         self.pace = ProgressPace()
         self.started_at = datetime.now(UTC).replace(tzinfo=None)
@@ -124,7 +124,7 @@ class Survey:
                 context={"nodes": unknown},
             )
 
-    def jobs(self, plan: Plan, store: Store | None) -> dict[int, Job]:
+    def jobs(self, plan: Plan, store: Target | None) -> dict[int, Job]:
         options = self.options
         holds_records = store is not None and bool(plan.read) and store.holds_records()
         holds_content = store is not None and holds_records and store.holds_content()
@@ -181,7 +181,7 @@ class Survey:
         self.fail(None, state.db_path, state.node_name or "", error)
         self.databases[state.db_path].status = "missing"
 
-    def crew(self, jobs: int, target: Target | None) -> Crew:
+    def crew(self, jobs: int, target: TargetAddress | None) -> Crew:
         options = self.options
         processes = self._processes(jobs)
         share = max(1, options.content.workers // max(1, processes))
@@ -247,8 +247,10 @@ class Survey:
                 records=records, share=round(self.progress.share, 4),
             )  # fmt: skip
 
-    def outcome(self, status: Status, session_id: str | None, place: str, dead: int = 0) -> Outcome:
-        return Outcome(
+    def outcome(
+        self, status: Status, session_id: str | None, place: str, dead: int = 0
+    ) -> RunResult:
+        return RunResult(
             options=self.options,
             session_id=session_id,
             started_at=self.started_at,

@@ -14,12 +14,12 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.records.schema import database_key
-from rubix_token_sync.runs.cancel import Interrupted, StopSign
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Batch, Done, Event, Failed, Job
 from rubix_token_sync.runs.plan import Plan
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.publisher import DatabaseResult, Publisher
-from rubix_token_sync.runs.result import DatabaseOutcome, Outcome, RunOptions
+from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Session, Status
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.worker_pool import Crew
@@ -28,9 +28,9 @@ from rubix_token_sync.targets.base import (
     DatabaseState,
     ErrorEntry,
     Published,
-    Store,
+    Target,
 )
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.registry import open_target
 
 __all__ = ["Run", "sync"]
 
@@ -41,9 +41,9 @@ def sync(
     options: RunOptions,
     *,
     on_progress: Callable[[Progress], None] | None = None,
-    stop: StopSign | None = None,
-    on_failed: Callable[[Outcome], None] | None = None,
-) -> Outcome:
+    stop: CancelToken | None = None,
+    on_failed: Callable[[RunResult], None] | None = None,
+) -> RunResult:
     """Make the target equal to the nodes below the roots.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
@@ -77,16 +77,16 @@ class Run(Survey):
         self,
         options: RunOptions,
         on_progress: Callable[[Progress], None],
-        stop: StopSign | None = None,
+        stop: CancelToken | None = None,
     ) -> None:
         super().__init__(options, on_progress, stop)
-        self.on_failed: Callable[[Outcome], None] = lambda _outcome: None
+        self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
         self._recorded = 0  # of the errors, in the target
         self._ahead: _Ahead | None = None
 
-    def run(self) -> Outcome:
+    def run(self) -> RunResult:
         with contextlib.ExitStack() as stack:
-            store = open_store(self.options.target, self.options.store, at_once=True)
+            store = open_target(self.options.target, self.options.store, at_once=True)
             stack.callback(store.close)
             with self.stop.at_once():
                 version = store.schema_version()
@@ -109,7 +109,7 @@ class Run(Survey):
             crew = stack.enter_context(self.crew(len(jobs), None))  # there is nothing to ask
             self._ahead = _Ahead(plan, jobs, crew, crew.run(list(jobs.values())))
 
-    def _in_session(self, store: Store) -> Outcome:
+    def _in_session(self, store: Target) -> RunResult:
         options = self.options
         with Session(
             store,
@@ -145,7 +145,7 @@ class Run(Survey):
             session.finish("COMPLETED", self.progress.totals(), self._summary())
             return outcome
 
-    def _end_failed(self, store: Store, session: Session, dead: int, error: SyncError) -> None:
+    def _end_failed(self, store: Target, session: Session, dead: int, error: SyncError) -> None:
         self._give_up(store, session, "FAILED", str(error))
         outcome = self.outcome("FAILED", session.id, store.place, dead)
         outcome.error = error
@@ -154,7 +154,7 @@ class Run(Survey):
         )
         self.on_failed(outcome)
 
-    def _give_up(self, store: Store, session: Session, status: Status, reason: str) -> None:
+    def _give_up(self, store: Target, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
         try:
             self._record_errors(store, session)
@@ -165,12 +165,12 @@ class Run(Survey):
                 f"The session could not be closed: {second}", code=second.code,
             )  # fmt: skip
 
-    def _record_errors(self, store: Store, session: Session) -> None:
+    def _record_errors(self, store: Target, session: Session) -> None:
         fresh = self.errors[self._recorded :]
         store.record_errors(session.lease, fresh)
         self._recorded += len(fresh)
 
-    def _work(self, store: Store, session: Session) -> None:
+    def _work(self, store: Target, session: Session) -> None:
         options = self.options
         states = store.database_states(options.source)
         ahead = self._ahead
@@ -197,7 +197,7 @@ class Run(Survey):
         self.tick(final=bool(jobs))
 
     def _publish_all(
-        self, store: Store, session: Session, jobs: dict[int, Job], ahead: _Ahead | None
+        self, store: Target, session: Session, jobs: dict[int, Job], ahead: _Ahead | None
     ) -> None:
         options = self.options
 
@@ -263,7 +263,7 @@ class Run(Survey):
                 node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
             )  # fmt: skip
 
-    def _retire(self, store: Store, session: Session, missing: list[DatabaseState]) -> None:
+    def _retire(self, store: Target, session: Session, missing: list[DatabaseState]) -> None:
         for state in missing:
             self.stop.check()
             vanished = store.retire_database(session.lease, state.database_key)
@@ -277,7 +277,7 @@ class Run(Survey):
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
 
-    def _reconcile(self, store: Store) -> None:
+    def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""
         states = {s.db_path: s for s in store.database_states(self.options.source)}
         for outcome in self.databases.values():

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from rubix_token_sync.errors import SchemaError, SyncError
 from rubix_token_sync.records.schema import database_key
-from rubix_token_sync.runs.cancel import StopSign
+from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Batch, Difference, Done, Failed
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.targets.base import SCHEMA_VERSION, DatabaseState
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.registry import open_target
 
 __all__ = ["Verification", "verify"]
 
@@ -52,7 +52,7 @@ def verify(
     *,
     on_difference: Callable[[Difference], None],
     on_progress: Callable[[Progress], None] | None = None,
-    stop: StopSign | None = None,
+    stop: CancelToken | None = None,
 ) -> Verification:
     """Compare every database below the roots with the target; writes nothing.
 
@@ -69,7 +69,7 @@ def verify(
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
-    store = open_store(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
     try:
         with run.stop.at_once():
             if store.schema_version() != SCHEMA_VERSION:

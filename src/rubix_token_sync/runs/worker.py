@@ -37,8 +37,8 @@ from rubix_token_sync.runs.jobs import (
 )
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.row_reader import DigestedRows, RowReader, database_context
-from rubix_token_sync.targets.base import Store
-from rubix_token_sync.targets.registry import open_store
+from rubix_token_sync.targets.base import Target
+from rubix_token_sync.targets.registry import open_target
 
 __all__ = ["Worker"]
 
@@ -57,17 +57,17 @@ class Worker:
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
-        self._store: Store | None = None
+        self._store: Target | None = None
         self._portion = min(context.batch_size, _FIRST_ROWS)
         """Rows that are finished at a time, by the size of those before."""
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Target:
         """The target, opened for reading at the first need."""
         if self._store is None:
             if self.context.target is None:
                 raise RuntimeError("this run has no target to read from")
-            self._store = open_store(self.context.target, self.context.store)
+            self._store = open_target(self.context.target, self.context.store)
         return self._store
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class Worker:
                 pending = DigestedRows.none()
                 failures: Counter[str] = Counter()
                 for batch in rows:
-                    news = known.news(batch.digests)
+                    news = known.changed_rows(batch.digests)
                     pending = pending.plus(batch.take(news))
                     read = len(batch.rows)
                     if len(pending.rows) < self.context.batch_size:

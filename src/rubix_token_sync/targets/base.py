@@ -1,6 +1,6 @@
 """What the rest of the program knows of a target.
 
-`Store` is the door; `rubix_token_sync.targets.sql.publishing.SqlStore` holds what all
+`Target` is the door; `rubix_token_sync.targets.sql.publishing.SqlStore` holds what all
 targets share, and one module a target adds how rows are written there.
 """
 
@@ -30,8 +30,8 @@ __all__ = [
     "Published",
     "Rejected",
     "SessionTotals",
-    "Store",
-    "StoreOptions",
+    "Target",
+    "TargetOptions",
 ]
 
 SCHEMA_VERSION: Final = "0001"
@@ -39,7 +39,7 @@ SCHEMA_VERSION: Final = "0001"
 
 
 @dataclass(frozen=True)
-class StoreOptions:
+class TargetOptions:
     """How a store loads; the guide's settings of the same names."""
 
     batch_size: int = 2_000
@@ -216,7 +216,7 @@ class SessionTotals:
     progress_percent: float = 0.0
 
 
-class Store(Protocol):
+class Target(Protocol):
     """A target.  Every method raises `TargetError` (see errors.py), nothing else on purpose.
 
     Methods may be called from several threads at once.

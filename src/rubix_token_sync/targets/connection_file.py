@@ -56,9 +56,7 @@ def default_target_file(directory: str | os.PathLike[str] = ".") -> Path | None:
 
 def connection_template() -> str:
     """The guide's template of a connection file, with comments."""
-    template = (
-        resources.files("rubix_token_sync.targets") / "azure_sql_connection_template.txt"
-    )
+    template = resources.files("rubix_token_sync.targets") / "azure_sql_connection_template.txt"
     return template.read_text("utf-8")
 
 

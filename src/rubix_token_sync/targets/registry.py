@@ -1,6 +1,6 @@
 """Targets: where the records go.
 
-`parse_target` turns what the user gave into a `Target`; `open_store` opens it.
+`parse_target` turns what the user gave into a `TargetAddress`; `open_target` opens it.
 A new kind of target is one new module here.
 """
 
@@ -16,19 +16,19 @@ from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.nodes.keep_out import keep_out
-from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.connection_string import is_mssql, parse_connection_string
 
 if TYPE_CHECKING:
     from rubix_token_sync.targets.sql.publishing import SqlStore
 
-__all__ = ["Target", "open_store", "parse_target"]
+__all__ = ["TargetAddress", "open_target", "parse_target"]
 
 _URL: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*)://")
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetAddress:
     """A target as the user named it; picklable, its address kept secret."""
 
     kind: str
@@ -58,7 +58,7 @@ class Target:
         )
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str) -> TargetAddress:
     """A URL (``sqlite:///FILE``, ``postgresql://…``, ``mssql://…``) or an ADO.NET/ODBC string.
 
     Raises:
@@ -67,11 +67,11 @@ def parse_target(text: str) -> Target:
     url = _URL.match(text)  # a password in a connection string may hold :// too
     scheme = url[1].lower() if url else ""
     if scheme == "sqlite":
-        return Target("sqlite", SecretStr(text))
+        return TargetAddress("sqlite", SecretStr(text))
     if scheme in ("postgresql", "postgres"):
-        return Target("postgresql", SecretStr(text))
+        return TargetAddress("postgresql", SecretStr(text))
     if is_mssql(text) or (not scheme and "=" in text):
-        return Target("mssql", SecretStr(text))
+        return TargetAddress("mssql", SecretStr(text))
     raise SettingsError(
         "The target is neither a URL nor a connection string that this program knows.",
         code="unknown_target",
@@ -80,7 +80,9 @@ def parse_target(text: str) -> Target:
     )
 
 
-def open_store(target: Target, options: StoreOptions, *, at_once: bool = False) -> SqlStore:
+def open_target(
+    target: TargetAddress, options: TargetOptions, *, at_once: bool = False
+) -> SqlStore:
     """Open a target; connects at the first use.
 
     ``at_once`` says that this will follow: a login that takes its time begins now, while the

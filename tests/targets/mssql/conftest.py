@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.target import MssqlStore
 from rubix_token_sync.targets.sql.tables import build_tables
 
@@ -20,7 +20,7 @@ def address() -> str:
     text = os.environ.get("RUBIX_TEST_MSSQL")
     if not text:
         pytest.skip("RUBIX_TEST_MSSQL names no server")
-    store = MssqlStore(SecretStr(text), StoreOptions())
+    store = MssqlStore(SecretStr(text), TargetOptions())
     ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
     try:
         with store.engine.begin() as conn:
@@ -38,7 +38,7 @@ def opened(address: str) -> Iterator[Callable[..., MssqlStore]]:
     stores: list[MssqlStore] = []
 
     def open_it(text: str = address, **options: object) -> MssqlStore:
-        stores.append(MssqlStore(SecretStr(text), StoreOptions(**options)))  # type: ignore[arg-type]
+        stores.append(MssqlStore(SecretStr(text), TargetOptions(**options)))  # type: ignore[arg-type]
         return stores[-1]
 
     yield open_it

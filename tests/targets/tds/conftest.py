@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from rubix_token_sync.targets.base import StoreOptions
+from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.target import MssqlStore
 
 from .engine import SqliteEngine
@@ -81,7 +81,7 @@ def opened(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
     def open_it(**options: object) -> MssqlStore:
         given = {"call_seconds": 20.0, **options}
-        stores.append(MssqlStore(SecretStr(address), StoreOptions(**given)))  # type: ignore[arg-type]
+        stores.append(MssqlStore(SecretStr(address), TargetOptions(**given)))  # type: ignore[arg-type]
         return stores[-1]
 
     yield open_it

@@ -23,7 +23,7 @@ from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.sql.tables import build_tables
 
 from . import wire
-from .server import EngineError, Outcome
+from .server import EngineError, RunResult
 
 VERSION = "Microsoft SQL Azure (RTM) - 12.0.2000.8 \n\tTest"
 _WRITES = re.compile(r"^(?:INSERT|UPDATE|DELETE|TRUNCATE|DROP|CREATE)\b", re.IGNORECASE)
@@ -121,7 +121,7 @@ class SqliteSession:
 
     # ------------------------------------------------------------ statements
 
-    def execute(self, sql: str, parameters: dict[str, Any]) -> list[Outcome]:
+    def execute(self, sql: str, parameters: dict[str, Any]) -> list[RunResult]:
         control = {
             "BEGIN TRANSACTION": self.begin,
             "COMMIT TRANSACTION": self.commit,
@@ -129,7 +129,7 @@ class SqliteSession:
         }.get(sql)
         if control is not None:
             control()
-            return [Outcome()]
+            return [RunResult()]
         if "SET FMTONLY ON" in sql:
             return self._bulk_metadata(sql)
         for pattern, answer in _ANSWERS:
@@ -147,8 +147,8 @@ class SqliteSession:
             self.rollback()
             raise EngineError(1222, "Lock request time out period exceeded.") from error
 
-    def _batch(self, sql: str, values: dict[str, Any]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _batch(self, sql: str, values: dict[str, Any]) -> list[RunResult]:
+        outcomes: list[RunResult] = []
         variables: dict[str, Any] = {"@@ROWCOUNT": 0}
         silent = skipping = False
         for statement in _split(sql):
@@ -174,7 +174,9 @@ class SqliteSession:
                 names = [name.strip() for name in statement[7:].split(",")]
                 row = [variables[name.upper()] for name in names]
                 outcomes.append(
-                    Outcome(names=[""] * len(row), kinds=[wire.INT8] * len(row), rows=[tuple(row)])
+                    RunResult(
+                        names=[""] * len(row), kinds=[wire.INT8] * len(row), rows=[tuple(row)]
+                    )
                 )
             else:
                 outcome = self._statement(translated(statement), values)
@@ -183,7 +185,7 @@ class SqliteSession:
                     outcomes.append(outcome)
         return outcomes
 
-    def _statement(self, sql: str, values: dict[str, Any]) -> Outcome:
+    def _statement(self, sql: str, values: dict[str, Any]) -> RunResult:
         if _WRITES.match(sql) and not self.conn.in_transaction:
             self.conn.execute("BEGIN IMMEDIATE")
             if not self.open:  # a statement of its own
@@ -193,11 +195,11 @@ class SqliteSession:
                     self.conn.execute("COMMIT")
         return self._run(sql, values)
 
-    def _run(self, sql: str, values: dict[str, Any]) -> Outcome:
+    def _run(self, sql: str, values: dict[str, Any]) -> RunResult:
         used = {name: values[name] for name in values if re.search(rf"@{name}\b", sql)}
         cursor = self.conn.execute(sql, used)
         if cursor.description is None:
-            return Outcome(count=cursor.rowcount)
+            return RunResult(count=cursor.rowcount)
         names = [column[0] for column in cursor.description]
         rows = cursor.fetchall()
         kinds = [
@@ -208,20 +210,20 @@ class SqliteSession:
             tuple(_sent(kind, value) for kind, value in zip(kinds, row, strict=True))
             for row in rows
         ]
-        return Outcome(count=len(rows), names=names, kinds=kinds, rows=read)
+        return RunResult(count=len(rows), names=names, kinds=kinds, rows=read)
 
     # ------------------------------------------------------------ bulk loads
 
-    def _bulk_metadata(self, sql: str) -> list[Outcome]:
+    def _bulk_metadata(self, sql: str) -> list[RunResult]:
         if not self.engine.bulk:
             raise EngineError(33557097, "SET FMTONLY is not supported here.")
         found = re.search(r"OBJECT_ID\(N'\[?(?:dbo\]?\.\[)?(\w+)\]?'\)", sql)
         assert found, sql
         table = self.engine.tables.metadata.tables[found[1]]
         names = [column.name for column in table.columns]
-        count = Outcome(names=["trancount"], kinds=[wire.INT4], rows=[(int(self.open),)])
-        layout = Outcome(names=names, kinds=[_kind(c.type) for c in table.columns])
-        collations = Outcome(
+        count = RunResult(names=["trancount"], kinds=[wire.INT4], rows=[(int(self.open),)])
+        layout = RunResult(names=names, kinds=[_kind(c.type) for c in table.columns])
+        collations = RunResult(
             names=["colid", "name", "tds_collation", "collation"],
             kinds=[wire.INT4, wire.nvarchar(128), wire.varbinary(5), wire.nvarchar(128)],
         )
@@ -283,15 +285,15 @@ def _split(sql: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _one(name: str, kind: wire.Type, value: Any) -> Callable[[SqliteEngine], Outcome]:
-    return lambda engine: Outcome(names=[name], kinds=[kind], rows=[(value,)])
+def _one(name: str, kind: wire.Type, value: Any) -> Callable[[SqliteEngine], RunResult]:
+    return lambda engine: RunResult(names=[name], kinds=[kind], rows=[(value,)])
 
 
-def _has_default(engine: SqliteEngine) -> Outcome:
-    return Outcome(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
+def _has_default(engine: SqliteEngine) -> RunResult:
+    return RunResult(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
 
 
-_ANSWERS: list[tuple[str, Callable[[SqliteEngine], Outcome]]] = [
+_ANSWERS: list[tuple[str, Callable[[SqliteEngine], RunResult]]] = [
     (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),

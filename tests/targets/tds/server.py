@@ -30,7 +30,7 @@ _PROCEDURES = {
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """One statement's result: a row set (``names`` given) or a count (-1: none)."""
 
     count: int = -1
@@ -51,7 +51,7 @@ class EngineError(Exception):
 class Session(Protocol):
     """One connection's state in the engine."""
 
-    def execute(self, sql: str, parameters: dict[str, Any]) -> list[Outcome]:
+    def execute(self, sql: str, parameters: dict[str, Any]) -> list[RunResult]:
         """Run a batch; raises EngineError."""
 
     def begin(self) -> None: ...
@@ -358,7 +358,7 @@ class _Conversation:
         if isinstance(action, Drop):
             raise _Gone
         parts = [self._environment(before)]
-        for number, outcome in enumerate(outcomes or [Outcome()], 1):
+        for number, outcome in enumerate(outcomes or [RunResult()], 1):
             last = number == len(outcomes or [1]) and not in_call
             more = 0 if last else wire.DONE_MORE
             count = action.rows if isinstance(action, Count) else outcome.count

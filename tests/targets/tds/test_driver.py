@@ -158,7 +158,7 @@ def test_the_likely_mistakes_say_what_happened_and_what_to_do(
     from pydantic import SecretStr
 
     from rubix_token_sync.errors import TargetError
-    from rubix_token_sync.targets.base import StoreOptions
+    from rubix_token_sync.targets.base import TargetOptions
     from rubix_token_sync.targets.mssql.target import MssqlStore
 
     monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
@@ -170,7 +170,7 @@ def test_the_likely_mistakes_say_what_happened_and_what_to_do(
     if change:
         parts = [p for p in split(address) if not p.lower().startswith(keyword.lower() + "=")]
         text = ";".join([*parts, f"{keyword}={value}"])
-    store = MssqlStore(SecretStr(text), StoreOptions(attempts=2, call_seconds=1.0))
+    store = MssqlStore(SecretStr(text), TargetOptions(attempts=2, call_seconds=1.0))
     before = time.monotonic()
     with pytest.raises(TargetError) as told:
         store.schema_version()

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from rubix_token_sync.errors import SchemaError, TargetRefused
-from rubix_token_sync.targets.base import SCHEMA_VERSION, StoreOptions
+from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
 from rubix_token_sync.targets.mssql.target import MssqlStore
-from rubix_token_sync.targets.registry import open_store, parse_target
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
 
 from .engine import SqliteEngine
@@ -25,7 +25,7 @@ def hasty(address: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], SqlStor
     """Opens a store that begins to connect at once."""
     monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
     target = parse_target(address)
-    return lambda: open_store(target, StoreOptions(call_seconds=20.0), at_once=True)
+    return lambda: open_target(target, TargetOptions(call_seconds=20.0), at_once=True)
 
 
 def until(happened: Callable[[], bool]) -> None:

@@ -37,7 +37,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
     TransactionTooLarge,
 )
-from rubix_token_sync.targets.base import Chunk, Lease, Published, StoreOptions
+from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.mssql import statements as statements
 from rubix_token_sync.targets.mssql.bulk import BulkCopy
 from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
@@ -84,7 +84,7 @@ class MssqlStore(LateIndexes):
     """Scales the waits between attempts; tests that inject faults make it small."""
 
     def __init__(
-        self, address: SecretStr, options: StoreOptions, login: Login | None = None
+        self, address: SecretStr, options: TargetOptions, login: Login | None = None
     ) -> None:
         """``login``, if any, makes the first connection."""
         self.target = parse_connection_string(address.get_secret_value())

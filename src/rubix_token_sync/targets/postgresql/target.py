@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SyncError
-from rubix_token_sync.targets.base import Chunk, Lease, Published, StoreOptions
+from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.connection import BoundedConnection, driver
 from rubix_token_sync.targets.postgresql.copy import KnownRows, copy_payload
@@ -51,7 +51,7 @@ class PostgresStore(SqlStore):
     kind = "postgresql"
     now = sa.text("timezone('utc', clock_timestamp())")
 
-    def __init__(self, address: SecretStr, options: StoreOptions) -> None:
+    def __init__(self, address: SecretStr, options: TargetOptions) -> None:
         self.address = PostgresAddress.parse(address)
         self.place = self.address.place
         self.writers = max(1, min(2, options.pool_size - 1))

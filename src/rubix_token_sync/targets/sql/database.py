@@ -30,7 +30,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
     TransactionTooLarge,
 )
-from rubix_token_sync.targets.base import SCHEMA_VERSION, StoreOptions
+from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
 from rubix_token_sync.targets.sql.tables import build_tables, can_cover
 
 __all__ = ["SqlTarget"]
@@ -55,7 +55,7 @@ class SqlTarget(abc.ABC):
     now: sa.TextClause
     """The server's UTC time, as SQL."""
 
-    def __init__(self, engine: sa.Engine, options: StoreOptions) -> None:
+    def __init__(self, engine: sa.Engine, options: TargetOptions) -> None:
         self.engine = engine
         self.options = options
         self.tables = build_tables(engine.dialect.name)

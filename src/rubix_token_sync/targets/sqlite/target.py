@@ -30,7 +30,7 @@ from rubix_token_sync.errors import (
     TargetRefused,
     TargetUnavailable,
 )
-from rubix_token_sync.targets.base import Chunk, KnownContent, Published, StoreOptions
+from rubix_token_sync.targets.base import Chunk, KnownContent, Published, TargetOptions
 from rubix_token_sync.targets.sql.publishing import SqlStore, key_range
 from rubix_token_sync.targets.sql.tables import LATE_INDEXES, STAGED_COLUMNS
 
@@ -56,7 +56,7 @@ class SqliteStore(SqlStore):
     kind = "sqlite"
     now = sa.text(_NOW)
 
-    def __init__(self, path: str, options: StoreOptions) -> None:
+    def __init__(self, path: str, options: TargetOptions) -> None:
         self.path = Path(path).absolute()
         self.place = f"sqlite:///{self.path}"
         engine = sa.create_engine(
