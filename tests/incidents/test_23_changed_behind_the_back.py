@@ -25,7 +25,8 @@ _TAMPERING = {
     "a digest": f"UPDATE TokenRecords SET row_digest = zeroblob(16) WHERE record_key = ({_SOME})",
     "a record that no node has": "INSERT INTO TokenRecords (record_key, row_digest, source_ip,"
     " node_name, token_id, db_path, db_last_modified) SELECT CAST(substr(record_key, 1, 8) ||"
-    " zeroblob(16) AS BLOB), zeroblob(16), source_ip, node_name, 'QmStranger', db_path, db_last_modified"
+    " zeroblob(16) AS BLOB), zeroblob(16), source_ip, node_name, 'QmStranger', db_path,"
+    " db_last_modified"
     f" FROM TokenRecords WHERE record_key = ({_SOME})",
     "a record of no database": "INSERT INTO TokenRecords (record_key, row_digest, source_ip,"
     " node_name, token_id, db_path, db_last_modified) SELECT zeroblob(24), zeroblob(16),"
