@@ -34,7 +34,7 @@ from rubix_token_sync.runs.sync import Run, sync
 from rubix_token_sync.runs.worker_pool import Crew
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.registry import open_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 from rubix_token_sync.testing import change_status, delete_tokens
 
 Options = Callable[..., RunOptions]
@@ -327,7 +327,7 @@ def test_a_signal_in_the_middle_of_the_store_tears_nothing(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, SqlStore if name != "prepare_load" else _sqlite(), name, stop)
+    _give_at(monkeypatch, SqlTarget, name, stop)
     outcome = sync(options(), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
     assert _sessions(target_file) == ["INTERRUPTED"]
@@ -338,15 +338,9 @@ def test_a_signal_after_the_last_record_finds_the_run_complete(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, _sqlite() if name == "finish_load" else SqlStore, name, stop)
+    _give_at(monkeypatch, SqlTarget, name, stop)
     assert sync(options(), stop=stop).exit_code == 0
     assert _sessions(target_file) == ["COMPLETED"]
-
-
-def _sqlite() -> type[SqlStore]:
-    from rubix_token_sync.targets.sqlite.target import SqliteStore
-
-    return SqliteStore
 
 
 def test_a_signal_breaks_off_a_long_discovery(
@@ -378,9 +372,9 @@ def _make_tables(options: RunOptions) -> None:
 def test_a_new_target_gets_its_tables_while_nodes_are_read(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    original, seen = SqlStore.ensure_schema, threading.Event()
+    original, seen = SqlTarget.ensure_schema, threading.Event()
 
-    def wait_for_events(store: SqlStore) -> bool:
+    def wait_for_events(store: SqlTarget) -> bool:
         assert seen.wait(30), "nothing was read before there were tables"
         return original(store)
 
@@ -389,7 +383,7 @@ def test_a_new_target_gets_its_tables_while_nodes_are_read(
         original_put(crew, event)
 
     original_put = Crew._put
-    monkeypatch.setattr(SqlStore, "ensure_schema", wait_for_events)
+    monkeypatch.setattr(SqlTarget, "ensure_schema", wait_for_events)
     monkeypatch.setattr(Crew, "_put", put)
     assert sync(options(processes=processes)).counters.inserted == 240
     assert sync(options(processes=processes)).counters.tokens_read == 0
@@ -399,15 +393,15 @@ def test_a_new_target_gets_its_tables_while_nodes_are_read(
 def test_what_was_read_ahead_is_dropped_when_another_run_was_faster(
     options: Options, small_fleet: Path, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SqlStore.ensure_schema
+    original = SqlTarget.ensure_schema
 
-    def be_second(store: SqlStore) -> bool:
-        monkeypatch.setattr(SqlStore, "ensure_schema", original)
+    def be_second(store: SqlTarget) -> bool:
+        monkeypatch.setattr(SqlTarget, "ensure_schema", original)
         assert sync(options()).counters.inserted == 240
         delete_tokens(_databases(small_fleet)[0], 0.1)
         return original(store)
 
-    monkeypatch.setattr(SqlStore, "ensure_schema", be_second)
+    monkeypatch.setattr(SqlTarget, "ensure_schema", be_second)
     outcome = sync(options())
     assert (outcome.counters.inserted, outcome.counters.vanished) == (0, 8)
     assert sum(d.status == "current" for d in outcome.databases) == len(outcome.databases) - 1
@@ -441,7 +435,7 @@ def test_a_signal_ends_a_dry_run(options: Options, monkeypatch: pytest.MonkeyPat
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: int = 1) -> None:
-    original = getattr(SqlStore, name)
+    original = getattr(SqlTarget, name)
     left = [nth]
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -450,7 +444,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: in
             raise error
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(SqlStore, name, fail)
+    monkeypatch.setattr(SqlTarget, name, fail)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def dry_run(options: RunOptions, *, stop: CancelToken | None = None) -> RunResul
     run = Survey(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
-    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True))
     try:
         with run.stop.at_once():
             usable = store.schema_version() == SCHEMA_VERSION

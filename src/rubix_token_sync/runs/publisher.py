@@ -91,7 +91,7 @@ class Publisher:
         self._open: dict[int, _Open] = {}
         self._writer_of: dict[int, EventQueue] = {}
         self.results: dict[int, DatabaseResult] = {}
-        self._queues = [EventQueue(_QUEUED_BYTES) for _ in range(store.writers)]
+        self._queues = [EventQueue(_QUEUED_BYTES) for _ in range(1)]
         self._threads = [
             # Daemons: `stop` waits for them; where it is never reached, the exit must not.
             threading.Thread(target=self._write, args=(q,), name=f"rubix-writer-{n}", daemon=True)

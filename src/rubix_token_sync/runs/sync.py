@@ -86,7 +86,7 @@ class Run(Survey):
 
     def run(self) -> RunResult:
         with contextlib.ExitStack() as stack:
-            store = open_target(self.options.target, self.options.store, at_once=True)
+            store = open_target(self.options.target, self.options.store)
             stack.callback(store.close)
             with self.stop.at_once():
                 version = store.schema_version()
@@ -94,7 +94,6 @@ class Run(Survey):
                 if empty:
                     self.discover()
             if empty:
-                store.foresee_first_load()
                 self._read_ahead(stack)
             with self.stop.at_once():
                 if version != SCHEMA_VERSION:

@@ -69,7 +69,7 @@ def verify(
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
-    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True))
     try:
         with run.stop.at_once():
             if store.schema_version() != SCHEMA_VERSION:
