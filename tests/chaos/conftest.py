@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.chaos.battlefield import Battlefield
 from tests.chaos.door import Door
-
-
-@pytest.fixture(scope="session")
-def door() -> Iterator[Door]:
-    """Commands in forked children of one warmed-up process."""
-    with Door() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

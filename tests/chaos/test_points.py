@@ -17,8 +17,8 @@ def test_every_point_in_the_code_is_in_the_table() -> None:
     passed = {
         name
         for path in package.rglob("*.py")
-        if path.name != "faults.py"
-        for name in re.findall(r'faults\.point\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
+        if path.name != "failpoints.py"
+        for name in re.findall(r'failpoints\.point\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
     }
     assert passed == POINTS.keys()
 

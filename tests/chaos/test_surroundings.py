@@ -379,7 +379,7 @@ def test_the_clock_jumps_back(door: Door, tmp_path: Path) -> None:
     assert again["records_inserted"] == again["records_vanished"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_source_that_stalls(

@@ -160,7 +160,7 @@ def test_an_interrupt_leaves_its_word(
     is_exact(target, report, ROWS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_half_a_million_records_and_twenty_kills(
     older: Callable[..., TargetAddress], fresh_postgres: Callable[..., str], tmp_path: Path
