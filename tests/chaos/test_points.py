@@ -45,6 +45,9 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
 
 def test_worker_processes_do_the_work(battlefield: Battlefield) -> None:
     for phase in (battlefield.first, battlefield.change):
-        work = {"worker.job", "source.read", "content.resolve"}
+        work = {
+            "worker.job", "source.read", "content.resolve", "store.publish", "store.stage",
+            "store.mark",
+        }  # fmt: skip
         assert work <= phase.in_workers.keys()
         assert work.isdisjoint(phase.in_run)
