@@ -19,6 +19,10 @@ Victim = Literal["run", "worker", "writer", "first", "all"]
 """The run itself; a worker process; one that is in a transaction; the process that forks the
 others; every process of the run at once."""
 
+_VICTIMS: tuple[Victim | None, ...] = (
+    "run", None, "worker", None, "writer", None, None, "first", None, None, "all", None,
+)  # fmt: skip
+"""By turns; None is a run without worker processes."""
 _LATEST = 1.05
 """Kills come at a moment up to this share of an undisturbed run's time."""
 _ORPHAN_SECONDS = 20.0
@@ -72,15 +76,14 @@ class Clock:
 def plan_kill(seed: int, number: int) -> Kill:
     """The ``number``-th kill of a seed; the same in every Python version."""
     chance = random.Random(f"{seed} {number}")
-    processes = chance.random() < 0.5
-    victims: tuple[Victim, ...] = ("run", "run", "worker", "writer", "first", "all")
-    victim: Victim = chance.choice(victims) if processes else "run"
+    victim = _VICTIMS[number % len(_VICTIMS)]
+    processes = victim is not None
     return Kill(
         number=number,
         seed=seed,
         phase=chance.choice(("first", "change")),
         processes=processes,
-        victim=victim,
+        victim=victim or "run",
         # Half of such a run's time goes into loading, where there is nothing to lose.
         at_work=processes and (victim in ("worker", "writer") or chance.random() < 0.8),
         moment=chance.random() * _LATEST,
