@@ -77,7 +77,7 @@ def is_exact(store: SqlTarget) -> None:
     assert store.read(lambda conn: conn.execute(changed).scalar_one()) == 35
 
 
-@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("nth", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_one_fault_anywhere_changes_nothing(
     target: TargetAddress,
     opened: Callable[..., SqlTarget],
@@ -143,13 +143,13 @@ def test_a_lost_acknowledgement_is_replayed_without_a_trace(
     "fault",
     [
         "store.publish:2",
-        "store.mark:1",
-        "store.commit.before:5",
+        pytest.param("store.mark:1", marks=pytest.mark.long),
+        pytest.param("store.commit.before:5", marks=pytest.mark.long),
         "store.commit.after:5",
-        "store.commit.after:8",
-        "store.indexes.drop:1",
+        pytest.param("store.commit.after:8", marks=pytest.mark.long),
+        pytest.param("store.indexes.drop:1", marks=pytest.mark.long),
         "store.indexes.build:4",
-        "store.session.finish:1",
+        pytest.param("store.session.finish:1", marks=pytest.mark.long),
     ],
 )
 def test_killed_and_run_again(

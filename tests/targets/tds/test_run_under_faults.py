@@ -55,6 +55,8 @@ THROTTLED = {40501, 49918, 49919, 49920, 49983, 10928, 10929, 10936}
 SHRINK = {40549, 40550, 40551, 40552, 40553}
 REFUSED = {18456, 40615, 40914, 40544, 229, 262, 208}
 DATA = {2628, 8152, 2601, 2627, 515, 8115, 242, 1946}
+ONE_OF_EACH = {40613, 10053, 1205, 40501, 40552, 229, 18456, 2628}
+"""Of each kind, and of each way in which it is met."""
 
 
 def session() -> str:
@@ -81,7 +83,13 @@ def arm(server: TdsServer, point: str, action: object, nth: int = 1, times: int 
     return fault
 
 
-@pytest.mark.parametrize("number", sorted(TEXTS))
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=() if number in ONE_OF_EACH else pytest.mark.long)
+        for number in sorted(TEXTS)
+    ],
+)
 def test_a_number_at_every_point(
     number: int, engine: SqliteEngine, server: TdsServer, opened: Callable[..., SqlTarget]
 ) -> None:
@@ -134,7 +142,12 @@ def time_passes(engine: SqliteEngine) -> None:
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point != "login"])
 @pytest.mark.parametrize(
-    "action", [Drop(), Drop(after=True), HalfPacket()], ids=["before", "after", "half"]
+    "action",
+    [
+        pytest.param(Drop(), id="before"),
+        pytest.param(Drop(after=True), id="after"),
+        pytest.param(HalfPacket(), id="half", marks=pytest.mark.long),
+    ],
 )
 def test_a_connection_that_ends_at_every_point(
     point: str,
