@@ -25,7 +25,15 @@ from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.records.build import decode_content, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.runs.content_access import open_patiently
-from rubix_token_sync.runs.jobs import Batch, Difference, Emit, Job, Summary, Tally, WorkerContext
+from rubix_token_sync.runs.jobs import (
+    Difference,
+    Job,
+    RowsRead,
+    Send,
+    Summary,
+    Tally,
+    WorkerContext,
+)
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.row_reader import DigestedRows, RowReader, database_context
 from rubix_token_sync.targets.base import Target
@@ -54,8 +62,8 @@ def record_digests(batch: pa.RecordBatch) -> bytes:
     )
 
 
-def compare_database(job: Job, store: Target, shared: WorkerContext, emit: Emit) -> Summary:
-    """Compare; differences go out as events, the counts come back.
+def compare_database(job: Job, store: Target, shared: WorkerContext, send: Send) -> Summary:
+    """Compare; differences go out as reports, the counts come back.
 
     Raises:
         SourceError: the database cannot be read.
@@ -66,7 +74,7 @@ def compare_database(job: Job, store: Target, shared: WorkerContext, emit: Emit)
     unverified = 0
     with open_snapshot(job.node.db_path, shared.scratch) as snapshot:
         context = database_context(job, snapshot)
-        reader = RowReader(job, snapshot, shared.batch_size)
+        reader = RowReader(job, snapshot, shared.target_options.batch_size)
         chain = open_patiently(job.node.repository, shared.content)
         try:
             for rows in reader:
@@ -78,21 +86,16 @@ def compare_database(job: Job, store: Target, shared: WorkerContext, emit: Emit)
                 found, doubts = _examine(fresh, there, np.flatnonzero(~same), store)
                 unverified += doubts
                 tally = Tally(read=len(rows.rows), via=via, changed=len(found))
-                emit(Batch(job.number, tally, snapshot.count, None, tuple(found)))
+                send(RowsRead(job.number, tally, snapshot.count, tuple(found)))
         finally:
             chain.close()
         vanished = held.vanished()
         for lost in _vanished(vanished, job, store):
-            emit(Batch(job.number, Tally(), snapshot.count, None, (lost,)))
+            send(RowsRead(job.number, Tally(), snapshot.count, (lost,)))
         return Summary(
-            fingerprint=snapshot.fingerprint,
-            repository_fingerprint=None,
-            modified=snapshot.modified,
-            stored=reader.distinct,
-            known=len(held),
-            vanished=vanished,
+            records=reader.distinct,
+            vanished=len(vanished) // RECORD_KEY_BYTES,
             rejected=reader.rejected,
-            errors=(),
             seconds=time.monotonic() - started,
             unverified=unverified,
         )

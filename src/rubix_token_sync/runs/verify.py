@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from rubix_token_sync.errors import SchemaError, SyncError
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.runs.cancel import CancelToken
-from rubix_token_sync.runs.jobs import Batch, Difference, Done, Failed
+from rubix_token_sync.runs.jobs import Difference, JobDone, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.runs.survey import Survey
@@ -69,7 +69,7 @@ def verify(
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
-    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True))
     try:
         with run.stop.at_once():
             if store.schema_version() != SCHEMA_VERSION:
@@ -100,20 +100,22 @@ def verify(
             on_difference(Difference("-", path, token))
         if not jobs:
             return result
-        with run.crew(len(jobs), options.target) as crew:
-            for event in run.watched(crew.run(list(jobs.values()))):
-                if isinstance(event, Batch):
-                    run.progress.batch(event)
-                    for difference in event.differences:
-                        result.differences[difference.letter] += 1
-                        on_difference(difference)
-                elif isinstance(event, Done):
-                    result.databases += 1
-                    result.records += event.summary.stored
-                    result.unverified += event.summary.unverified
-                elif isinstance(event, Failed):
-                    note_failure(jobs[event.job].node.db_path, event.error)
-                run.on_progress(run.progress)
+
+        def note(report: Report) -> None:
+            if isinstance(report, RowsRead):
+                run.progress.read(report)
+                for difference in report.differences:
+                    result.differences[difference.letter] += 1
+                    on_difference(difference)
+            elif isinstance(report, JobDone):
+                result.databases += 1
+                result.records += report.summary.records
+                result.unverified += report.summary.unverified
+            elif isinstance(report, JobFailed):
+                note_failure(jobs[report.job].node.db_path, report.error)
+
+        with run.pool(len(jobs), options.target) as pool:
+            run.work(pool, list(jobs.values()), note, lambda: run.on_progress(run.progress))
         result.seconds = run.progress.seconds
         return result
     finally:

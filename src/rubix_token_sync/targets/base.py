@@ -226,8 +226,8 @@ class Target(Protocol):
     """``sqlite``, ``postgresql`` or ``mssql``."""
     place: str
     """Where it is, for people: no secrets."""
-    writers: int
-    """How many threads may usefully publish at once."""
+    one_writer: bool
+    """Whether it lets one writer in at a time, so that workers had better take turns."""
 
     def close(self) -> None:
         """Give back every connection."""

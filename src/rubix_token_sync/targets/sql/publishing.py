@@ -39,6 +39,7 @@ __all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
 class SqlStore(SqlReading):
     """The shared part of every target; see `rubix_token_sync.targets.base.Target`."""
 
+    one_writer = False
     indexes_invalid = True
     """Whether an index tells which records have validation errors."""
 
