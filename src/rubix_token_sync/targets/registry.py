@@ -18,6 +18,7 @@ from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.connection_string import is_mssql, parse_connection_string
+from rubix_token_sync.targets.target_forms import refuse_other_forms
 
 if TYPE_CHECKING:
     from rubix_token_sync.targets.sql.publishing import SqlStore
@@ -64,6 +65,7 @@ def parse_target(text: str) -> TargetAddress:
     Raises:
         SettingsError: nothing this program knows.
     """
+    refuse_other_forms(text)
     url = _URL.match(text)  # a password in a connection string may hold :// too
     scheme = url[1].lower() if url else ""
     if scheme == "sqlite":
