@@ -88,6 +88,8 @@ class MssqlStore(LateIndexes):
     ) -> None:
         """``login``, if any, makes the first connection."""
         self.target = parse_connection_string(address.get_secret_value())
+        if self.target.command_timeout_s is not None:
+            options = replace(options, call_seconds=float(self.target.command_timeout_s))
         self.place = self.target.label
         self.warnings: tuple[str, ...] = ()
         if not options.read_only:  # workers and readers need not say it again
