@@ -32,6 +32,7 @@ __all__ = [
     "LOGGER",
     "ProgressPace",
     "bind",
+    "escaped",
     "log_event",
     "log_to_file",
     "progress_line",
@@ -143,7 +144,8 @@ def log_to_file(
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """``text`` on one line, with every control character as a visible escape."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -152,12 +154,12 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = (
-            f"{self.formatTime(record)} {record.levelname} {_escaped(redact(record.getMessage()))}"
+            f"{self.formatTime(record)} {record.levelname} {escaped(redact(record.getMessage()))}"
         )
         if record.exc_info:
             # Set apart, so that no line of it can look like one of ours.
             trace = redact(self.formatException(record.exc_info))
-            line += "".join(f"\n  | {_escaped(part)}" for part in trace.splitlines())
+            line += "".join(f"\n  | {escaped(part)}" for part in trace.splitlines())
         return line
 
 

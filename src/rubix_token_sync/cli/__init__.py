@@ -18,7 +18,9 @@ from typing import Any, Final
 import click
 
 from rubix_token_sync import __version__
+from rubix_token_sync.cli.suggest import unknown_word
 from rubix_token_sync.runs.cancel import Interrupted
+from rubix_token_sync.surroundings import prepare
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -36,6 +38,8 @@ COMMANDS: Final = {
     "errors": ("monitor", "Show what failed, by category and reason."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
+    "config": ("config", "Show every setting with its origin; test a settings file."),
+    "explain": ("explain", "Explain an error code: its cause and its cure."),
     "init": ("start", "Write a commented settings file and a connection file."),
     "install-service": ("service", "Write units that run the sync on time."),
     "demo": ("start", "Make a small fleet and sync it into an embedded store."),
@@ -66,6 +70,13 @@ class _LazyGroup(click.Group):
             raise TypeError(f"{cmd_name} is no command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(unknown_word("command", args[0], COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _reader_may_leave():  # the help is shown here
             return super().make_context(*args, **kwargs)
@@ -87,6 +98,8 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
+    if arguments is None:
+        prepare()
     # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text at all

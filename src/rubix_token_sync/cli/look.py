@@ -28,7 +28,7 @@ def discover(**options: Any) -> int:
     """Show what sync would read below each ROOT, and what it skips and why."""
     from rubix_token_sync.nodes.discovery import discover as find
 
-    common = load_common(options)
+    common = load_common(options, needs_target=False)
     for root in common.roots:
         check_root(root)
     found = find(common.roots)

@@ -6,6 +6,7 @@ command shows its options at once.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.log import escaped, log_event
+
 if TYPE_CHECKING:
     from rubix_token_sync.ipfs.fetch import ContentOptions
     from rubix_token_sync.settings import Settings
+    from rubix_token_sync.settings.search import SettingsFile, TargetChoice
     from rubix_token_sync.targets.base import TargetOptions
     from rubix_token_sync.targets.registry import TargetAddress
 
@@ -27,6 +32,8 @@ __all__ = [
     "content_options",
     "load_common",
     "loading_options",
+    "mistyped_variables",
+    "no_target_named",
     "root_arguments",
     "store_options",
 ]
@@ -69,7 +76,16 @@ common_options = _stack(
         metavar="NAME",
         help="What this machine calls itself in source_ip. Default: its primary address.",
     ),
-    click.option("--config", metavar="FILE", help="Settings file (TOML); see init."),
+    click.option(
+        "--no-default-target",
+        is_flag=True,
+        help="Fail where no target is named, instead of using ./rubix-tokens.db.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        help="Settings file (TOML). Default: the first that `config show` finds.",
+    ),
     click.option("--profile", type=click.Choice(PROFILES), help="A set of defaults."),
     click.option("--log-file", metavar="FILE", help="Where the log goes as well."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log."),
@@ -120,22 +136,29 @@ class Common:
         return tuple(self.settings.roots) or (os.getcwd(),)
 
 
-def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
+def load_common(
+    options: dict[str, Any], *, stream: Any = None, needs_target: bool = True
+) -> Common:
     """Settings, target and log from a command's options; unset ones are None.
 
+    Says on stderr which settings file and which target are used, and why, unless
+    ``quiet``.  A command that never opens its target passes ``needs_target`` False.
+
     Raises:
-        SettingsError: a setting or the target file is wrong.
+        SettingsError: a setting or the target file is wrong, or no target is named.
     """
     from rubix_token_sync import log
-    from rubix_token_sync.nodes.keep_out import keep_out
-    from rubix_token_sync.settings import Settings, load_settings, unknown_variables
+    from rubix_token_sync.nodes.keep_out import keep_out, node_around
+    from rubix_token_sync.settings import Settings, load_settings
+    from rubix_token_sync.settings.search import find_settings_file, find_target
 
     flags = {
         name: value
         for name, value in options.items()
         if value not in (None, ()) and name in Settings.model_fields
     }
-    settings = load_settings(flags, options.get("config"), options.get("profile"))
+    found = find_settings_file(options.get("config"), os.environ, node_around)
+    settings = load_settings(flags, found.path, options.get("profile"))
     if settings.log_file is not None:
         keep_out(settings.log_file, "The log")
     quiet, verbose = bool(options.get("quiet")), bool(options.get("verbose"))
@@ -146,31 +169,80 @@ def load_common(options: dict[str, Any], *, stream: Any = None) -> Common:
         secrets=settings.secrets(),
         stream=stream,
     )
-    notes = [f"{name} is no setting of this program." for name in unknown_variables()]
-    target, told = _target(settings, options)
-    return Common(settings, target, bool(options.get("as_json")), quiet, verbose, (*notes, *told))
+    embedded = not options.get("no_default_target")
+    choice = find_target(settings, found.path, node_around, embedded=embedded)
+    if not quiet:
+        _say_where(found, choice, as_events=settings.log_format == "json")
+    target, warnings = _target(settings, choice, needed=needs_target)
+    notes = (*found.notes, *choice.notes, *mistyped_variables(), *warnings)
+    return Common(settings, target, bool(options.get("as_json")), quiet, verbose, notes)
 
 
-def _target(settings: Settings, options: dict[str, Any]) -> tuple[TargetAddress, list[str]]:
+def mistyped_variables() -> list[str]:
+    """A sentence for each variable of the environment that looks like a setting and is not."""
+    from rubix_token_sync.settings import unknown_variables
+
+    return [
+        f"The environment variable {name} is not a setting of this program."
+        + (f" Did you mean {near}?" if near else "")
+        for name, near in unknown_variables().items()
+    ]
+
+
+def _target(
+    settings: Settings, choice: TargetChoice, *, needed: bool
+) -> tuple[TargetAddress, tuple[str, ...]]:
+    """The target that was chosen, and what has to be said about its file."""
     from rubix_token_sync import log
-    from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
+    from rubix_token_sync.targets.connection_file import read_target_file
     from rubix_token_sync.targets.registry import parse_target
 
-    path = None if options.get("target") else settings.target_file
-    notes = []
-    if path is None and settings.origin("target") == "default":
-        found = default_target_file()
-        if found is not None:
-            path = str(found)
-            notes.append(f"No target was named; taking the connection file {path}.")
-    if path is None:
-        target = parse_target(settings.target.get_secret_value())
-    else:
-        file = read_target_file(path, allow_insecure=settings.allow_insecure_target_file)
-        target = parse_target(file.text.get_secret_value())
-        notes += list(file.warnings)
+    if choice.kind == "none" and needed:
+        raise no_target_named()
+    warnings: tuple[str, ...] = ()
+    text = settings.target.get_secret_value()
+    if choice.kind == "file":
+        file = read_target_file(choice.value, allow_insecure=settings.allow_insecure_target_file)
+        text, warnings = file.text.get_secret_value(), file.warnings
+    target = parse_target(text)
     log.register_secrets(target.secrets())
-    return target, notes
+    return target, warnings
+
+
+def no_target_named() -> SettingsError:
+    """The error of a command that would have to guess where the records are."""
+    return SettingsError(
+        "No target is named: not on the command line, in the environment or in the settings "
+        "file, and there is no connection file.",
+        code="no_target_named",
+        remedy="Set target_file or target in the settings file, put azure_sql_connection.txt "
+        "beside it, or name the target by --target or --target-file.",
+    )
+
+
+def _say_where(found: SettingsFile, choice: TargetChoice, *, as_events: bool) -> None:
+    """The first line of every command: which settings and which target, and why."""
+    from rubix_token_sync.settings.masking import masked
+
+    file = f"{found.path} ({found.why})" if found.path is not None else "none"
+    if choice.kind == "file":
+        shown = f"as the connection file {choice.value} says"
+    else:
+        shown = masked(choice.value) if choice.kind == "address" else ""
+        shown = "a connection string" if shown == "***" else shown
+    where = f"{shown} ({choice.why})" if shown else choice.why
+    if as_events:
+        log_event(
+            logging.getLogger(__name__),
+            logging.INFO,
+            "settings_chosen",
+            f"Settings file: {file}. Target: {where}.",
+            settings_file=found.path,
+            target=shown,
+            because=choice.why,
+        )
+    else:
+        click.echo(escaped(f"Settings file: {file}. Target: {where}."), err=True)
 
 
 def store_options(settings: Settings, *, read_only: bool = False) -> TargetOptions:

@@ -211,7 +211,7 @@ class Survey:
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 
     def _connections(self, processes: int) -> int:
-        """Of each worker: the run keeps two for itself, one of them for the heartbeat."""
+        """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
         return max(1, (self.options.store.pool_size - 2) // max(1, processes))
 
     def _processes(self, jobs: int) -> int:
@@ -222,7 +222,9 @@ class Survey:
             return 0
         from rubix_token_sync.settings import usable_cpus
 
-        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
+        connections = self.options.store.pool_size - 1  # one is the run's own
+        most = min(usable_cpus(), self.options.content.workers, jobs, connections)
+        return affordable(most)
 
     def work(
         self,
