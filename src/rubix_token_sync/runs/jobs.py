@@ -13,6 +13,7 @@ import pyarrow as pa
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
+from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import ErrorEntry, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress
 
@@ -39,7 +40,7 @@ class WorkerContext:
     store: TargetOptions
     content: ContentOptions
     batch_size: int
-    scratch: str | None = None
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True)
