@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.log import ProgressPace, log_event
-from rubix_token_sync.nodes.discovery import Discovery, discover
+from rubix_token_sync.nodes.discovery import Discovery, Skipped, discover
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Event, Job, WorkerContext
 from rubix_token_sync.runs.plan import Plan, PlanRules, left_out, make_plan
@@ -23,16 +23,27 @@ from rubix_token_sync.runs.worker_pool import Crew, affordable
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Target
 from rubix_token_sync.targets.registry import TargetAddress
 
-__all__ = ["Survey"]
+__all__ = ["Survey", "may_hide_nodes"]
 
 _LOG = logging.getLogger(__name__)
 
-_HIDING: Final = frozenset({"io_error", "stalled"})
+_HIDING: Final = frozenset({"access_denied", "io_error", "stalled"})
 """Directories skipped for these reasons may hold nodes."""
-_HIDING_AS_ROOT: Final = frozenset({"access_denied", "no_such_directory", "not_a_directory"})
+_HIDING_AS_ROOT: Final = frozenset({"no_such_directory", "not_a_directory"})
+_NEVER_HIDING: Final = "lost+found"
+"""Of the file system itself, for root only: no node is in it."""
 
 _INLINE_BYTES = 2_000_000
 """Less than this to read is done faster than worker processes start."""
+
+
+def may_hide_nodes(skipped: Skipped, roots: Collection[str]) -> bool:
+    """Whether nodes may be below something that was left out; ``roots`` are absolute."""
+    if os.path.basename(skipped.path) == _NEVER_HIDING and skipped.path not in roots:
+        return False
+    return skipped.reason_code in _HIDING or (
+        skipped.path in roots and skipped.reason_code in _HIDING_AS_ROOT
+    )
 
 
 class Survey:
@@ -66,9 +77,7 @@ class Survey:
         roots = {os.path.abspath(root) for root in self.options.roots}
         for skipped in self.discovery.skipped:
             # What cannot be read is not empty: nodes may be there that nobody knows of yet.
-            hides = skipped.reason_code in _HIDING or (
-                skipped.path in roots and skipped.reason_code in _HIDING_AS_ROOT
-            )
+            hides = may_hide_nodes(skipped, roots)
             log_event(
                 _LOG, logging.ERROR if hides else logging.INFO, "skipped",
                 f"{skipped.path}: {skipped.sentence}",

@@ -13,7 +13,7 @@ from rubix_token_sync.runs.jobs import Batch, Difference, Done, Failed
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.runs.survey import Survey
-from rubix_token_sync.targets.base import SCHEMA_VERSION, DatabaseState
+from rubix_token_sync.targets.base import SCHEMA_VERSION, DatabaseState, ErrorEntry
 from rubix_token_sync.targets.registry import open_target
 
 __all__ = ["Verification", "verify"]
@@ -34,17 +34,19 @@ class Verification:
     failed: list[tuple[str, SyncError]] = field(default_factory=list)
     """Databases that cannot be read though the target holds records of them."""
     unreadable: list[tuple[str, SyncError]] = field(default_factory=list)
-    """Databases that cannot be read, of which the target rightly holds nothing."""
+    """Databases that cannot be read and of which the target holds nothing."""
     missing: list[DatabaseState] = field(default_factory=list)
     """Databases that the target holds records of and that are gone from the disk."""
+    unread: list[ErrorEntry] = field(default_factory=list)
+    """Directories that could not be read and may hide nodes."""
     seconds: float = 0.0
 
     @property
     def exit_code(self) -> int:
-        """0 equal, 5 different, 1 something could not be compared."""
+        """0 only when everything was compared and is equal; 5 different, 1 not all compared."""
         if self.differences or self.missing:
             return 5
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.unreadable or self.unread else 0
 
 
 def verify(
@@ -81,7 +83,7 @@ def verify(
             number: replace(job, task="compare", read_known=True)
             for number, job in run.jobs(plan, store).items()
         }
-        result = Verification(store.place, missing=plan.missing)
+        result = Verification(store.place, missing=plan.missing, unread=list(run.errors))
         stored = {state.db_path for state in states}
 
         def note_failure(path: str, error: SyncError) -> None:

@@ -207,6 +207,14 @@ class Settings(BaseModel):
     content_recheck_days: _Number = Field(
         7.0, ge=0, le=36_500, description="After this many days absent content is looked for again."
     )
+    max_missing_content: _Number = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="An error (exit code 1) when more than this share of a database's records "
+        "lack content that a cure would bring; below it a warning.",
+    )
+    strict: bool = Field(False, description="Every warning is an error (exit code 1).")
     max_shrink: _Number = Field(
         0.5,
         ge=0,

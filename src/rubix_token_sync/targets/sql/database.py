@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from tenacity import (
@@ -90,6 +90,12 @@ class SqlTarget(abc.ABC):
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in a transaction that is never committed."""
         return self._retrying(lambda: self._attempt(work, commit=False))
+
+    def stream(self, query: sa.Select[Any], rows: int) -> Iterator[Sequence[sa.Row[Any]]]:
+        """The rows of one statement in blocks of at most ``rows``; not retried."""
+        with self._translated(), self.engine.connect() as conn:
+            reading = conn.execution_options(reading=True, yield_per=rows)
+            yield from reading.execute(query).partitions()
 
     def _retrying(self, attempt: Callable[[], T]) -> T:
         retrying = Retrying(

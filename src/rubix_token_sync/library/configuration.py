@@ -1,0 +1,240 @@
+"""From options to settings, a target and what a run needs to know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, TypeAlias, TypedDict, Unpack
+
+from pydantic import SecretStr
+
+from rubix_token_sync import log
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.ipfs.fetch import ContentOptions
+from rubix_token_sync.nodes.keep_out import keep_out
+from rubix_token_sync.runs.result import RunOptions
+from rubix_token_sync.settings import Settings, load_settings, unknown_variables
+from rubix_token_sync.settings.model import Profile
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
+from rubix_token_sync.targets.registry import TargetAddress, parse_target
+
+__all__ = ["Configuration", "PathName", "SettingsOverrides", "configure", "settings_of"]
+
+PathName: TypeAlias = str | os.PathLike[str]
+_Way = Literal["blockstore", "daemon", "gateway", "program"]
+_AlertKind = Literal["problem", "recovery", "success"]
+
+
+class SettingsOverrides(TypedDict, total=False):
+    """Every setting that a call can give; left out or None: environment, file, profile, default.
+
+    Names, units and limits are those of the settings (docs/CLI.md, `init`).
+    """
+
+    target: str | None
+    target_file: PathName | None
+    allow_insecure_target_file: bool | None
+    source_ip: str | None
+    num_ipfs_workers: int | None
+    ipfs_timeout: float | None
+    batch_size: int | None
+    bulk_insert_size: int | None
+    connection_pool_size: int | None
+    retry_attempts: int | None
+    ipfs_network: bool | None
+    gateways: Sequence[str] | None
+    content_ways: Sequence[_Way] | str | None
+    ipfs_program: PathName | None
+    ipfs_api_token: str | None
+    content_recheck_days: float | None
+    max_missing_content: float | None
+    strict: bool | None
+    max_shrink: float | None
+    max_shrink_rows: int | None
+    heartbeat_seconds: float | None
+    lease_seconds: float | None
+    scratch: PathName | None
+    report: PathName | None
+    log_file: PathName | None
+    log_format: Literal["text", "json"] | None
+    alert_urls: Sequence[str] | str | None
+    alert_urls_file: PathName | None
+    alert_on: Sequence[_AlertKind] | str | None
+    alert_content_below: float | None
+    alert_records_drop: float | None
+    alert_max_age_hours: float | None
+    alert_repeat_hours: float | None
+    heartbeat_url: str | None
+    state_directory: PathName | None
+    metrics_port: int | None
+    metrics_address: str | None
+    metrics_file: PathName | None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Settings in force, and the target they name."""
+
+    settings: Settings
+    target: TargetAddress
+    notes: tuple[str, ...] = ()
+    """Sentences that a person should see: where the target comes from, unknown variables."""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Directories below which nodes are looked for; by default the current one."""
+        return tuple(self.settings.roots) or (os.getcwd(),)
+
+    @property
+    def report_directory(self) -> Path:
+        """Where reports go."""
+        return Path(self.settings.report or "reports")
+
+    def target_options(self, *, read_only: bool = False) -> TargetOptions:
+        """How the target is loaded."""
+        settings = self.settings
+        return TargetOptions(
+            batch_size=settings.batch_size,
+            bulk_insert_size=settings.bulk_insert_size,
+            pool_size=settings.connection_pool_size,
+            attempts=settings.retry_attempts,
+            read_only=read_only,
+        )
+
+    def content_options(self) -> ContentOptions:
+        """How content is fetched.
+
+        Raises:
+            SettingsError: only gateways may be asked, and none can be.
+        """
+        settings = self.settings
+        asks_gateways = settings.ipfs_network and bool(settings.gateways)
+        if set(settings.content_ways) == {"gateway"} and not asks_gateways:
+            raise SettingsError(
+                "content_ways names gateways only, but none can be asked: "
+                + ("ipfs_network is off." if not settings.ipfs_network else "gateways is empty."),
+                code="setting_invalid",
+                remedy="Add --ipfs-network and --gateway URL, or name more ways of getting "
+                "content.",
+                context={"settings": ["content_ways", "gateways", "ipfs_network"]},
+            )
+        token = settings.ipfs_api_token
+        return ContentOptions(
+            workers=settings.num_ipfs_workers,
+            timeout_s=settings.ipfs_timeout,
+            attempts=settings.retry_attempts,
+            network=settings.ipfs_network,
+            ways=settings.content_ways,
+            gateways=tuple(settings.gateways),
+            program=settings.ipfs_program,
+            daemon_authorization=SecretStr(token.get_secret_value()) if token else None,
+        )
+
+    def run_options(
+        self,
+        command: Literal["sync", "retry-failed", "verify"],
+        *,
+        nodes: Iterable[str] = (),
+        force: bool = False,
+        allow_shrink: bool = False,
+        dry_run: bool = False,
+    ) -> RunOptions:
+        """What a run needs to know.
+
+        Raises:
+            SettingsError: a root is not a directory, or scratch space is inside a node.
+        """
+        settings = self.settings
+        check_roots(self.roots)
+        if settings.scratch is not None:
+            keep_out(settings.scratch, "The scratch directory")
+        return RunOptions(
+            roots=self.roots,
+            source=settings.source_ip,
+            target=self.target,
+            store=self.target_options(),
+            content=self.content_options(),
+            command=command,
+            nodes=frozenset(nodes),
+            force=force,
+            only_failed=command == "retry-failed",
+            dry_run=dry_run,
+            max_shrink=None if allow_shrink else settings.max_shrink,
+            max_shrink_rows=settings.max_shrink_rows,
+            recheck=timedelta(days=settings.content_recheck_days),
+            heartbeat_seconds=settings.heartbeat_seconds,
+            lease_seconds=settings.lease_seconds,
+            scratch=settings.scratch,
+        )
+
+
+def check_roots(roots: Iterable[str]) -> None:
+    """Raises SettingsError for a root that is not a directory."""
+    for root in roots:
+        if not Path(root).is_dir():
+            raise SettingsError(
+                f"{root} is not a directory.",
+                code="no_such_root",
+                remedy="Give a directory below which the nodes are.",
+            )
+
+
+def settings_of(
+    *roots: PathName,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **overrides: Unpack[SettingsOverrides],
+) -> Settings:
+    """The settings in force: call > environment > settings file > profile > default.
+
+    Raises:
+        SettingsError: a value is not allowed, or the file cannot be used.
+    """
+    flags: dict[str, object] = {"roots": tuple(os.fspath(root) for root in roots), **overrides}
+    return load_settings(flags, config, profile)
+
+
+def configure(
+    *roots: PathName,
+    settings: Settings | None = None,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **overrides: Unpack[SettingsOverrides],
+) -> Configuration:
+    """Settings and target for `sync` and the other jobs; each of them calls it where not given one.
+
+    ``settings`` are those that `settings_of` gave; then nothing else may be given.
+
+    Raises:
+        SettingsError: a setting or the target's file is wrong.
+    """
+    if settings is None:
+        settings = settings_of(*roots, config=config, profile=profile, **overrides)
+    elif roots or config or profile or overrides:
+        raise TypeError("configure() takes settings or options, not both")
+    log.register_secrets(settings.secrets())
+    notes = [f"{name} is not a setting of this program." for name in unknown_variables()]
+    target, more = _target(settings)
+    return Configuration(settings, target, (*notes, *more))
+
+
+def _target(settings: Settings) -> tuple[TargetAddress, list[str]]:
+    path = settings.target_file
+    notes = []
+    if path is None and settings.origin("target") == "default":
+        found = default_target_file()
+        if found is not None:
+            path = str(found)
+            notes.append(f"No target was named; using the connection file {path}.")
+    if path is None:
+        target = parse_target(settings.target.get_secret_value())
+    else:
+        file = read_target_file(path, allow_insecure=settings.allow_insecure_target_file)
+        target = parse_target(file.text.get_secret_value())
+        notes += list(file.warnings)
+    log.register_secrets(target.secrets())
+    return target, notes
