@@ -44,12 +44,7 @@ def check(arguments: Loading) -> int:
             if result.remedy and not result.ok:
                 say(result.remedy, indent="     ")
         if not arguments.quiet:
-            failed = sum(not result.ok for result in report.checks)
-            say(
-                "Everything a run needs is there."
-                if report.ok
-                else f"Not ready: {rts.counted(failed, 'check')} failed."
-            )
+            say("Everything a run needs is there." if report.ok else "Not ready.")
 
     answer(
         as_json=arguments.as_json,

@@ -52,7 +52,7 @@ class DatabasesArguments(Looking, Judging):
     nodes: tuple[str, ...]
     max_age: timedelta | None
     failed: bool
-    sort: Order
+    sort: Order | None
     limit: int | None
 
 
@@ -67,9 +67,8 @@ class DatabasesArguments(Looking, Judging):
 @click.option(
     "--sort",
     type=click.Choice(_ORDERS),
-    default="state",
-    show_default=True,
-    help="By state (failures first), name, records, missing content or age.",
+    help="By state (failures first; the default of the table), name, records, missing content "
+    "or age.",
 )
 @limit_option(None)
 @csv_option
@@ -90,7 +89,9 @@ def databases(arguments: DatabasesArguments) -> int:
         )
         problems = target.problems_of(found)
         exit_code = 1 if any(problem.severity == "error" for problem in problems) else 0
-        rows = _ordered(found, arguments.sort)
+        machine = arguments.as_json or arguments.as_csv
+        order = arguments.sort or (None if machine else "state")
+        rows = list(found) if order is None else _ordered(found, order)
         if arguments.failed:
             rows = [row for row in rows if row.state != "current"]
         rows = rows[: arguments.limit]

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from rubix_token_sync.errors import SettingsError
+import rubix_token_sync as rts
 
 __all__ = ["FORMS", "install_service", "render"]
 
@@ -87,7 +87,7 @@ def install_service(
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise SettingsError(
+            raise rts.SettingsError(
                 f"{path} cannot be written: {error.strerror}.",
                 code="service_unwritable",
                 remedy="Run as root for /etc, or choose another directory by --to.",
@@ -104,16 +104,16 @@ def install_service(
 def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
     """Nothing that could add a line or a directive to a unit or to cron's table."""
     if not _USER.fullmatch(values["user"]):
-        raise SettingsError(f"{values['user']!r} is no user's name.", code="bad_user_name")
+        raise rts.SettingsError(f"{values['user']!r} is not a user name.", code="bad_user_name")
     if not _CALENDAR.fullmatch(values["calendar"]):
-        raise SettingsError(
-            f"{values['calendar']!r} is no time that systemd knows.",
+        raise rts.SettingsError(
+            f"{values['calendar']!r} is not a time that systemd knows.",
             code="bad_calendar",
             remedy="See `man systemd.time`; for example '*-*-* 02:17:00'.",
         )
     for path in (values["config"], *roots):
         if not path.isprintable() or set(path) & set("%$\\\"'`"):
-            raise SettingsError(
+            raise rts.SettingsError(
                 f"{path!r} cannot be written into a unit safely.",
                 code="path_not_plain",
                 remedy="Use paths without quotes, %, $, backslashes and control characters.",

@@ -86,7 +86,7 @@ def build_report(
         "sql_bulk_loads": counters.bulk_loads,
         "sql_retries": counters.retries,
         "throttled_seconds": round(outcome.throttled_seconds, 3),
-        "rate_samples": counters.curve.samples(),
+        "rate_samples": _since_start(counters.curve.samples(), outcome.seconds - seconds),
         "dead_sessions_found": outcome.dead_sessions,
         "databases": [asdict(database) for database in outcome.databases],
         "skipped": [asdict(skipped) for skipped in outcome.discovery.skipped],
@@ -94,6 +94,14 @@ def build_report(
         "problems": [asdict(problem) for problem in problems],
         **_holdings(held),
     }
+
+
+def _since_start(samples: list[dict[str, float]], earlier: float) -> list[dict[str, float]]:
+    """The samples by the session's clock, which begins ``earlier`` seconds after the run's."""
+    return [
+        {**sample, "seconds": round(max(0.0, sample["seconds"] - max(0.0, earlier)), 3)}
+        for sample in samples
+    ]
 
 
 def _session_times(outcome: RunResult, held: Status | None) -> tuple[datetime, float]:
