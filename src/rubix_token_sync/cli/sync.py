@@ -67,7 +67,11 @@ _run_options = stack(
 @click.command("sync")
 @_run_options
 @click.option("--dry-run", is_flag=True, help="Read and compare, write nothing anywhere.")
-@click.option("--force", is_flag=True, help="Read databases that have not changed, too.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Compare every record with its node, and write again what differs.",
+)
 @takes(RunArguments)
 def sync(arguments: RunArguments) -> int:
     """Bring the target up to date with every node below each ROOT.

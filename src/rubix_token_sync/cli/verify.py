@@ -44,6 +44,7 @@ class VerifyArguments(Loading):
     nodes: tuple[str, ...]
     no_progress: bool
     combined: str | None
+    repair: bool
 
 
 @click.command()
@@ -58,13 +59,17 @@ class VerifyArguments(Loading):
     metavar="FILE",
     help="Write every difference there: a letter, the database, the token, the columns.",
 )
+@click.option(
+    "--repair", is_flag=True, help="Make equal again what differs; needs the right to write."
+)
 @takes(VerifyArguments)
 def verify(arguments: VerifyArguments) -> int:
     """Compare nodes and target record by record, content included.
 
     Letters: + only the node has it; - only the target has it; * columns
-    differ; c content differs.  Exit codes: 0 everything was compared and is equal;
-    5 different; 1 something could not be compared; 2 usage; 3 the target refuses us.
+    differ; c content differs.  Exit codes: 0 everything was compared and is equal
+    (with --repair: now); 5 different; 1 something could not be compared; 2 usage;
+    3 the target refuses us.
     """
     configuration = arguments.configured()
     written = [_DifferenceFile(arguments.combined)] if arguments.combined else []
@@ -74,6 +79,7 @@ def verify(arguments: VerifyArguments) -> int:
     ):
         result = rts.verify(
             nodes=arguments.nodes,
+            repair=arguments.repair,
             observers=[*written, *bar],
             stop=stop,
             configuration=configuration,
@@ -128,6 +134,7 @@ def _line(difference: Difference) -> str:
 def _document(result: VerifyResult) -> dict[str, Any]:
     return {
         "equal": result.exit_code == 0,
+        "repaired": result.repaired,
         "exit_code": result.exit_code,
         "target": result.place,
         "duration_seconds": round(result.seconds, 3),
@@ -149,7 +156,7 @@ def _document(result: VerifyResult) -> dict[str, Any]:
             {"db_path": path, "code": error.code, "message": str(error)}
             for path, error in result.unreadable
         ],
-        "unread_directories": [entry.message for entry in result.unread],
+        "unread_directories": result.unread,
         "problems": result.problems,
         "examples": [
             {
@@ -161,6 +168,14 @@ def _document(result: VerifyResult) -> dict[str, Any]:
             for d in result.examples
         ],
     }
+
+
+def _verdict(result: VerifyResult) -> str:
+    if result.missing or (result.differences and not result.repaired):
+        return "different"
+    if result.exit_code:
+        return "not everything could be compared"
+    return "equal again" if result.differences else "equal"
 
 
 def _summary(result: VerifyResult) -> None:
@@ -175,12 +190,9 @@ def _summary(result: VerifyResult) -> None:
     for letter, meaning in _LETTERS.items():
         if result.differences[letter]:
             say(f"{rts.counted(result.differences[letter], 'record')}: {meaning}.")
-    verdict = "equal" if not total and not result.missing else "different"
-    if verdict == "equal" and result.exit_code:
-        verdict = "equal as far as could be compared"
     say(
         f"{rts.counted(result.records, 'record')} of {rts.counted(result.databases, 'database')} "
-        f"compared in {result.seconds:.1f} s: {verdict}."
+        f"compared in {result.seconds:.1f} s: {_verdict(result)}."
     )
     if result.unverified:
         say(

@@ -93,13 +93,10 @@ class VerifyResult(Verification):
     def problems(self) -> list[Problem]:
         """What is wrong, in sentences."""
         return judge_comparison(
-            differences=sum(self.differences.values()),
+            differences=0 if self.repaired else sum(self.differences.values()),
             gone=[state.db_path for state in self.missing],
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
-            unread=[
-                (str(e.context.get("path", "")), str(e.context.get("reason", "")), e.message)
-                for e in self.unread
-            ],
+            unread=self.unread,
         )
 
     @property

@@ -93,6 +93,7 @@ def retry_failed(
 def verify(
     *roots: PathName,
     nodes: Iterable[str] = (),
+    repair: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
     configuration: Configuration | None = None,
@@ -100,12 +101,14 @@ def verify(
     profile: Profile | None = None,
     **settings: Unpack[SettingsOverrides],
 ) -> VerifyResult:
-    """Compare nodes and target record by record, content included; writes nothing.
+    """Compare nodes and target record by record, content included.
+
+    ``repair`` makes equal again what differs; without it nothing is written.
 
     Raises:
         SyncError: the target cannot be read, or holds no tables.
     """
-    from rubix_token_sync.runs.verify import verify as run_verify
+    from rubix_token_sync.runs import verify as comparison
 
     found = _configured(configuration, roots, config, profile, settings)
     options = found.run_options("verify", nodes=nodes, force=True)
@@ -118,9 +121,8 @@ def verify(
         all_of_them.on_difference(difference)
 
     with all_of_them.around(options), _failures_noted(all_of_them, lambda: None):
-        run = run_verify(
-            options, on_difference=note, on_progress=all_of_them.on_progress, stop=stop
-        )
+        compare = comparison.repair if repair else comparison.verify
+        run = compare(options, on_difference=note, on_progress=all_of_them.on_progress, stop=stop)
         result = VerifyResult.of(run, examples)
         all_of_them.on_end(result)
     return result

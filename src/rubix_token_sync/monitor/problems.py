@@ -157,9 +157,9 @@ def judge_comparison(
     differences: int,
     gone: Sequence[str],
     failed: Sequence[tuple[str, str, str]],
-    unread: Sequence[tuple[str, str, str]],
+    unread: int,
 ) -> list[Problem]:
-    """What `verify` found; ``failed`` and ``unread`` are (path, code, sentence)."""
+    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` directories."""
     problems = []
     if differences:
         problems.append(
@@ -168,7 +168,7 @@ def judge_comparison(
                 f"{counted(differences, 'record')} {'differs' if differences == 1 else 'differ'} "
                 "between the nodes and the target.",
                 count=differences,
-                cure="Run `rubix-token-sync sync --force`, then verify again.",
+                cure="Run `rubix-token-sync verify --repair`.",
             )
         )
     problems += [
@@ -184,10 +184,13 @@ def judge_comparison(
         Problem("database_failed", f"{path} was not compared: {why}", db_path=path, detail=code)
         for path, code, why in failed
     ]
-    problems += [
-        Problem("directory_unread", f"{path}: {why}", detail=code, cure=_CURE_UNREAD)
-        for path, code, why in unread
-    ]
+    if unread:
+        could = counted(unread, "directory", "directories")
+        problems.append(
+            Problem(
+                "directory_unread", f"{could} could not be read.", count=unread, cure=_CURE_UNREAD
+            )
+        )
     return problems
 
 

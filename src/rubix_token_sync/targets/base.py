@@ -30,6 +30,7 @@ __all__ = [
     "Published",
     "Rejected",
     "SessionTotals",
+    "StrayRecord",
     "Target",
     "TargetOptions",
 ]
@@ -141,6 +142,8 @@ class Chunk:
     ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
     path (the database has BULK_INSERT_SIZE changed records or more).  ``new``: the
     target held none of the rows when the run looked, so they may go straight in.
+    ``replace``: what the target holds under the rows' keys was changed behind the
+    program's back; none of it is to stay.
     ``also`` writes what else belongs into the transaction; it must be idempotent.
     """
 
@@ -150,6 +153,7 @@ class Chunk:
     errors: tuple[ErrorEntry, ...] = ()
     bulk: bool = False
     new: bool = False
+    replace: bool = False
     also: Callable[[sa.Connection], None] | None = None
 
 
@@ -201,6 +205,15 @@ class KnownContent:
     ipfs_error: str | None
 
 
+@dataclass(frozen=True)
+class StrayRecord:
+    """A live record of a source that belongs to none of its databases."""
+
+    record_key: bytes
+    db_path: str
+    token_id: str | None
+
+
 @dataclass
 class SessionTotals:
     """The counters of a SyncSessions row."""
@@ -226,8 +239,8 @@ class Target(Protocol):
     """``sqlite``, ``postgresql`` or ``mssql``."""
     place: str
     """Where it is, for people: no secrets."""
-    writers: int
-    """How many threads may usefully publish at once."""
+    one_writer: bool
+    """Whether it lets one writer in at a time, so that workers had better take turns."""
 
     def close(self) -> None:
         """Give back every connection."""
@@ -311,10 +324,11 @@ class Target(Protocol):
     def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
 
-    def stray_records(
-        self, source: str, database_keys: Collection[bytes]
-    ) -> list[tuple[str, str | None]]:
-        """(db_path, token_id) of a source's live records outside of these databases' keys."""
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
+        """How many live records the target holds of each of these databases."""
+
+    def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
+        """A source's live records outside of these databases' keys."""
 
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""

@@ -49,7 +49,7 @@ class TargetAddress:
     @property
     def module(self) -> str:
         """The module that opens it, for processes that want it loaded beforehand."""
-        return f"{__name__}.{self.kind}"
+        return f"rubix_token_sync.targets.{self.kind}.target"
 
     def exists(self) -> bool:
         """False for an embedded store that has not been made yet."""

@@ -39,6 +39,7 @@ __all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
 class SqlStore(SqlReading):
     """The shared part of every target; see `rubix_token_sync.targets.base.Target`."""
 
+    one_writer = False
     indexes_invalid = True
     """Whether an index tells which records have validation errors."""
 
@@ -114,7 +115,7 @@ class SqlStore(SqlReading):
             if chunk.rows.num_rows < 2:
                 raise
             half = chunk.rows.num_rows // 2
-            first = Chunk(rows=chunk.rows.slice(0, half), bulk=chunk.bulk)
+            first = Chunk(chunk.rows.slice(0, half), bulk=chunk.bulk, replace=chunk.replace)
             published = self._publish(lease, first)
             rest = replace(chunk, rows=chunk.rows.slice(half))
             rest = _without(rest, published.rejected)
@@ -131,7 +132,7 @@ class SqlStore(SqlReading):
         pending = [chunk.rows]
         while pending:
             part = pending.pop()
-            piece = Chunk(rows=part, bulk=chunk.bulk)
+            piece = Chunk(part, bulk=chunk.bulk, replace=chunk.replace)
             try:
                 total.add(self._publish_piece(lease, piece))
             except RecordRefused as refused:
@@ -162,6 +163,8 @@ class SqlStore(SqlReading):
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
         self._fence(conn, lease)
         failpoints.point("store.publish")
+        if chunk.replace:
+            self._remove_rows(conn, chunk.rows)
         published = self._write_rows(conn, chunk) if chunk.rows.num_rows else Published()
         published.vanished = self._write_vanished(conn, chunk.vanished)
         if chunk.errors:
@@ -172,6 +175,11 @@ class SqlStore(SqlReading):
         if chunk.also is not None:
             chunk.also(conn)
         return published
+
+    def _remove_rows(self, conn: sa.Connection, rows: pa.RecordBatch) -> None:
+        records = self.tables.records
+        for part in parts(rows.column("record_key").to_pylist()):
+            conn.execute(sa.delete(records).where(records.c.record_key.in_(part)))
 
     def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
         records = self.tables.records

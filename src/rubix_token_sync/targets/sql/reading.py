@@ -13,6 +13,7 @@ from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA
 from rubix_token_sync.targets.base import (
     DatabaseState,
     KnownContent,
+    StrayRecord,
 )
 from rubix_token_sync.targets.sql.ledger import SqlLedger
 from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
@@ -158,26 +159,34 @@ class SqlReading(SqlLedger):
 
         return self.read(work) if record_keys else {}
 
-    def stray_records(
-        self, source: str, database_keys: Collection[bytes]
-    ) -> list[tuple[str, str | None]]:
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
         records = self.tables.records
-        query = sa.select(records.c.db_path, records.c.token_id).where(
+
+        def count(conn: sa.Connection, key: bytes) -> int:
+            low, high = key_range(key)
+            live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+            return int(conn.execute(sa.select(sa.func.count()).where(*live)).scalar_one())
+
+        return self.read(lambda conn: {key: count(conn, key) for key in database_keys})
+
+    def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
+        records = self.tables.records
+        query = sa.select(records.c.record_key, records.c.db_path, records.c.token_id).where(
             records.c.source_ip == source, records.c.source_deleted_at.is_(None)
         )
         ranges = [key_range(key) for key in sorted(set(database_keys))]
         above = [None, *(high for _, high in ranges)]
         below = [*(low for low, _ in ranges), None]
 
-        def work(conn: sa.Connection) -> list[tuple[str, str | None]]:
-            found: list[tuple[str, str | None]] = []
+        def work(conn: sa.Connection) -> list[StrayRecord]:
+            found: list[StrayRecord] = []
             for high, low in zip(above, below, strict=True):
                 gap = query
                 if high is not None:
                     gap = gap.where(records.c.record_key > high)
                 if low is not None:
                     gap = gap.where(records.c.record_key < low)
-                found += [(row[0], row[1]) for row in conn.execute(gap)]
+                found += [StrayRecord(bytes(row[0]), row[1], row[2]) for row in conn.execute(gap)]
             return found
 
         return self.read(work)

@@ -54,6 +54,7 @@ class SqliteStore(SqlStore):
     """A target in one file; made on first use (mode 600)."""
 
     kind = "sqlite"
+    one_writer = True
     now = sa.text(_NOW)
 
     def __init__(self, path: str, options: TargetOptions) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -24,14 +22,12 @@ from rubix_token_sync.errors import (
 )
 from rubix_token_sync.nodes.discovery import Discovery
 from rubix_token_sync.reports.report import build_report
-from rubix_token_sync.runs.cancel import CancelToken, Interrupted
+from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.dry_run import dry_run
-from rubix_token_sync.runs.jobs import Event
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.sync import Run, sync
-from rubix_token_sync.runs.worker_pool import Crew
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.registry import open_target
 from rubix_token_sync.targets.sql.publishing import SqlStore
@@ -358,72 +354,8 @@ def test_a_signal_breaks_off_a_long_discovery(
 
     monkeypatch.setattr("rubix_token_sync.runs.survey.discover", long)
     stop = CancelToken()
-    with pytest.raises(Interrupted):
-        sync(options(), stop=stop)  # a new target is waited with until it is known what to read
-    _make_tables(options())
-    stop = CancelToken()
     assert sync(options(), stop=stop).exit_code == 130
     assert _sessions(target_file) == ["INTERRUPTED"]
-
-
-def _make_tables(options: RunOptions) -> None:
-    with closing(open_target(options.target, options.store)) as store:
-        store.ensure_schema()
-
-
-# ---------------------------------------------------------------- ahead of a new target
-
-
-@pytest.mark.parametrize("processes", [0, 2])
-def test_a_new_target_gets_its_tables_while_nodes_are_read(
-    options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, processes: int
-) -> None:
-    original, seen = SqlStore.ensure_schema, threading.Event()
-
-    def wait_for_events(store: SqlStore) -> bool:
-        assert seen.wait(30), "nothing was read before there were tables"
-        return original(store)
-
-    def put(crew: Crew, event: Event) -> None:
-        seen.set()
-        original_put(crew, event)
-
-    original_put = Crew._put
-    monkeypatch.setattr(SqlStore, "ensure_schema", wait_for_events)
-    monkeypatch.setattr(Crew, "_put", put)
-    assert sync(options(processes=processes)).counters.inserted == 240
-    assert sync(options(processes=processes)).counters.tokens_read == 0
-    assert _sessions(target_file) == ["COMPLETED"] * 2
-
-
-def test_what_was_read_ahead_is_dropped_when_another_run_was_faster(
-    options: Options, small_fleet: Path, target_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = SqlStore.ensure_schema
-
-    def be_second(store: SqlStore) -> bool:
-        monkeypatch.setattr(SqlStore, "ensure_schema", original)
-        assert sync(options()).counters.inserted == 240
-        delete_tokens(_databases(small_fleet)[0], 0.1)
-        return original(store)
-
-    monkeypatch.setattr(SqlStore, "ensure_schema", be_second)
-    outcome = sync(options())
-    assert (outcome.counters.inserted, outcome.counters.vanished) == (0, 8)
-    assert sum(d.status == "current" for d in outcome.databases) == len(outcome.databases) - 1
-
-
-def test_what_was_read_ahead_ends_with_a_target_that_gets_no_tables(
-    options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = set(threading.enumerate())
-    with monkeypatch.context() as patch:
-        _break(patch, "ensure_schema", TargetUnavailable("Gone.", code="gone"))
-        with pytest.raises(TargetUnavailable):
-            sync(options(processes=2))
-    assert multiprocessing.active_children() == []
-    assert {t for t in threading.enumerate() if t.name.startswith("rubix")} <= before
-    assert sync(options()).counters.inserted == 240
 
 
 # ---------------------------------------------------------------- dry runs
