@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from rubix_token_sync import __version__
-from rubix_token_sync import failpoints
+from rubix_token_sync import __version__, failpoints
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem
@@ -126,7 +125,10 @@ def _holdings(held: Status | None) -> dict[str, Any]:
         sum(source.ipfs_success_count for source in held.sources),
         sum(source.validation_error_count for source in held.sources),
     )
-    return {**dict(zip(names, counts, strict=True)), "missing_content": dict(sorted(missing.items()))}
+    return {
+        **dict(zip(names, counts, strict=True)),
+        "missing_content": dict(sorted(missing.items())),
+    }
 
 
 def prepare_directory(directory: Path) -> None:
