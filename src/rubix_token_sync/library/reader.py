@@ -33,7 +33,7 @@ from rubix_token_sync.records.schema import RECORD_SCHEMA
 from rubix_token_sync.settings.model import Profile
 from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.registry import open_target as open_store
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = [
     "RECORD_COLUMNS",
@@ -79,7 +79,7 @@ class TargetReader:
     cannot be asked.
     """
 
-    def __init__(self, configuration: Configuration, store: SqlStore) -> None:
+    def __init__(self, configuration: Configuration, store: SqlTarget) -> None:
         self._configuration = configuration
         self._store = store
 
@@ -181,10 +181,14 @@ class TargetReader:
         return pa.RecordBatchReader.from_batches(schema, self._batches(query, schema))
 
     def _batches(self, query: sa.Select[Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for block in self._store.stream(query, BATCH_ROWS):
-            columns = list(zip(*block, strict=True))
-            arrays = [pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        with self._store.view() as conn:
+            streamed = conn.execution_options(yield_per=BATCH_ROWS).execute(query)
+            for block in streamed.partitions():
+                columns = list(zip(*block, strict=True))
+                arrays = [
+                    pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     # ---------------------------------------------------------------- runs and nodes
 

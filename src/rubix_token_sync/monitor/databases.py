@@ -15,10 +15,6 @@ from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import last_runs
-<<<<<<< HEAD
-=======
-from rubix_token_sync.targets.sql.target import SqlTarget
->>>>>>> main
 
 __all__ = [
     "PENDING",
@@ -92,11 +88,7 @@ class UnreadDirectory:
 
 
 def list_databases(
-<<<<<<< HEAD
     store: Answers,
-=======
-    store: SqlTarget,
->>>>>>> main
     filters: Filters,
     now: datetime,
     *,
@@ -236,7 +228,6 @@ def _unknown(failure: DatabaseFailure) -> DatabaseRow:
     )
 
 
-<<<<<<< HEAD
 def failed_databases(
     store: Answers,
     filters: Filters,
@@ -249,11 +240,6 @@ def failed_databases(
     that was never stored there is no mark: its failure is over when a later completed sync
     found as many databases without it.
     """
-=======
-def failed_databases(store: SqlTarget, filters: Filters, now: datetime) -> list[DatabaseFailure]:
-    """Databases that the newest finished sync of each source could not process."""
-    newest = [run.session_id for run in last_runs(store, now, sources=filters.sources).values()]
->>>>>>> main
     errors = store.tables.errors
     newest = sa.func.row_number().over(
         partition_by=(errors.c.source_ip, errors.c.db_path), order_by=errors.c.id.desc()
@@ -369,11 +355,7 @@ def unread_directories(
 
 
 def _content_failures(
-<<<<<<< HEAD
     store: Answers, filters: Filters, now: datetime
-=======
-    store: SqlTarget, filters: Filters, now: datetime
->>>>>>> main
 ) -> dict[tuple[str, str], dict[str, int]]:
     records = store.tables.records
     inner = (
@@ -394,18 +376,3 @@ def _content_failures(
     for row in store.read(lambda conn: conn.execute(query).all()):
         counts[row.source_ip, row.db_path][row.code or "unknown"] = row.records
     return {place: dict(sorted(codes.items())) for place, codes in counts.items()}
-<<<<<<< HEAD
-=======
-
-
-def content_failures_of_run(store: SqlTarget, session_id: str) -> list[tuple[str, str, str, int]]:
-    """Node, path, code and count of the contents that one run could not get."""
-    errors = store.tables.errors
-    query = (
-        sa.select(errors.c.node_name, errors.c.db_path, errors.c.code, errors.c.occurrences)
-        .where(errors.c.session_id == session_id, errors.c.category == "ipfs")
-        .order_by(errors.c.id)
-    )
-    rows = store.read(lambda conn: conn.execute(query).all())
-    return [(row[0] or "", row[1] or "", row[2], row[3]) for row in rows]
->>>>>>> main

@@ -21,11 +21,7 @@ from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-<<<<<<< HEAD
 from rubix_token_sync.text import cell
-=======
-from rubix_token_sync.targets.sql.target import SqlTarget
->>>>>>> main
 
 __all__ = ["EXPORT_COLUMNS", "export_errors", "iso"]
 
@@ -52,16 +48,7 @@ def iso(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat(timespec="milliseconds") + "Z"
 
 
-<<<<<<< HEAD
 def export_errors(store: Answers, filters: Filters, now: datetime, path: Path) -> int:
-=======
-def guarded(value: object) -> object:
-    """A cell for CSV: no spreadsheet takes it for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def export_errors(store: SqlTarget, filters: Filters, now: datetime, path: Path) -> int:
->>>>>>> main
     """Write every error that the filters let through; returns how many lines.
 
     The file appears when it is complete, readable by its owner only.
@@ -102,11 +89,7 @@ def _write(file: IO[str], lines: Iterator[Mapping[str, Any]], *, as_csv: bool) -
     return count
 
 
-<<<<<<< HEAD
 def _lines(store: Answers, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
-=======
-def _lines(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
->>>>>>> main
     if filters.category in (None, "ipfs"):
         yield from _records(store, filters, now, "content", "ipfs", "ipfs_error")
     if filters.category in (None, "validation"):
@@ -115,11 +98,7 @@ def _lines(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[s
 
 
 def _records(
-<<<<<<< HEAD
     store: Answers, filters: Filters, now: datetime, kind: str, category: str, column: str
-=======
-    store: SqlTarget, filters: Filters, now: datetime, kind: str, category: str, column: str
->>>>>>> main
 ) -> Iterator[dict[str, Any]]:
     records = store.tables.records
     text = records.c[column]
@@ -167,11 +146,7 @@ def _codes(message: str) -> list[str]:
     return codes or ["other"]
 
 
-<<<<<<< HEAD
 def _events(store: Answers, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
-=======
-def _events(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
->>>>>>> main
     errors = store.tables.errors
     query = sa.select(errors).where(*filters.by(errors, now, time="occurred_at"))
     if filters.category:
@@ -193,11 +168,7 @@ def _events(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[
 
 
 def _paged(
-<<<<<<< HEAD
     store: Answers, query: sa.Select[Any], key: sa.ColumnElement[int]
-=======
-    store: SqlTarget, query: sa.Select[Any], key: sa.ColumnElement[int]
->>>>>>> main
 ) -> Iterator[sa.Row[Any]]:
     """In order of the key, block by block: no cursor stays open while the file is written."""
     after: int | None = None

@@ -11,10 +11,6 @@ from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unre
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
-<<<<<<< HEAD
-=======
-from rubix_token_sync.targets.sql.target import SqlTarget
->>>>>>> main
 
 __all__ = ["SourceRow", "Status", "read_status"]
 
@@ -65,11 +61,7 @@ class Status:
 
 
 def read_status(
-<<<<<<< HEAD
     store: Answers,
-=======
-    store: SqlTarget,
->>>>>>> main
     filters: Filters,
     now: datetime,
     *,

@@ -12,10 +12,6 @@ import sqlalchemy as sa
 
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.filters import Filters
-<<<<<<< HEAD
-=======
-from rubix_token_sync.targets.sql.target import SqlTarget
->>>>>>> main
 
 __all__ = ["STUCK_SECONDS", "RunRow", "Trend", "last_runs", "list_runs", "trend"]
 
@@ -85,11 +81,7 @@ class RunRow:
 
 
 def list_runs(
-<<<<<<< HEAD
     store: Answers, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
-=======
-    store: SqlTarget, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
->>>>>>> main
 ) -> list[RunRow]:
     """Runs, the newest first: the guide's two session queries in one."""
     sessions = store.tables.sessions
@@ -105,11 +97,7 @@ def list_runs(
 
 
 def last_runs(
-<<<<<<< HEAD
     store: Answers, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
-=======
-    store: SqlTarget, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
->>>>>>> main
 ) -> dict[str, RunRow]:
     """The newest finished sync of each source, or the newest with ``status``."""
     sessions = store.tables.sessions

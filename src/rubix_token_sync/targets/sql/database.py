@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-<<<<<<< HEAD
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from typing import Any, TypeVar
-=======
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final, TypeVar
->>>>>>> main
 
 import sqlalchemy as sa
 from tenacity import (
@@ -107,16 +101,6 @@ class Database:
                 return False
             return isinstance(error, TargetError) and error.kind != "permanent"
 
-<<<<<<< HEAD
-    def stream(self, query: sa.Select[Any], rows: int) -> Iterator[Sequence[sa.Row[Any]]]:
-        """The rows of one statement in blocks of at most ``rows``; not retried."""
-        with self._translated(), self.engine.connect() as conn:
-            reading = conn.execution_options(reading=True, yield_per=rows)
-            yield from reading.execute(query).partitions()
-
-    def _retrying(self, attempt: Callable[[], T]) -> T:
-=======
->>>>>>> main
         retrying = Retrying(
             stop=stop_after_attempt(self.options.attempts)
             | stop_after_delay(self.options.retry_seconds),
