@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from rubix_token_sync.ipfs.cures import CURES, curable
 from rubix_token_sync.text import counted
 
 if TYPE_CHECKING:
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
     from rubix_token_sync.monitor.runs import RunRow
 
 __all__ = [
-    "CURES",
     "MAX_MISSING_CONTENT",
     "Facts",
     "Problem",
     "Rules",
     "Severity",
-    "curable",
     "judge",
     "judge_comparison",
     "judge_databases",
@@ -39,40 +38,7 @@ Severity = Literal["error", "warning"]
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
-CURES: Final = {
-    "access_denied": "Run as the user that owns the node, or let this user read its repository.",
-    "damaged": "Have the node's owner repair the repository (`ipfs repo verify`), or add "
-    "--ipfs-network with --gateway URL to get the content elsewhere; then run "
-    "`rubix-token-sync retry-failed`.",
-    "read_error": "Look at the disk and the mount of the node's repository, then run "
-    "`rubix-token-sync retry-failed`.",
-    "no_repository": "Look at the path of the node's repository and at content_ways; "
-    "`rubix-token-sync discover` shows which repository belongs to which node.",
-    "unsupported_format": "Start the node's IPFS daemon, or name the node's ipfs program with "
-    "--ipfs-program.",
-    "daemon_not_running": "Start the node's IPFS daemon, or name the node's ipfs program with "
-    "--ipfs-program.",
-    "daemon_refused": "Set ipfs_api_token to what the node's daemon asks for.",
-    "program_failed": "Run the ipfs program by hand to see why it fails, or name another with "
-    "--ipfs-program.",
-    "gateway_failed": "Look at the gateway, then run `rubix-token-sync retry-failed`.",
-    "timed_out": "Raise IPFS_TIMEOUT, or wait until the disk or network is less busy; then run "
-    "`rubix-token-sync retry-failed`.",
-}
-"""Reasons for missing content that an operator can remove, with what to do.
-
-The other reasons lie with the token: its id is none, or no node has its content.
-"""
-
 _CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
-
-
-def curable(code: str, *, repository: bool) -> bool:
-    """Whether content that failed for ``code`` would come once the operator did something.
-
-    ``repository``: the node has one (a node without one has no content to give).
-    """
-    return code in CURES and (code != "no_repository" or repository)
 
 
 @dataclass(frozen=True)

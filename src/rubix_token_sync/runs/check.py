@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from rubix_token_sync.errors import SyncError, TargetError
+from rubix_token_sync.ipfs.cures import CURES, curable
 from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
-from rubix_token_sync.monitor.problems import CURES, curable
 from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.process_identity import own_holder
