@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from rubix_token_sync.errors import SyncError
+from rubix_token_sync.installation import runnable
 from rubix_token_sync.log import log_to_file, redact
 from rubix_token_sync.os_errors import refusal
 
@@ -17,7 +18,12 @@ def tell(error: Exception, *, verbose: bool, as_json: bool) -> int:
     """Print one error for people (and as JSON on stdout); returns the exit code."""
     known = error if isinstance(error, SyncError) else refusal(error)
     if known is not None:
-        code, name, message, remedy = known.exit_code, known.code, known.message, known.remedy
+        code, name, message, remedy = (
+            known.exit_code,
+            known.code,
+            known.message,
+            runnable(known.remedy),
+        )
         category = known.category
     else:
         code, name, category = 1, "unexpected", "system"
