@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 _LOADED = (
     "alembic.command",
     "rubix_token_sync.cli.look",
+    "rubix_token_sync.cli.migrate",
     "rubix_token_sync.reports.page",
     "rubix_token_sync.settings",
     "rubix_token_sync.cli.summary",

@@ -128,7 +128,7 @@ def cure(alert: str) -> str:
     return row[1].strip()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_three_machines_and_three_breaks(
     machines: list[Machine],

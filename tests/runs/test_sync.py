@@ -30,7 +30,7 @@ from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.sync import Run, sync
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.registry import open_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 from rubix_token_sync.testing import change_status, delete_tokens
 
 Options = Callable[..., RunOptions]
@@ -323,7 +323,7 @@ def test_a_signal_in_the_middle_of_the_store_tears_nothing(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, SqlStore if name != "prepare_load" else _sqlite(), name, stop)
+    _give_at(monkeypatch, SqlTarget, name, stop)
     outcome = sync(options(), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
     assert _sessions(target_file) == ["INTERRUPTED"]
@@ -334,15 +334,9 @@ def test_a_signal_after_the_last_record_finds_the_run_complete(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, _sqlite() if name == "finish_load" else SqlStore, name, stop)
+    _give_at(monkeypatch, SqlTarget, name, stop)
     assert sync(options(), stop=stop).exit_code == 0
     assert _sessions(target_file) == ["COMPLETED"]
-
-
-def _sqlite() -> type[SqlStore]:
-    from rubix_token_sync.targets.sqlite.target import SqliteStore
-
-    return SqliteStore
 
 
 def test_a_signal_breaks_off_a_long_discovery(
@@ -373,7 +367,7 @@ def test_a_signal_ends_a_dry_run(options: Options, monkeypatch: pytest.MonkeyPat
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: int = 1) -> None:
-    original = getattr(SqlStore, name)
+    original = getattr(SqlTarget, name)
     left = [nth]
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -382,7 +376,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: in
             raise error
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(SqlStore, name, fail)
+    monkeypatch.setattr(SqlTarget, name, fail)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from rubix_token_sync import log
 from rubix_token_sync.cli import main
 from rubix_token_sync.settings import Settings
-from rubix_token_sync.targets.mssql.connection_string import MssqlTarget
+from rubix_token_sync.targets.mssql.address import MssqlTarget
 from rubix_token_sync.testing import FleetPlan, make_fleet
 
 SOURCE = Path(__file__).parents[2] / "src" / "rubix_token_sync"
@@ -47,9 +47,9 @@ def test_every_setting_is_read() -> None:
 
 def test_every_keyword_of_a_connection_string_is_read() -> None:
     fields = {field.name for field in dataclasses.fields(MssqlTarget)}
-    sent = (SOURCE / "targets/mssql/connection_string.py").read_text(encoding="utf-8")
+    sent = (SOURCE / "targets/mssql/address.py").read_text(encoding="utf-8")
     to_driver = sent.partition("def to_driver")[2].partition("\ndef ")[0]
-    unread = fields - attributes(of=None, without="targets/mssql/connection_string.py")
+    unread = fields - attributes(of=None, without="targets/mssql/address.py")
     assert {name for name in unread if f"self.{name}" not in to_driver} <= {"packet_bytes"}
     assert "self.packet_bytes" in sent, "through the property `packet`"
 

@@ -170,7 +170,7 @@ def test_lists_in_the_environment(tmp_path: Path) -> None:
         ("batch_size", "20001", "a whole number from 1 to 20,000"),
         ("batch_size", "2.5", "a whole number from 1 to 20,000"),
         ("bulk_insert_size", "0", "a whole number from 1 to 10,000,000"),
-        ("connection_pool_size", "101", "a whole number from 1 to 100"),
+        ("connection_pool_size", "101", "a whole number from 2 to 100"),
         ("retry_attempts", "21", "a whole number from 1 to 20"),
         ("max_shrink", "1.5", "a number from 0 to 1"),
         ("profile", "fast", "one of high-performance, resource-constrained"),

@@ -31,7 +31,7 @@ from rubix_token_sync.monitor.failures import NodeRow, Reason
 from rubix_token_sync.monitor.health import Problem, SourceRow
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.targets.registry import open_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk
@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def _asked(options: dict[str, Any]) -> Iterator[tuple[Common, SqlStore, datetime]]:
+def _asked(options: dict[str, Any]) -> Iterator[tuple[Common, SqlTarget, datetime]]:
     """The target, opened for reading only, and its time.
 
     Raises:

@@ -61,7 +61,11 @@ def _with_run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @loading_options
 @_with_run_options
 @click.option("--dry-run", is_flag=True, help="Read and compare, write nothing anywhere.")
-@click.option("--force", is_flag=True, help="Read databases that have not changed, too.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Compare every record with its node, and write again what differs.",
+)
 def sync(**options: Any) -> int:
     """Bring the target up to date with every node below each ROOT.
 

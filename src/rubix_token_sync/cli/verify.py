@@ -44,6 +44,9 @@ _SHOWN = 20
     metavar="FILE",
     help="Write every difference there: a letter, the database, the token, the columns.",
 )
+@click.option(
+    "--repair", is_flag=True, help="Make equal again what differs; needs the right to write."
+)
 def verify(**options: Any) -> int:
     """Compare nodes and target record by record, content included.
 
@@ -52,7 +55,8 @@ def verify(**options: Any) -> int:
     could not be compared; 2 usage; 3 the target refuses us.
     """
     from rubix_token_sync.log import log_event
-    from rubix_token_sync.runs.verify import verify as run_verify
+    from rubix_token_sync.runs.verify import repair
+    from rubix_token_sync.runs.verify import verify as compare
 
     common = load_common(options)
     for note in common.notes:
@@ -71,7 +75,7 @@ def verify(**options: Any) -> int:
                 listed.append(difference)
 
         with interruptible() as stop, showing(common, options) as show:
-            result = run_verify(
+            result = (repair if options["repair"] else compare)(
                 run_options, on_difference=note_difference, on_progress=show, stop=stop
             )
     finally:
@@ -112,6 +116,7 @@ def _line(difference: Difference) -> str:
 def _document(result: Verification, listed: list[Difference]) -> dict[str, Any]:
     return {
         "equal": result.exit_code == 0,
+        "repaired": result.repaired,
         "exit_code": result.exit_code,
         "target": result.place,
         "duration_seconds": round(result.seconds, 3),
@@ -145,6 +150,14 @@ def _document(result: Verification, listed: list[Difference]) -> dict[str, Any]:
     }
 
 
+def _verdict(result: Verification) -> str:
+    if result.missing or (result.differences and not result.repaired):
+        return "different"
+    if result.exit_code:
+        return "not everything could be compared"
+    return "equal again" if result.differences else "equal"
+
+
 def _tell(result: Verification, listed: list[Difference]) -> None:
     for difference in listed:
         click.echo(_line(difference))
@@ -158,7 +171,7 @@ def _tell(result: Verification, listed: list[Difference]) -> None:
             click.echo(f"{result.differences[letter]:,} records: {meaning}.")
     click.echo(
         f"{result.records:,} records of {result.databases} databases compared in "
-        f"{result.seconds:.1f} s: {'equal' if not total and not result.missing else 'different'}."
+        f"{result.seconds:.1f} s: {_verdict(result)}."
     )
     if result.unverified:
         click.echo(
@@ -169,5 +182,7 @@ def _tell(result: Verification, listed: list[Difference]) -> None:
         click.echo(
             f"{len(result.unreadable)} databases cannot be read; the target holds nothing of them."
         )
+    if result.unread:
+        click.echo(f"{result.unread} directories could not be read and may hide nodes (see above).")
     if result.failed:
         click.echo(f"{len(result.failed)} databases could not be compared (see above).")

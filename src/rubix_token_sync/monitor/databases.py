@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import last_runs
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = [
     "DatabaseFailure",
@@ -64,7 +64,7 @@ class DatabaseRow:
 
 
 def list_databases(
-    store: SqlStore,
+    store: SqlTarget,
     filters: Filters,
     now: datetime,
     *,
@@ -154,7 +154,7 @@ def _unknown(failure: DatabaseFailure) -> DatabaseRow:
     )
 
 
-def failed_databases(store: SqlStore, filters: Filters, now: datetime) -> list[DatabaseFailure]:
+def failed_databases(store: SqlTarget, filters: Filters, now: datetime) -> list[DatabaseFailure]:
     """Databases that the newest finished sync of each source could not process."""
     newest = [run.session_id for run in last_runs(store, now, sources=filters.sources).values()]
     errors = store.tables.errors
@@ -189,14 +189,14 @@ def failed_databases(store: SqlStore, filters: Filters, now: datetime) -> list[D
 
 
 def _content_failures(
-    store: SqlStore, filters: Filters, now: datetime
+    store: SqlTarget, filters: Filters, now: datetime
 ) -> dict[tuple[str, str], dict[str, int]]:
     records = store.tables.records
     inner = (
         sa.select(
             records.c.source_ip,
             records.c.db_path,
-            code_of(records.c.ipfs_error, store.engine.dialect.name).label("code"),
+            code_of(records.c.ipfs_error).label("code"),
         )
         .where(
             records.c.ipfs_fetched == sa.false(),
@@ -212,7 +212,7 @@ def _content_failures(
     return {place: dict(sorted(codes.items())) for place, codes in counts.items()}
 
 
-def content_failures_of_run(store: SqlStore, session_id: str) -> list[tuple[str, str, str, int]]:
+def content_failures_of_run(store: SqlTarget, session_id: str) -> list[tuple[str, str, str, int]]:
     """Node, path, code and count of the contents that one run could not get."""
     errors = store.tables.errors
     query = (

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["EXPORT_COLUMNS", "export_errors", "guarded", "iso"]
 
@@ -53,7 +53,7 @@ def guarded(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def export_errors(store: SqlStore, filters: Filters, now: datetime, path: Path) -> int:
+def export_errors(store: SqlTarget, filters: Filters, now: datetime, path: Path) -> int:
     """Write every error that the filters let through; returns how many lines.
 
     The file appears when it is complete, readable by its owner only.
@@ -94,7 +94,7 @@ def _write(file: IO[str], lines: Iterator[Mapping[str, Any]], *, as_csv: bool) -
     return count
 
 
-def _lines(store: SqlStore, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
+def _lines(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
     if filters.category in (None, "ipfs"):
         yield from _records(store, filters, now, "content", "ipfs", "ipfs_error")
     if filters.category in (None, "validation"):
@@ -103,13 +103,13 @@ def _lines(store: SqlStore, filters: Filters, now: datetime) -> Iterator[dict[st
 
 
 def _records(
-    store: SqlStore, filters: Filters, now: datetime, kind: str, category: str, column: str
+    store: SqlTarget, filters: Filters, now: datetime, kind: str, category: str, column: str
 ) -> Iterator[dict[str, Any]]:
     records = store.tables.records
     text = records.c[column]
     code: sa.ColumnElement[Any] = sa.null()
     if kind == "content":
-        code = code_of(text, store.engine.dialect.name)
+        code = code_of(text)
     query = sa.select(
         records.c.id.label("id"),
         records.c.synced_at.label("at"),
@@ -151,7 +151,7 @@ def _codes(message: str) -> list[str]:
     return codes or ["other"]
 
 
-def _events(store: SqlStore, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
+def _events(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
     errors = store.tables.errors
     query = sa.select(errors).where(*filters.by(errors, now, time="occurred_at"))
     if filters.category:
@@ -173,7 +173,7 @@ def _events(store: SqlStore, filters: Filters, now: datetime) -> Iterator[dict[s
 
 
 def _paged(
-    store: SqlStore, query: sa.Select[Any], key: sa.ColumnElement[int]
+    store: SqlTarget, query: sa.Select[Any], key: sa.ColumnElement[int]
 ) -> Iterator[sa.Row[Any]]:
     """In order of the key, block by block: no cursor stays open while the file is written."""
     after: int | None = None

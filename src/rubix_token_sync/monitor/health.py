@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Problem", "SourceRow", "Status", "judge", "read_status"]
 
@@ -74,7 +74,7 @@ class Status:
 
 
 def read_status(
-    store: SqlStore,
+    store: SqlTarget,
     filters: Filters,
     now: datetime,
     *,

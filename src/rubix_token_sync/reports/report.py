@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from rubix_token_sync import __version__
-from rubix_token_sync import failpoints
+from rubix_token_sync import __version__, failpoints
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.runs.result import RunResult

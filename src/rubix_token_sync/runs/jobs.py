@@ -57,7 +57,8 @@ class Job:
     source: str
     node: Node
     database_key: bytes
-    task: Literal["sync", "compare"] = "sync"
+    task: Literal["sync", "compare", "repair"] = "sync"
+    """``repair`` compares record by record and publishes what differs."""
     read_known: bool = True
     ask_target: bool = True
     retry_content: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +15,10 @@ from rubix_token_sync.nodes.snapshot import fingerprint
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.base import DatabaseState
 
-__all__ = ["Plan", "PlanRules", "Planned", "left_out", "make_plan", "observe"]
+__all__ = ["TARGET_DIFFERS", "Plan", "PlanRules", "Planned", "left_out", "make_plan", "observe"]
+
+TARGET_DIFFERS: Final = "target differs"
+"""Why a database is read whose records in the target are not as many as a run left there."""
 
 _TELL_OF_NO_DATABASE: Final = frozenset({"no_database", "bare_repository"})
 """Reasons for skipping that say: it was looked, and there is none."""
@@ -31,6 +34,8 @@ class PlanRules:
     everything: bool = False
     """Every database, whatever is known of it (`verify`)."""
     recheck: timedelta = timedelta(days=7)
+    live: Mapping[bytes, int] | None = None
+    """Live records that the target holds of each database, where that was counted."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,8 @@ def _decide(
         or checked is None
         or now - checked > rules.recheck
     )
+    if rules.live is not None and rules.live.get(state.database_key, 0) != state.record_count:
+        return TARGET_DIFFERS, due
     if seen.fingerprint != state.fingerprint:
         return "changed", due
     if moved or (seen.node.name != state.node_name):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
@@ -52,16 +52,18 @@ class DatabasePublisher:
         *,
         bulk_insert_size: int,
         turn: Callable[[], AbstractContextManager[None]],
+        replace: bool = False,
         largest_chunk: int = _LARGEST_CHUNK,
         largest_chunk_bytes: int = _LARGEST_CHUNK_BYTES,
     ) -> None:
-        """``turn`` is held while a chunk is written."""
+        """``turn`` is held while a chunk is written; ``replace`` as in `Chunk`."""
         self._target = target
         self._lease = lease
         self._job = job
         self._send = send
         self._bulk = bulk_insert_size
         self._turn = turn
+        self._replace = replace
         self._most_rows = min(bulk_insert_size, largest_chunk)
         self._most_bytes = largest_chunk_bytes
         self._pending: list[pa.RecordBatch] = []
@@ -95,20 +97,22 @@ class DatabasePublisher:
         Raises:
             TargetError, LeaseLost, ReportMismatch: as `Target.publish`.
         """
-        mark = replace(
+        mark = dataclasses.replace(
             mark,
             record_count=mark.record_count - self._rejected,
             rejected_count=mark.rejected_count + self._rejected,
         )
         entries = (*errors, *content_errors(self._job, self._tally))
-        self._publish(replace(self._take(), vanished=vanished, mark=mark, errors=entries))
+        self._publish(
+            dataclasses.replace(self._take(), vanished=vanished, mark=mark, errors=entries)
+        )
 
     def _take(self) -> Chunk:
         rows = _joined(self._pending)
-        new = 0 < rows.num_rows == self._pending_new
+        new = 0 < rows.num_rows == self._pending_new and not self._replace
         self._pending = []
         self._pending_rows = self._pending_bytes = self._pending_new = 0
-        return Chunk(rows, bulk=self._rows >= self._bulk, new=new)
+        return Chunk(rows, bulk=self._rows >= self._bulk, new=new, replace=self._replace)
 
     def _publish(self, chunk: Chunk) -> None:
         with self._turn():

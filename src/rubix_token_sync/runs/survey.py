@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +15,7 @@ from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
-from rubix_token_sync.runs.plan import Plan, PlanRules, left_out, make_plan
+from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
@@ -55,6 +55,8 @@ class Survey:
         self.databases: dict[str, DatabaseOutcome] = {}
         self.discovery = Discovery([], [], 0)
         self._discovered = False
+        self.failed: list[tuple[str, SyncError]] = []
+        self.missing: list[DatabaseState] = []
         self.unread = 0
 
     def discover(self) -> None:
@@ -90,7 +92,10 @@ class Survey:
                 f"There is no rubix.db below {', '.join(self.options.roots)}.",
             )  # fmt: skip
 
-    def plan(self, states: Sequence[DatabaseState]) -> Plan:
+    def plan(
+        self, states: Sequence[DatabaseState], live: Mapping[bytes, int] | None = None
+    ) -> Plan:
+        """What is to be read; ``live`` as in `PlanRules`."""
         options = self.options
         nodes = self.discovery.nodes
         if options.nodes:
@@ -104,7 +109,11 @@ class Survey:
             nodes,
             states,
             PlanRules(
-                options.force, options.only_failed, options.command == "verify", options.recheck
+                options.force,
+                options.only_failed,
+                options.command == "verify",
+                options.recheck,
+                live,
             ),
             now=self.started_at,
             inside=lambda path: path.startswith(below),
@@ -134,6 +143,7 @@ class Survey:
                 source=options.source,
                 node=planned.node,
                 database_key=planned.database_key,
+                task="repair" if options.force or planned.reason == TARGET_DIFFERS else "sync",
                 read_known=holds_records,
                 ask_target=holds_content,
                 retry_content=planned.retry_content,
@@ -180,6 +190,8 @@ class Survey:
         )
         self.fail(None, state.db_path, state.node_name or "", error)
         self.databases[state.db_path].status = "missing"
+        self.failed.pop()
+        self.missing.append(state)
 
     def pool(
         self, jobs: int, target: TargetAddress | None, *, lease: Lease | None = None,
@@ -199,7 +211,7 @@ class Survey:
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 
     def _connections(self, processes: int) -> int:
-        """Of each worker: the run keeps two for itself, one of them for the heartbeat."""
+        """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
         return max(1, (self.options.store.pool_size - 2) // max(1, processes))
 
     def _processes(self, jobs: int) -> int:
@@ -210,7 +222,9 @@ class Survey:
             return 0
         from rubix_token_sync.settings import usable_cpus
 
-        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
+        connections = self.options.store.pool_size - 1  # one is the run's own
+        most = min(usable_cpus(), self.options.content.workers, jobs, connections)
+        return affordable(most)
 
     def work(
         self,
@@ -240,6 +254,7 @@ class Survey:
         self.progress.failed(job)
         outcome = self.databases.setdefault(db_path, DatabaseOutcome(db_path, node_name, "failed"))
         outcome.status, outcome.reason = "failed", error.code
+        self.failed.append((db_path, error))
         self.errors.append(
             ErrorEntry(
                 category=error.category,
@@ -276,6 +291,8 @@ class Survey:
             status=status,
             counters=self.progress.counters,
             discovery=self.discovery,
+            failed=self.failed,
+            missing=self.missing,
             unread=self.unread,
             databases=sorted(self.databases.values(), key=lambda d: d.db_path),
             errors=list(self.errors),

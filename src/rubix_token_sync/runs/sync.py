@@ -6,21 +6,24 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+import pyarrow as pa
+
 from rubix_token_sync.errors import (
     ReportMismatch,
     SyncError,
 )
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
-from rubix_token_sync.records.schema import database_key
+from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
-from rubix_token_sync.runs.jobs import ChunkPublished, Job, JobFailed, Report, RowsRead
+from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Session, Status
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.targets.base import (
     SCHEMA_VERSION,
+    Chunk,
     DatabaseState,
     ErrorEntry,
     Target,
@@ -38,8 +41,12 @@ def sync(
     on_progress: Callable[[Progress], None] | None = None,
     stop: CancelToken | None = None,
     on_failed: Callable[[RunResult], None] | None = None,
+    on_difference: Callable[[Difference], None] | None = None,
 ) -> RunResult:
     """Make the target equal to the nodes below the roots.
+
+    With ``options.force`` every record is compared with the node's, content
+    included, and written again where it differs; ``on_difference`` gets each.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
     then raised.
@@ -52,6 +59,7 @@ def sync(
     """
     run = Run(options, on_progress or (lambda _progress: None), stop)
     run.on_failed = on_failed or run.on_failed
+    run.on_difference = on_difference or run.on_difference
     return run.run()
 
 
@@ -66,6 +74,7 @@ class Run(Survey):
     ) -> None:
         super().__init__(options, on_progress, stop)
         self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
+        self.on_difference: Callable[[Difference], None] = lambda _difference: None
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
@@ -142,12 +151,15 @@ class Run(Survey):
         options = self.options
         states = store.database_states(options.source)
         with self.stop.at_once():
+            live = store.count_live([state.database_key for state in states])
             self.discover()
-            plan = self.plan(states)
+            plan = self.plan(states, live)
         jobs = self.jobs(plan, store)
         self.note_plan(plan, jobs)
         if plan.missing and options.max_shrink is None:
             self._retire(store, session, plan.missing)
+        if options.force and not options.nodes:
+            self._remove_strays(store, session, jobs)
         self.stop.check()
         if jobs:
             self._publish_all(store, session, jobs)
@@ -182,6 +194,8 @@ class Run(Survey):
         if isinstance(report, RowsRead):
             self.progress.read(report)
             outcome.read += report.tally.read
+            for difference in report.differences:
+                self.on_difference(difference)
         elif isinstance(report, ChunkPublished):
             self.progress.published(report)
             self._published(outcome, report)
@@ -222,6 +236,19 @@ class Run(Survey):
                 f"{state.node_name}: the database is gone; {vanished:,} records marked as deleted",
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
+
+    def _remove_strays(self, store: Target, session: Session, jobs: dict[int, Job]) -> None:
+        """Mark as deleted what is in the target and belongs to no database."""
+        known = [state.database_key for state in store.database_states(None)]
+        reading = [job.database_key for job in jobs.values()]
+        strays = store.stray_records(self.options.source, [*known, *reading])
+        for stray in strays:
+            self.on_difference(Difference("-", stray.db_path, stray.token_id))
+        if strays:
+            none = pa.RecordBatch.from_pylist([], schema=RECORD_SCHEMA)
+            vanished = b"".join(stray.record_key for stray in strays)
+            published = store.publish(session.lease, Chunk(none, vanished=vanished))
+            self.progress.counters.vanished += published.vanished
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -31,7 +32,7 @@ from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
-from rubix_token_sync.runs.compare import compare_database
+from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.runs.content_access import fingerprint_patiently, open_patiently
 from rubix_token_sync.runs.jobs import (
@@ -63,6 +64,15 @@ _FIRST_ROWS: Final = 200
 _FEWEST_ROWS: Final = 20
 _ATTEMPTS: Final = 3
 """At a database whose trouble may pass, as long as nothing of it was reported."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What reading a database left open."""
+
+    unread: bool
+    """Contents that could not be read, for a reason that says nothing of their tokens."""
+    unverified: int = 0
 
 
 class Worker:
@@ -125,11 +135,6 @@ class Worker:
                 attempt += 1
 
     def _do(self, job: Job, send: Send) -> Summary:
-        if job.task == "compare":
-            return compare_database(job, self.target, self.context, send)
-        return self._sync(job, send)
-
-    def _sync(self, job: Job, send: Send) -> Summary:
         started = time.monotonic()
         repository = job.node.repository
         # Taken before reading: what changes meanwhile is a change for the next run.
@@ -139,13 +144,16 @@ class Worker:
         known = self._known(job)
         publisher = self._publisher(job, send)
         with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
-            _guard_count(job, known, snapshot.count)
+            if job.task == "sync":
+                _guard_count(job, known, snapshot.count)
             rows = RowReader(job, snapshot, self._batch_size)
-            failures = self._read(job, known, snapshot, rows, publisher, send)
-            if failures[FailureCode.READ_ERROR]:
+            read = self._read if job.task == "sync" else self._compare
+            left = read(job, known, snapshot, rows, publisher, send)
+            if left.unread:
                 content_state = None  # says nothing of a token: the next run asks again
             vanished = known.vanished()
-            _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
+            if job.task != "compare":
+                _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
             seconds = time.monotonic() - started
             mark = DatabaseMark(
                 database_key=job.database_key,
@@ -162,7 +170,38 @@ class Worker:
                 content_checked=job.retry_content,
             )
         publisher.finish(mark, vanished, rows.errors())
-        return Summary(rows.distinct, len(vanished) // RECORD_KEY_BYTES, rows.rejected, seconds)
+        return Summary(
+            rows.distinct,
+            len(vanished) // RECORD_KEY_BYTES,
+            rows.rejected,
+            seconds,
+            left.unverified,
+        )
+
+    def _compare(
+        self,
+        job: Job,
+        known: Known,
+        snapshot: Snapshot,
+        rows: RowReader,
+        publisher: Publishing,
+        send: Send,
+    ) -> _Left:
+        """Every row beside its record, content included; what differs is published again."""
+        chain = open_patiently(job.node.repository, self.context.content)
+        try:
+            context = database_context(job, snapshot)
+            repair = publisher.add if job.task == "repair" else None
+            comparison = Comparison(job, self.target, chain, context, known, repair)
+            for batch in rows:
+                if batch.rows:
+                    tally, differences = comparison.batch(batch)
+                    send(RowsRead(job.number, tally, snapshot.count, differences))
+        finally:
+            chain.close()
+        for lost in comparison.lost(known.vanished()):
+            send(RowsRead(job.number, Tally(), snapshot.count, (lost,)))
+        return _Left(comparison.unread, comparison.unverified)
 
     def _read(
         self,
@@ -172,8 +211,8 @@ class Worker:
         rows: RowReader,
         publisher: Publishing,
         send: Send,
-    ) -> Counter[str]:
-        """All rows of the snapshot, the changed ones published; why contents are missing."""
+    ) -> _Left:
+        """All rows of the snapshot, the changed ones published."""
         chain = open_patiently(job.node.repository, self.context.content)
         try:
             content = Content(job, lambda: self.target, chain)
@@ -200,7 +239,7 @@ class Worker:
                     send(RowsRead(job.number, Tally(read=read), snapshot.count))
                     read = 0
             flush()
-            return failures
+            return _Left(failures[FailureCode.READ_ERROR] > 0)
         finally:
             chain.close()
 
@@ -215,11 +254,14 @@ class Worker:
             send,
             bulk_insert_size=self.context.target_options.bulk_insert_size,
             turn=self._turn,
+            replace=job.task == "repair",
         )
 
     def _known(self, job: Job) -> Known:
         if not job.read_known:
             return Known(b"", b"")
+        if job.task != "sync":
+            return held_records(self.target, job.database_key)
         keys, digests = self.target.known_rows(job.database_key)
         failed = self.target.failed_tokens(job.database_key) if job.retry_content and keys else ()
         return Known(keys, digests, failed)

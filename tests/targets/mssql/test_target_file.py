@@ -76,7 +76,7 @@ def test_what_cannot_be_opened_is_refused(file: Path, tmp_path: Path) -> None:
 
 
 def test_the_template_is_refused_until_it_is_filled_in() -> None:
-    from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
+    from rubix_token_sync.targets.mssql.address import parse_connection_string
 
     template = Path(__file__).parents[3] / "azure_sql_connection_template.txt"
     found = read_target_file(template, allow_insecure=True)

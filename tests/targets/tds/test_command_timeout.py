@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from rubix_token_sync.errors import TargetError
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
+from rubix_token_sync.targets.mssql.address import parse_connection_string
 from rubix_token_sync.targets.mssql.driver import open_connection
 from rubix_token_sync.targets.mssql.target import MssqlStore
 

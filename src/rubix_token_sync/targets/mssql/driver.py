@@ -26,8 +26,8 @@ from mssql_python import ddbc_bindings
 from mssql_python.constants import ConstantsDDBC
 
 from rubix_token_sync.errors import SchemaError
+from rubix_token_sync.targets.mssql.address import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.targets.mssql.calls import CallThread, Hung, as_driver_errors
-from rubix_token_sync.targets.mssql.connection_string import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.targets.mssql.errors import read_driver_error, rule_for
 from rubix_token_sync.targets.mssql.socket import DriverSocket, watch_for_socket
 

@@ -21,9 +21,9 @@ from typing import Final, Literal, TypeVar
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.targets.mssql.connection_text import URL_SCHEMES, read_pairs, refuse
+from rubix_token_sync.targets.mssql.address_text import read_pairs, refuse
 
-__all__ = ["MssqlTarget", "is_mssql", "parse_connection_string"]
+__all__ = ["MssqlTarget", "exists", "parse_connection_string", "secrets"]
 
 Encryption = Literal["yes", "no", "strict"]
 Value = TypeVar("Value")
@@ -172,12 +172,6 @@ class MssqlTarget:
         """Bytes of a packet: what was asked for, where encryption does not forbid it."""
         return self.packet_bytes if self.encrypt == "no" else min(self.packet_bytes, PACKET_BYTES)
 
-    @property
-    def is_azure(self) -> bool:
-        """Whether the name is one of Azure SQL's, in any of its clouds."""
-        host = self.server.lower()
-        return ".database." in host or host.endswith(".database.fabric.microsoft.com")
-
     def to_driver(self) -> str:
         """The connection string for ``mssql_python.connect``; holds the password."""
         pairs = [
@@ -203,16 +197,14 @@ class MssqlTarget:
         return "".join(f"{name}={_braced(value)};" for name, value in pairs if value)
 
 
-def is_mssql(text: str) -> bool:
-    """Whether ``text`` is meant as a SQL Server target (in any of the three forms)."""
-    scheme, separator, _ = text.strip().partition("://")
-    if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*", scheme):
-        return scheme.lower() in URL_SCHEMES
-    return bool(
-        re.search(
-            r"(?:^|;)\s*(?:server|data\s*source|addr|address|driver)\s*=", text, re.IGNORECASE
-        )
-    )
+def secrets(address: str) -> list[str]:
+    """The password in a connection string."""
+    return [parse_connection_string(address).password.get_secret_value()]
+
+
+def exists(address: str) -> bool:  # noqa: ARG001 - part of every target's entry
+    """A server's database is looked for when it is opened."""
+    return True
 
 
 def parse_connection_string(text: str) -> MssqlTarget:
@@ -358,7 +350,7 @@ def _server(value: str) -> tuple[str, int | None]:
     if comma:
         port_text = port_text.strip()
         if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65_536):
-            refuse("The server's port is no number from 1 to 65535.", "Azure SQL's is 1433.")
+            refuse("The server's port is not a number from 1 to 65535.", "Azure SQL's is 1433.")
         return host, int(port_text)
     return host, None if "\\" in host else DEFAULT_PORT
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.targets.mssql import SCHEMES
 
-__all__ = ["URL_SCHEMES", "read_pairs", "refuse"]
-
-URL_SCHEMES: Final = frozenset({"mssql", "mssql+mssqlpython", "mssql+pyodbc", "sqlserver"})
+__all__ = ["read_pairs", "refuse"]
 
 
 def read_pairs(text: str) -> list[tuple[str, str]]:
@@ -50,7 +49,7 @@ def refuse(message: str, remedy: str) -> NoReturn:
 
 
 def _url_pairs(text: str, scheme: str) -> Iterator[tuple[str, str]]:
-    if scheme not in URL_SCHEMES:
+    if scheme not in SCHEMES:
         refuse(
             "The URL's scheme is not one of SQL Server's.",
             "Write mssql://user:password@server:1433/database.",

@@ -9,15 +9,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA
-from rubix_token_sync.targets.base import (
-    DatabaseState,
-    KnownContent,
-)
-from rubix_token_sync.targets.sql.ledger import SqlLedger
-from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
+from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
+from rubix_token_sync.targets.sql.database import Database
 
-__all__ = ["SqlReading", "key_range", "parts"]
+__all__ = ["Questions", "as_batch", "key_range", "parts"]
 
 _TOKEN_SUFFIX = RECORD_KEY_BYTES - 8
 _IN_LIST = 500
@@ -34,25 +30,15 @@ def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[i : i + _IN_LIST] for i in range(0, len(items), _IN_LIST))
 
 
-class SqlReading(SqlLedger):
-    """Questions to the target; a target adds how whole records are scanned fast."""
+class Questions:
+    """What the target holds; see the same names in `rubix_token_sync.targets.base.Target`."""
 
-    def _scan_records(
-        self, conn: sa.Connection, database_key: bytes
-    ) -> Iterator[Sequence[Sequence[Any]]]:
-        """Live records in key order: blocks of rows with STAGED_COLUMNS."""
-        records = self.tables.records
-        low, high = key_range(database_key)
-        query = (
-            sa.select(*(records.c[name] for name in STAGED_COLUMNS))
-            .where(records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
-            .order_by(records.c.record_key)
-        )
-        result = conn.execution_options(yield_per=5_000).execute(query)
-        yield from result.partitions()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tables = database.tables
 
     def database_states(self, source: str | None) -> list[DatabaseState]:
-        databases = self.tables.databases
+        databases = self._tables.databases
         names = list(DatabaseState.__dataclass_fields__)
         query = sa.select(*(databases.c[name] for name in names)).order_by(databases.c.db_path)
         if source is not None:
@@ -65,36 +51,26 @@ class SqlReading(SqlLedger):
                 for row in conn.execute(query)
             ]
 
-        return self.read(work)
+        return self._database.read(work)
 
     def holds_records(self) -> bool:
-        query = sa.select(self.tables.records.c.id).limit(1)
-        return self.read(lambda conn: conn.execute(query).first()) is not None
+        query = sa.select(self._tables.records.c.id).limit(1)
+        return self._database.read(lambda conn: conn.execute(query).first()) is not None
 
     def holds_content(self) -> bool:
-        records = self.tables.records
+        records = self._tables.records
         query = sa.select(records.c.id).where(records.c.ipfs_fetched == sa.true()).limit(1)
-        return self.read(lambda conn: conn.execute(query).first()) is not None
+        return self._database.read(lambda conn: conn.execute(query).first()) is not None
 
     def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
-        records = self.tables.records
-        low, high = key_range(database_key)
-        query = sa.select(records.c.record_key, records.c.row_digest).where(
-            records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None)
-        )
-
         def work(conn: sa.Connection) -> tuple[bytes, bytes]:
             failpoints.point("store.known")
-            keys, digests = bytearray(), bytearray()
-            for block in conn.execution_options(yield_per=10_000).execute(query).partitions():
-                keys += b"".join([row[0] for row in block])
-                digests += b"".join([row[1] for row in block])
-            return bytes(keys), bytes(digests)
+            return self._database.backend.known_rows(conn, *key_range(database_key))
 
-        return self.read(work)
+        return self._database.read(work)
 
     def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
-        records = self.tables.records
+        records = self._tables.records
         columns = (records.c.ipfs_data, records.c.ipfs_fetched, records.c.ipfs_error)
 
         def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
@@ -107,10 +83,10 @@ class SqlReading(SqlLedger):
                 )
             }
 
-        return self.read(work) if record_keys else {}
+        return self._database.read(work) if record_keys else {}
 
     def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
-        records = self.tables.records
+        records = self._tables.records
 
         def work(conn: sa.Connection) -> dict[str, str]:
             failpoints.point("store.content")
@@ -128,21 +104,21 @@ class SqlReading(SqlLedger):
                 if row[0] in wanted  # a collation may ignore case; token ids do not
             }
 
-        return self.read(work) if token_ids else {}
+        return self._database.read(work) if token_ids else {}
 
     def failed_tokens(self, database_key: bytes) -> set[bytes]:
-        records = self.tables.records
+        records = self._tables.records
         low, high = key_range(database_key)
         query = sa.select(records.c.record_key).where(
             records.c.record_key.between(low, high),
             records.c.source_deleted_at.is_(None),
             records.c.ipfs_fetched == sa.false(),
         )
-        return self.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
+        return self._database.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
 
     def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-        records = self.tables.records
-        columns = [records.c[name] for name in STAGED_COLUMNS]
+        records = self._tables.records
+        columns = [records.c[name] for name in self._tables.columns.names]
 
         def work(conn: sa.Connection) -> dict[bytes, dict[str, Any]]:
             return {
@@ -156,51 +132,55 @@ class SqlReading(SqlLedger):
                 for row in conn.execute(sa.select(*columns).where(records.c.record_key.in_(part)))
             }
 
-        return self.read(work) if record_keys else {}
+        return self._database.read(work) if record_keys else {}
 
-    def stray_records(
-        self, source: str, database_keys: Collection[bytes]
-    ) -> list[tuple[str, str | None]]:
-        records = self.tables.records
-        query = sa.select(records.c.db_path, records.c.token_id).where(
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
+        records = self._tables.records
+
+        def count(conn: sa.Connection, key: bytes) -> int:
+            low, high = key_range(key)
+            live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+            return int(conn.execute(sa.select(sa.func.count()).where(*live)).scalar_one())
+
+        return self._database.read(lambda conn: {key: count(conn, key) for key in database_keys})
+
+    def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
+        records = self._tables.records
+        query = sa.select(records.c.record_key, records.c.db_path, records.c.token_id).where(
             records.c.source_ip == source, records.c.source_deleted_at.is_(None)
         )
         ranges = [key_range(key) for key in sorted(set(database_keys))]
         above = [None, *(high for _, high in ranges)]
         below = [*(low for low, _ in ranges), None]
 
-        def work(conn: sa.Connection) -> list[tuple[str, str | None]]:
-            found: list[tuple[str, str | None]] = []
+        def work(conn: sa.Connection) -> list[StrayRecord]:
+            found: list[StrayRecord] = []
             for high, low in zip(above, below, strict=True):
                 gap = query
                 if high is not None:
                     gap = gap.where(records.c.record_key > high)
                 if low is not None:
                     gap = gap.where(records.c.record_key < low)
-                found += [(row[0], row[1]) for row in conn.execute(gap)]
+                found += [StrayRecord(bytes(row[0]), row[1], row[2]) for row in conn.execute(gap)]
             return found
 
-        return self.read(work)
+        return self._database.read(work)
 
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
-        try:
-            with self.engine.connect() as conn:
-                reading = conn.execution_options(reading=True)
-                failpoints.point("store.records")
-                for block in self._scan_records(reading, database_key):
-                    columns = list(zip(*block, strict=True))
-                    yield pa.RecordBatch.from_arrays(
-                        [
-                            _column(values, field)
-                            for values, field in zip(columns, RECORD_SCHEMA, strict=True)
-                        ],
-                        schema=RECORD_SCHEMA,
-                    )
-        except self._database_errors() as error:
-            raise self.translate(error) from error
+        with self._database.view() as conn:
+            yield from self._database.backend.scan(conn, *key_range(database_key))
 
 
-def _column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
+    """Rows of a driver, with the columns of a batch, as one."""
+    arrays = [
+        _array(values, field)
+        for values, field in zip(zip(*rows, strict=True), columns.schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns.schema)
+
+
+def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
     if pa.types.is_timestamp(field.type):
         present = next((value for value in values if value is not None), None)
         if isinstance(present, str):  # SQLite keeps times as text

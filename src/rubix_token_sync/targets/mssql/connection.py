@@ -1,6 +1,6 @@
 """The pool of connections: checked after idling, replaced when broken, never more.
 
-SQLAlchemy's pool does the counting; what it is told about this driver is here.
+SQLAlchemy's pool does the counting; what it must know of this driver is here.
 """
 
 from __future__ import annotations
