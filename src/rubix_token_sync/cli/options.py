@@ -229,7 +229,7 @@ def _say_where(found: SettingsFile, choice: TargetChoice, *, as_events: bool) ->
         shown = f"as the connection file {choice.value} says"
     else:
         shown = masked(choice.value) if choice.kind == "address" else ""
-        shown = "a connection string" if shown == "***" else shown
+        shown = "an address (not shown)" if shown == "***" else shown
     where = f"{shown} ({choice.why})" if shown else choice.why
     if as_events:
         log_event(
