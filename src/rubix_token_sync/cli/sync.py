@@ -62,6 +62,12 @@ def _with_run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_with_run_options
 @click.option("--dry-run", is_flag=True, help="Read and compare, write nothing anywhere.")
 @click.option("--force", is_flag=True, help="Read databases that have not changed, too.")
+@click.option(
+    "--adopt-source",
+    is_flag=True,
+    help="Take the source over from the machine that it belongs to: that one was replaced or "
+    "renamed.",
+)
 def sync(**options: Any) -> int:
     """Bring the target up to date with every node below each ROOT.
 
@@ -164,6 +170,7 @@ def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOpt
         command=name,
         nodes=frozenset(options["nodes"]),
         force=bool(options.get("force")),
+        adopt_source=bool(options.get("adopt_source")),
         only_failed=name == "retry-failed",
         dry_run=bool(options.get("dry_run")),
         max_shrink=None if options.get("allow_shrink") else settings.max_shrink,

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
@@ -89,6 +90,7 @@ class Publishing:
         self._database.transact(work)
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        chunk = replace(chunk, rows=_unrepeated(chunk.rows))
         before = self._database.retries
         with self._database.backend.load(self._database, lease, chunk) as load:
             if load.inserted is None:
@@ -238,6 +240,15 @@ class Publishing:
         if updated.rowcount == 0:
             conn.execute(sa.insert(databases).values(database_key=key, **values))
         return counts
+
+
+def _unrepeated(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Each key once, the last of its rows; what a damaged database repeats, the mark counts."""
+    keys = rows.column("record_key")
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return rows
+    last = {key: at for at, key in enumerate(keys.to_pylist())}
+    return rows.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def _what_happened(last: Published, attempts: Sequence[Published]) -> Published:
