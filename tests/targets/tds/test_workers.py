@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -70,13 +71,22 @@ def test_rows_of_dead_runs_are_removed_and_those_of_living_ones_stay(
     engine: SqliteEngine, opened: Callable[..., SqlTarget]
 ) -> None:
     store, lease = opened(), Lease(runs.SOURCE, str(uuid.uuid4()))
-    columns = "load_id, record_key, row_digest, source_ip, node_name, db_path, db_last_modified"
-    values = "x'00', x'00', '{}', 'n', 'p', '2026-01-01 00:00:00.000000'"
-    insert = f"INSERT INTO TokenRecordStaging ({columns}) VALUES "
-    engine.change(f"{insert}(1, {values.format(runs.SOURCE)})")  # before the lease is taken
-    engine.change(f"{insert}(2, {values.format('10.0.0.8')})")  # another source's
+    columns = "load_id, record_key, row_digest, source_ip, node_name, db_path, db_last_modified,"
+        " loaded_at"
+
+    def stage(load_id: int, source: str, ago: timedelta) -> None:
+        at = (datetime.now(UTC) - ago).strftime("%Y-%m-%d %H:%M:%S.%f")
+        engine.change(
+            f"INSERT INTO TokenRecordStaging ({columns})"
+            f" VALUES ({load_id}, x'00', x'00', '{source}', 'n', 'p', '{at}', '{at}')"
+        )
+
+    hour = timedelta(hours=1)
+    stage(1, runs.SOURCE, hour)  # before the lease is taken
+    stage(2, "10.0.0.8", hour)  # another source's, who may still be at work
+    stage(4, "10.0.0.8", timedelta(days=3))
     store.acquire_lease(lease, "elsewhere|-|1|1")
-    engine.change(f"{insert}(3, {values.format(runs.SOURCE)})")  # a worker's of this run
+    stage(3, runs.SOURCE, timedelta(0))  # a worker's of this run
     store.prepare_load()
     left = [row[0] for row in engine.query("SELECT load_id FROM TokenRecordStaging ORDER BY 1")]
     assert left == [2, 3]
