@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from docs.runner import blocks, run_block
+from tests.docs.runner import blocks, run_block
 
 from .older_system import TABLES
 
