@@ -37,6 +37,7 @@ def discover(**options: Any) -> int:
             "roots": list(common.roots),
             "nodes": [asdict(node) for node in found.nodes],
             "skipped": [asdict(skipped) for skipped in found.skipped],
+            "notes": [asdict(note) for note in found.notes],
         }
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return 0
@@ -54,6 +55,8 @@ def discover(**options: Any) -> int:
     console.print(table)
     for skipped in found.skipped:
         console.print(Text(f"skipped {skipped.path}: {skipped.sentence}"))
+    for note in found.notes:
+        console.print(Text(f"note {note.path}: {note.sentence}"))
     console.print(f"{len(found.nodes)} databases found, {len(found.skipped)} things skipped.")
     return 0
 

@@ -31,6 +31,7 @@ from rubix_token_sync.ipfs.repository import (
     Repository,
     failure_of,
     is_directory,
+    known_stall,
     note_stall,
 )
 from rubix_token_sync.ipfs.repository_files import MalformedFileError, authorizations, read_api
@@ -138,6 +139,9 @@ class DaemonReader:
         """Find the endpoint; anew for each batch, for a daemon may come, go and move."""
         if self._repository is None:
             return NO_REPOSITORY
+        stalled = known_stall(self._repository)
+        if stalled is not None:
+            return stalled
         try:
             text = read_api(self._repository)
         except SourceError as error:
