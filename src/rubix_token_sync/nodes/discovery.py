@@ -216,7 +216,7 @@ class _Found:
         self.skipped.add(Skipped(printable(path), code, sentence, code in _HIDING))
 
     def fail(self, path: bytes, error: OSError, *, root: bool = False) -> None:
-        """Note why ``path`` cannot be read; what its owner has just removed is no failure."""
+        """Note why ``path`` cannot be read; what its owner has just removed is not a failure."""
         if isinstance(error, PermissionError):
             above, name = os.path.split(path)
             systems = name == b"lost+found" and above in (b"/", *self.mounts)

@@ -4,7 +4,7 @@ A running daemon writes its API's address to ``<repo>/api``; after a crash the
 file is stale, so whatever it says is only tried.  Blocks are asked for
 (``/api/v0/block/get``), never files, so that every byte can be proven.  Unless
 the network is allowed the daemon is told to look in its own repository only
-(``offline=true``), and only an address on this machine is spoken to: the file
+(``offline=true``), and only an address on this machine is used: the file
 is the node owner's to write.
 """
 
