@@ -128,10 +128,11 @@ def _index(to: str) -> None:
     """Give dlt's table the indexes of ours."""
     import psycopg
 
+    from rubix_token_sync.targets.postgresql.target import SPELLING
     from rubix_token_sync.targets.sql.tables import build_tables
 
     with psycopg.connect(to, autocommit=True) as db:
-        for index in build_tables("postgresql").records.indexes:
+        for index in build_tables(SPELLING).records.indexes:
             columns = ", ".join(column.name for column in index.columns)
             options = index.dialect_options["postgresql"]
             include = ", ".join(map(str, options.get("include") or ()))

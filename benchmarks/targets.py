@@ -165,7 +165,7 @@ class MssqlTarget:
     def _connect(self) -> Any:  # the driver has no types
         import mssql_python
 
-        from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
+        from rubix_token_sync.targets.mssql.address import parse_connection_string
 
         return mssql_python.connect(parse_connection_string(self._address).to_driver())
 

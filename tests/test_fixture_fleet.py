@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,6 @@ _FINDINGS = {
     "token id too long": "token_id_too_long",
 }
 _BROKEN = {"node037": "no_tokens_table", "node038": "not_a_database", "node039": "empty_file"}
-
-
-@pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
-    """Commands in forked children of one warmed-up process."""
-    with Door() as opened:
-        yield opened
 
 
 class Tool:

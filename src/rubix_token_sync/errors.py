@@ -8,6 +8,7 @@
     │   ├── TransactionTooLarge  transient: make the transaction smaller
     │   ├── TargetRefused        permanent: login, firewall, rights, quota
     │   ├── SchemaError          permanent: missing, older or newer schema
+    │   ├── SourceTaken          another machine's source              exit 2
     │   ├── CommitAmbiguous      the COMMIT may or may not have happened
     │   └── RecordRefused        permanent: the target refuses these rows
     ├── LeaseHeld                another run works for this source      exit 4
@@ -95,6 +96,12 @@ class TargetRefused(TargetError):
 
 class SchemaError(TargetError):
     """The target's schema is missing, older or newer than this program."""
+
+
+class SourceTaken(TargetError):
+    """The source belongs to another machine: name another one, or take it over on purpose."""
+
+    exit_code = 2
 
 
 class CommitAmbiguous(TargetError):

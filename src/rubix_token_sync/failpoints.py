@@ -73,7 +73,7 @@ POINTS: Final = {
     "store.states": "ask what the target says of every database",
     "store.upgrade": "create or upgrade the target's tables",
     "store.vanish": "mark records that the node no longer has",
-    "worker.emit": "send rows from a worker process to the run (its lock is held)",
+    "worker.emit": "report to the run from a worker process",
     "worker.job": "begin with one database",
 }
 """Every point and what is about to happen there; a test holds it against the code."""

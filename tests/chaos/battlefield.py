@@ -37,14 +37,19 @@ BROKEN = 1
 class Phase:
     """What a run starts from, and what an undisturbed one makes of it.
 
-    ``template`` is the SQLite target to start from (None: there is none yet),
-    ``points`` the side effects that such a run passes.
+    Attributes:
+        template: the SQLite target to start from (None: there is none yet).
+        points: how often such a run passes each fault point, without worker processes.
+        in_workers: how often one worker process passes each (the most of any), with them.
+        in_run: how often the run itself passes each, with worker processes.
     """
 
     name: str
     template: Path | None
     content: Content
     points: Counter[str]
+    in_workers: Counter[str]
+    in_run: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,8 @@ class Battlefield:
         field = Battlefield(
             home,
             fleet,
-            Phase("first", None, nothing, Counter()),
-            Phase("change", template, nothing, Counter()),
+            Phase("first", None, nothing, Counter(), Counter(), Counter()),
+            Phase("change", template, nothing, Counter(), Counter(), Counter()),
         )
         return replace(
             field,
@@ -114,13 +119,31 @@ class Battlefield:
         )
 
     def _observe(self, door: Door, phase: Phase) -> Phase:
-        log = self.home / f"{phase.name}.points"
+        """What undisturbed runs make of a phase, with worker processes and without."""
         url = self.fresh_sqlite(self.home / f"{phase.name}.db", phase)
-        env = {**SETTINGS, "RUBIX_SYNC_FAULT_LOG": str(log)}
-        door.run(*self.arguments(url), env=env).expect(BROKEN)
+        passed = self._passed(door, url, processes=False)
+        content = content_of(url)
         assert not leftovers(url)
-        points = Counter(line.split()[1] for line in log.read_text().splitlines())
-        return replace(phase, content=content_of(url), points=points)
+        url = self.fresh_sqlite(self.home / f"{phase.name}-workers.db", phase)
+        apart = self._passed(door, url, processes=True)
+        assert content_of(url).difference(content) == ""
+        assert not leftovers(url)
+        in_workers: Counter[str] = Counter()
+        for pid in apart.keys() - {0}:
+            in_workers |= apart[pid]
+        return replace(
+            phase, content=content, points=passed[0], in_workers=in_workers, in_run=apart[0]
+        )
+
+    def _passed(self, door: Door, url: str, *, processes: bool) -> dict[int, Counter[str]]:
+        """Points passed by each process of an undisturbed run; 0 is the run itself."""
+        running = door.start(*self.arguments(url), env=SETTINGS, processes=processes, watched=True)
+        assert running.ended_within(60), running.stderr
+        passed: dict[int, Counter[str]] = {0: Counter()}
+        for pid, name in running.points():
+            passed.setdefault(0 if pid == running.pid else pid, Counter())[name] += 1
+        running.wait().expect(BROKEN)
+        return passed
 
 
 def _arguments(home: Path, fleet: Path, target: str) -> tuple[str, ...]:

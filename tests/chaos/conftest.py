@@ -1,4 +1,4 @@
-"""Fixtures of the chaos tests: the door, and the field that faults are tried on."""
+"""Fixtures of the chaos tests: the field that faults are tried on, and its server's databases."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import pytest
 
 from tests.chaos.battlefield import Battlefield
 from tests.chaos.door import Door
-
-
-@pytest.fixture(scope="session")
-def door() -> Iterator[Door]:
-    """Commands in forked children of one warmed-up process."""
-    with Door() as opened:
-        yield opened
+from tests.chaos.server_states import ServerStates
+from tests.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="session")
 def battlefield(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlefield:
     """The small fleet and what undisturbed runs make of it; only to be read."""
     return Battlefield.make(tmp_path_factory.mktemp("field"), door)
+
+
+@pytest.fixture(scope="session")
+def _states(postgres_server: PostgresServer, battlefield: Battlefield) -> ServerStates:
+    return ServerStates(postgres_server, battlefield)
+
+
+@pytest.fixture
+def states(_states: ServerStates) -> Iterator[ServerStates]:
+    """PostgreSQL databases as the phases start from; they end with the test."""
+    yield _states
+    _states.drop_all()

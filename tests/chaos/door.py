@@ -23,6 +23,13 @@ __all__ = ["Door", "Finished", "Running"]
 
 _TESTS = Path(__file__).parents[2]
 _LONGEST_SECONDS = 60.0
+_IN_TRANSACTION = frozenset(
+    {
+        "store.publish", "store.publish.rows", "store.stage", "store.insert", "store.vanish",
+        "store.errors", "store.mark", "store.commit.before",
+    }
+)  # fmt: skip
+"""Points after which a transaction is open that has written, or is about to."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Finished:
             f"{' '.join(self.arguments)}\nended with {self.code}, not {codes}\n"
             f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
         )
-        # Whatever went wrong, nobody sees a traceback or is told of a bug.
+        # Whatever went wrong, nobody sees a traceback or reads of a bug.
         assert "Traceback" not in self.stderr, self.stderr
         assert "Unexpected:" not in self.stderr, self.stderr
         return self
@@ -56,9 +63,12 @@ class Finished:
 class Running:
     """A command under way."""
 
-    def __init__(self, door: Door, pid: int, arguments: Sequence[str], out: Path) -> None:
+    def __init__(
+        self, door: Door, pid: int, arguments: Sequence[str], out: Path, *, watched: bool
+    ) -> None:
         self.pid = pid
         self._door = door
+        self._watched = watched
         self._arguments = tuple(arguments)
         self._out = out
         self._started = time.monotonic()
@@ -86,28 +96,40 @@ class Running:
             signal.pidfd_send_signal(self._pidfd, number)
 
     def children(self) -> list[int]:
-        """Every other process of its session."""
+        """Every other process of its session that has not ended."""
+        return [pid for pid, _ in self._session() if pid != self.pid]
+
+    def first_children(self) -> list[int]:
+        """Those that the command itself started: they load, and fork the others."""
+        return [pid for pid, parent in self._session() if parent == self.pid]
+
+    def _session(self) -> list[tuple[int, int]]:
+        """Pid and parent of each process of its session that has not ended."""
         found = []
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != self.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    if os.getsid(int(entry)) == self.pid:
-                        found.append(int(entry))
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    line = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                    if int(line[3]) == self.pid and line[0] not in "ZX":
+                        found.append((int(entry), int(line[1])))
         return sorted(found)
 
+    def points(self) -> list[tuple[int, str]]:
+        """What its processes have passed so far: pid and fault point (needs ``watched``)."""
+        assert self._watched
+        lines = self._out.with_suffix(".points").read_text().splitlines()
+        split = (line.split() for line in lines)
+        return [(int(parts[0]), parts[1]) for parts in split if len(parts) == 2]
+
     def workers(self) -> list[int]:
-        """Processes of its session that do its work now: not the fork server and its tracker."""
-        found = []
-        for pid in self.children():
-            try:
-                line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                threads = len(os.listdir(f"/proc/{pid}/task"))
-            except (ProcessLookupError, FileNotFoundError):
-                continue
-            # A worker watches its parent in a thread; the fork server has one thread only.
-            if b"resource_tracker" not in line and threads > 1:
-                found.append(pid)
-        return found
+        """Processes other than its first one that have begun with its work (needs ``watched``)."""
+        at_work = {pid for pid, _ in self.points()} - {self.pid}
+        return [pid for pid in self.children() if pid in at_work] if at_work else []
+
+    def writing(self) -> list[int]:
+        """Workers that are in a transaction that writes (needs ``watched``)."""
+        last = dict(self.points())
+        return [pid for pid, name in last.items() if pid != self.pid and name in _IN_TRANSACTION]
 
     @staticmethod
     def signal_other(pid: int, number: int) -> bool:
@@ -119,7 +141,7 @@ class Running:
         return True
 
     def wait(self, seconds: float = _LONGEST_SECONDS) -> Finished:
-        """Wait for its end; a command that does not end is a failure, told with its stacks."""
+        """Wait for its end; a command that does not end is a failure, shown with its stacks."""
         hung = not self.ended_within(seconds)
         if hung:
             self.signal(signal.SIGUSR2)
@@ -129,7 +151,7 @@ class Running:
         code = self._door._reap(self.pid)
         elapsed = time.monotonic() - self._started
         finished = Finished(self._arguments, code, self.stdout, self.stderr, elapsed)
-        for suffix in (".out", ".err"):
+        for suffix in (".out", ".err", *((".points",) if self._watched else ())):
             self._out.with_suffix(suffix).unlink()
         if hung:
             raise AssertionError(
@@ -145,7 +167,8 @@ class Door:
         self._directory = tempfile.TemporaryDirectory(prefix="rubix-door-")
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        env = {**os.environ, "PYTHONPATH": str(_TESTS), "OPENBLAS_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(_TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nursery"],
             stdin=subprocess.PIPE,
@@ -181,6 +204,7 @@ class Door:
         processes: bool = False,
         limits: Mapping[str, int] | None = None,
         plain: bool = False,
+        watched: bool = False,
     ) -> Running:
         """Start a command.
 
@@ -188,15 +212,19 @@ class Door:
             processes: use worker processes however small the fleet is.
             limits: names of `resource` (``RLIMIT_…``) with their values.
             plain: without root's privilege to read and write everything.
+            watched: have its processes note each fault point that they pass.
         """
         out = Path(self._directory.name) / str(next(self._numbers))
-        for suffix in (".out", ".err"):
+        for suffix in (".out", ".err", *((".points",) if watched else ())):
             out.with_suffix(suffix).touch()  # a child may be killed before it opens them
+        given = dict(env or {})
+        if watched:
+            given["RUBIX_SYNC_FAULT_LOG"] = str(out.with_suffix(".points"))
         answer = self._ask(
             {
                 "do": "start",
                 "arguments": arguments,
-                "env": dict(env or {}),
+                "env": given,
                 "cwd": str(cwd or self._directory.name),
                 "stdout": str(out.with_suffix(".out")),
                 "stderr": str(out.with_suffix(".err")),
@@ -205,10 +233,10 @@ class Door:
                 "plain": plain,
             }
         )
-        return Running(self, answer["pid"], arguments, out)
+        return Running(self, answer["pid"], arguments, out, watched=watched)
 
     def run(self, *arguments: str, seconds: float = _LONGEST_SECONDS, **how: Any) -> Finished:
-        """Start a command and wait for its end; `start` tells what ``how`` can be."""
+        """Start a command and wait for its end; see `start` for ``how``."""
         return self.start(*arguments, **how).wait(seconds)
 
     def address_space(self) -> int:

@@ -1,4 +1,4 @@
-"""Random kills in any number: ``python tests/chaos/kill_many.py --kills 10000 --seed 1``.
+"""Random kills in any number: ``python tests/chaos/kill_many.py --kills 2000 --seed 1``.
 
 Prints its seed first and the figures last; ``--only N`` replays one kill.  Ends
 with 1 at the first kill after which a run does not reach the right end.
@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.chaos.battlefield import Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import RunResult, kill_once, plan_kill
+from tests.chaos.kills import Clock, Tally, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
 from tests.postgres_server import PostgresServer
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--only", type=int, help="replay this kill of the seed")
     parser.add_argument("--target", choices=("sqlite", "postgresql"), default="sqlite")
@@ -45,8 +45,8 @@ class _Lane:
         self._field = field
         self._states = states
         self._url = ""
-        self.seconds: dict[tuple[str, bool], float] = {}
-        self.outcome = RunResult()
+        self.clocks: dict[tuple[str, bool], Clock] = {}
+        self.tally = Tally()
 
     def fresh(self, phase: Phase) -> str:
         """A target as the phase starts from; the one before is gone."""
@@ -88,7 +88,7 @@ def main() -> int:
         def one(number: int) -> None:
             lane: _Lane = here.lane
             kill = plan_kill(asked.seed, number)
-            kill_once(kill, door, field, lane.fresh, lane.seconds, lane.outcome)
+            kill_once(kill, door, field, lane.fresh, lane.clocks, lane.tally)
 
         with ThreadPoolExecutor(asked.jobs, initializer=enter) as pool:
             futures = [pool.submit(one, number) for number in numbers]
@@ -101,11 +101,13 @@ def main() -> int:
                     return 1
                 if done % 100 == 0:
                     print(f"{done} after {time.monotonic() - started:.0f} s", flush=True)
-        killed = sum(lane.outcome.killed for lane in lanes)
-        late = sum(lane.outcome.too_late for lane in lanes)
+        killed = sum(lane.tally.killed for lane in lanes)
+        late = sum(lane.tally.too_late for lane in lanes)
+    seconds = time.monotonic() - started
     print(
         f"{killed + late} runs into {asked.target}, {killed} killed under way, {late} too late to "
-        f"be killed, 0 wrong ends; {time.monotonic() - started:.0f} s; seed {asked.seed}"
+        f"be killed, 0 wrong ends; {seconds:.0f} s, {(killed + late) / seconds * 60:.0f} a minute; "
+        f"seed {asked.seed}"
     )
     return 0
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
-from rubix_token_sync.targets.sql.tables import LATE_INDEXES
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Content", "content_of", "copy_target", "error_repeats", "leftovers", "rows_of"]
 
@@ -50,7 +50,7 @@ class Content:
         return "\n".join(told)
 
 
-def _open(url: str) -> SqlStore:
+def _open(url: str) -> SqlTarget:
     return open_target(parse_target(url), TargetOptions(read_only=True))
 
 
@@ -103,7 +103,7 @@ def leftovers(url: str) -> list[str]:
             if leases:
                 told.append(f"{leases} leases are held")
             there = {index["name"] for index in sa.inspect(conn).get_indexes(tables.records.name)}
-            for column in LATE_INDEXES:
+            for column in RECORDS.indexed:
                 if f"ix_tokenrecords_{column}" not in there and (store.kind, column) != (
                     "mssql",
                     "did",

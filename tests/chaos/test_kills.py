@@ -1,40 +1,70 @@
-"""kill -9 at random moments: 200 of them here, 10,000 by ``kill_many.py``."""
+"""kill -9 at random moments: a few of them here, thousands by ``kill_many.py``."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.battlefield import Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import RunResult, kill_once, plan_kill
+from tests.chaos.kills import Clock, Tally, kill_once, plan_kill
+from tests.chaos.server_states import ServerStates
 
-KILLS = 200
-_GROUPS = 10
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
+_FEW = {"sqlite": 24, "postgresql": 16}
+_MANY = 200
+_GROUPS = 10
 
 
+@pytest.fixture(params=sorted(_FEW))
+def fresh(
+    request: pytest.FixtureRequest, battlefield: Battlefield, tmp_path: Path
+) -> Callable[[Phase], str]:
+    """Makes targets as phases start from."""
+    if request.param == "postgresql":
+        states: ServerStates = request.getfixturevalue("states")
+        return states.fresh
+    names = itertools.count()
+    return lambda phase: battlefield.fresh_sqlite(tmp_path / f"{next(names)}.db", phase)
+
+
+def _kill(numbers: range, door: Door, field: Battlefield, fresh: Callable[[Phase], str]) -> None:
+    clocks: dict[tuple[str, bool], Clock] = {}
+    tally = Tally()
+    for number in numbers:
+        kill_once(plan_kill(SEED, number), door, field, fresh, clocks, tally)
+    # Moments beyond the end are part of it; most of them hit.
+    assert tally.killed > tally.too_late / 2
+
+
+@pytest.mark.timeout(300)
+def test_random_kills(
+    door: Door,
+    battlefield: Battlefield,
+    fresh: Callable[[Phase], str],
+    request: pytest.FixtureRequest,
+) -> None:
+    _kill(range(_FEW[request.node.callspec.params["fresh"]]), door, battlefield, fresh)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", range(_GROUPS))
-def test_random_kills(door: Door, battlefield: Battlefield, tmp_path: Path, group: int) -> None:
-    seconds: dict[tuple[str, bool], float] = {}
-    outcome = RunResult()
-    names = itertools.count()
-
-    def fresh(phase: Phase) -> str:
-        return battlefield.fresh_sqlite(tmp_path / f"{next(names)}.db", phase)
-
-    for number in range(group, KILLS, _GROUPS):
-        kill_once(plan_kill(SEED, number), door, battlefield, fresh, seconds, outcome)
-    # Moments beyond the end are part of it; most of them hit.
-    assert outcome.killed > outcome.too_late / 2
+def test_many_random_kills(
+    door: Door, battlefield: Battlefield, fresh: Callable[[Phase], str], group: int
+) -> None:
+    share = _MANY // _GROUPS
+    first = 1_000 + group * share
+    _kill(range(first, first + share), door, battlefield, fresh)
 
 
 def test_a_kill_can_be_replayed() -> None:
     assert plan_kill(1, 2) == plan_kill(1, 2) != plan_kill(1, 3)
     assert plan_kill(7, 0).moment == pytest.approx(plan_kill(7, 0).moment)
-    kinds = {(k.phase, k.processes, k.worker) for k in (plan_kill(5, n) for n in range(200))}
-    assert len(kinds) == 6
+    few = [plan_kill(SEED, number) for number in range(min(_FEW.values()))]
+    assert {kill.victim for kill in few} == {"run", "worker", "writer", "first", "all"}
+    assert {kill.phase for kill in few} == {"first", "change"}

@@ -20,7 +20,8 @@ from tests.chaos.door import Door, Finished
 from tests.chaos.target_state import rows_of
 
 _TOKENS = 200
-_SYNCS = 20
+_FEW, _MANY = 6, 20
+"""Syncs of a database that never rests."""
 
 # A node: every transaction changes many rows and writes its number into all of
 # them that it touched, so that a state of the database can be recognised: all
@@ -122,8 +123,9 @@ def make_site(door: Door, tmp_path: Path) -> Callable[..., Site]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("syncs", [_FEW, pytest.param(_MANY, marks=pytest.mark.long)])
 def test_each_sync_is_a_moment_of_a_database_that_never_rests(
-    make_site: Callable[..., Site], mode: str
+    make_site: Callable[..., Site], mode: str, syncs: int
 ) -> None:
     site = make_site(mode)
     site.execute("UPDATE TokensTable SET token_value = 1")
@@ -137,7 +139,7 @@ def test_each_sync_is_a_moment_of_a_database_that_never_rests(
     states = set()
     unsettled = 0
     try:
-        for _ in range(_SYNCS):
+        for _ in range(syncs):
             # In a slow run's time such a node exchanges more than half of its tokens.
             report = site.run("sync", "--allow-shrink").expect(0, 1).document
             if report["exit_code"] == 1:  # it wrote all the time: told, and nothing is stored
@@ -158,8 +160,8 @@ def test_each_sync_is_a_moment_of_a_database_that_never_rests(
         node.stdin.close()
         assert node.wait(30) == 0
         node.stdout.close()
-    assert len(states) + unsettled > _SYNCS // 2
-    assert unsettled < _SYNCS // 2
+    assert len(states) + unsettled > syncs // 2
+    assert unsettled < syncs // 2
     site.sync("--allow-shrink")
     with closing(sqlite3.connect(f"file:{site.db_path}?mode=ro", uri=True)) as db:
         end = dict(db.execute("SELECT token_id, token_value FROM TokensTable"))

@@ -17,8 +17,8 @@ def test_every_point_in_the_code_is_in_the_table() -> None:
     passed = {
         name
         for path in package.rglob("*.py")
-        if path.name != "faults.py"
-        for name in re.findall(r'faults\.point\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
+        if path.name != "failpoints.py"
+        for name in re.findall(r'failpoints\.point\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
     }
     assert passed == POINTS.keys()
 
@@ -29,14 +29,25 @@ def test_every_point_is_in_the_guide() -> None:
 
 
 def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -> None:
-    passed = {name for phase in (battlefield.first, battlefield.change) for name in phase.points}
+    phases = battlefield.first, battlefield.change
+    passed = {name for phase in phases for name in phase.points | phase.in_workers | phase.in_run}
     elsewhere = {
         "store.clean",  # Azure SQL: test_mssql.py
         "store.insert",  # Azure SQL: tests/targets/tds, tests/targets/test_faults.py
         "store.heartbeat",  # after seconds: test_two_at_once.py
-        "store.publish.rows",  # PostgreSQL: test_servers.py
+        "store.publish.rows",  # PostgreSQL: test_sweep.py
         "store.records",  # verify: test_verify_faults.py
-        "worker.emit",  # worker processes: test_surroundings.py
         *(name for name in POINTS if name.startswith("migrate.")),  # tests/migrate
     }
+    assert elsewhere <= POINTS.keys()
     assert passed == POINTS.keys() - elsewhere
+
+
+def test_worker_processes_do_the_work(battlefield: Battlefield) -> None:
+    for phase in (battlefield.first, battlefield.change):
+        work = {
+            "worker.job", "source.read", "content.resolve", "store.publish", "store.stage",
+            "store.mark",
+        }  # fmt: skip
+        assert work <= phase.in_workers.keys()
+        assert work.isdisjoint(phase.in_run)

@@ -1,82 +1,18 @@
-"""The sweep and the kills on PostgreSQL; what its server alone can do to a run."""
+"""What a server alone can do to a run: it crashes and is back, or stays away."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from rubix_token_sync.failpoints import POINTS
-from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
+from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield
 from tests.chaos.door import Door
-from tests.chaos.kills import RunResult, kill_once, plan_kill
-from tests.chaos.server_states import ServerStates
 from tests.chaos.target_state import content_of, error_repeats, leftovers
-from tests.chaos.test_sweep import sweep
 from tests.postgres_server import PostgresServer
-
-_ON_THE_SERVER = sorted(
-    POINTS.keys()
-    & {name for name in POINTS if name.startswith("store.")}
-    - {"store.clean", "store.heartbeat", "store.records"}
-)
-_KILLS = 40
-
-
-@pytest.fixture(scope="session")
-def states(postgres_server: PostgresServer, battlefield: Battlefield) -> ServerStates:
-    """Databases as the phases start from."""
-    return ServerStates(postgres_server, battlefield)
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("phase", ["first", "change"])
-@pytest.mark.parametrize("action", ["error", "kill"])
-@pytest.mark.parametrize("point", _ON_THE_SERVER)
-def test_postgresql(
-    door: Door,
-    battlefield: Battlefield,
-    states: ServerStates,
-    tmp_path: Path,
-    point: str,
-    action: str,
-    phase: str,
-) -> None:
-    made: list[str] = []
-
-    def fresh(start: Phase) -> str:
-        while made:
-            states.drop(made.pop())
-        made.append(states.fresh(start))
-        return made[-1]
-
-    start = battlefield.phase(phase)
-    hits = sweep(door, battlefield, fresh, (point, action), start, tmp_path / "fired", ends=True)
-    if point != "store.publish.rows":  # PostgreSQL's own
-        assert (hits > 0) == (start.points[point] > 0) or point == "store.analyze"
-    for url in made:
-        states.drop(url)
-
-
-@pytest.mark.timeout(600)
-def test_random_kills(door: Door, battlefield: Battlefield, states: ServerStates) -> None:
-    seconds: dict[tuple[str, bool], float] = {}
-    outcome = RunResult()
-    made: list[str] = []
-
-    def fresh(phase: Phase) -> str:
-        made.append(states.fresh(phase))
-        return made[-1]
-
-    for number in range(_KILLS):
-        kill_once(plan_kill(4, number), door, battlefield, fresh, seconds, outcome)
-        while made:
-            states.drop(made.pop())
-    assert outcome.killed > outcome.too_late / 2
 
 
 @pytest.fixture

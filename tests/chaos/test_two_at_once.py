@@ -17,15 +17,8 @@ from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield
 from tests.chaos.door import Door, Running
 from tests.chaos.server_states import ServerStates
 from tests.chaos.target_state import content_of, error_repeats, leftovers, rows_of
-from tests.postgres_server import PostgresServer
 
 _WRITERS = 8
-
-
-@pytest.fixture(scope="module")
-def states(postgres_server: PostgresServer, battlefield: Battlefield) -> ServerStates:
-    """PostgreSQL databases as the phases start from."""
-    return ServerStates(postgres_server, battlefield)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rubix_token_sync.errors import TargetRefused
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.cli.conftest import Ended, Run
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
@@ -59,7 +59,7 @@ def test_a_right_that_is_missing(
     def refuse(*_args: Any) -> None:
         raise TargetRefused("The server says no.", code="denied", remedy="Ask for the right.")
 
-    monkeypatch.setattr(SqlStore, method, refuse)
+    monkeypatch.setattr(SqlTarget, method, refuse)
     ended = run("check", *TARGET, "--json")
     assert (ended.code, _failed(ended)) == (3, {check: "denied"})
     monkeypatch.undo()
@@ -71,8 +71,10 @@ def test_a_right_that_is_missing(
 def test_a_clock_that_is_wrong_is_told_and_no_failure(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SqlStore.server_time
-    monkeypatch.setattr(SqlStore, "server_time", lambda store: original(store) - timedelta(hours=1))
+    original = SqlTarget.server_time
+    monkeypatch.setattr(
+        SqlTarget, "server_time", lambda store: original(store) - timedelta(hours=1)
+    )
     ended = run("check", *TARGET, "--json")
     assert ended.code == 0
     assert "differs from the server's by +3600 s" in _detail(ended, "clock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rubix_token_sync.targets.postgresql import errors as postgres_errors
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "src" / "rubix_token_sync").rglob("*.py"))
-_ROW = re.compile(r"^\| `([a-z0-9_]+)` \| (.*) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `([a-z][a-z0-9_]+)` \| (.*) \|$", re.MULTILINE)
 _UNNAMED = {"database_failed"}
 """Names of events and of problems, not of errors."""
 
@@ -90,9 +91,10 @@ def test_what_it_says_is_what_the_program_says(code: str, says: str) -> None:
     for piece in says.split("…"):
         words = piece.strip(" .:;(),")
         if len(words) > 25 and not says.startswith(("the ", "how many", "more than")):
-            assert words in _TEXTS, f"{code}: {words!r}"
+            assert words in _texts(), f"{code}: {words!r}"
 
 
+@functools.cache
 def _texts() -> str:
     found = []
     for path in SOURCES:
@@ -100,6 +102,3 @@ def _texts() -> str:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return "\n".join(found)
-
-
-_TEXTS = _texts()

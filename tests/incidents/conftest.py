@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -84,13 +83,6 @@ class Points:
         if not self._path.exists():
             return Counter()
         return Counter(line.split()[1] for line in self._path.read_text().splitlines())
-
-
-@pytest.fixture(scope="session")
-def door() -> Iterator[Door]:
-    """Commands in forked children of one warmed-up process."""
-    with Door() as opened:
-        yield opened
 
 
 @pytest.fixture

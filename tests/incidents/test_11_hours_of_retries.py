@@ -60,7 +60,7 @@ def test_pauses_grow_and_differ() -> None:
             state = RetryCallState(Retrying(), None, (), {})
             state.attempt_number = attempt
             state.set_exception((TargetUnavailable, TargetUnavailable("x", code="x"), None))
-            pauses.setdefault(attempt, set()).add(store.wait_before_retry(state))
+            pauses.setdefault(attempt, set()).add(store.database._wait(state))
     store.close()
     assert all(len(seen) > 10 for seen in pauses.values()), "no jitter"
     assert max(pauses[1]) < max(pauses[4]) < max(pauses[12]) <= 60

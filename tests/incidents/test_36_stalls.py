@@ -88,7 +88,7 @@ def test_a_dead_repository_is_asked_once(
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planning_ends_at_a_signal(site: Site, kill_mount: Callable[[Path], None]) -> None:
     """The repository of a node with missing content is looked at while planning."""
     site.sync()

@@ -288,7 +288,7 @@ def test_the_encoder_makes_what_kubo_makes(kubo: Kubo, tmp_path: Path) -> None:
     assert matches(blake, b"0" * 67) is True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tokens_a_second_from_a_local_daemon(kubo: Kubo, tmp_path: Path) -> None:
     """2,000 verified tokens a second, or most of what a bare socket gets of that daemon."""
     repository = kubo.repository("served")

@@ -371,7 +371,7 @@ def test_a_damaged_block_is_healed_by_the_daemon(serve: Serve, tmp_path: Path) -
     assert (done.data, done.via, done.healed) == ([b"token"], ["daemon"], 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_absent_content_and_a_dead_daemon_cost_little(tmp_path: Path) -> None:
     """1 % absent, the daemon dead: within 1.5 times the time with none absent."""
     store = Store(tmp_path)

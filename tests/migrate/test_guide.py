@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from docs.runner import blocks, run_block
+from tests.chaos.door import Door, Finished
+from tests.docs.runner import blocks, run_block
 
 from .older_system import TABLES
 
@@ -20,25 +20,23 @@ GUIDE = Path(__file__).parents[2] / "docs" / "MIGRATION.md"
 SOURCE = "10.0.0.1"
 
 
-def program(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rubix_token_sync", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+Program = Callable[..., Finished]
 
 
 @pytest.fixture
-def older_fleet(fleet: Path, fresh_postgres: Callable[..., str], tmp_path: Path) -> str:
+def program(door: Door, tmp_path: Path) -> Program:
+    """Runs a command in the test's directory."""
+    return partial(door.run, cwd=tmp_path, seconds=100)
+
+
+@pytest.fixture
+def older_fleet(
+    program: Program, fleet: Path, fresh_postgres: Callable[..., str], tmp_path: Path
+) -> str:
     """The older system's database as it would be after it has synced the fixture fleet."""
     known = tmp_path / "known.db"
-    done = program(
-        tmp_path, "sync", str(fleet), "--target", f"sqlite:///{known}", "--source-ip", SOURCE
-    )
-    assert done.returncode in (0, 1), done.stderr  # some databases are damaged on purpose
+    done = program("sync", str(fleet), "--target", f"sqlite:///{known}", "--source-ip", SOURCE)
+    assert done.code in (0, 1), done.stderr  # some databases are damaged on purpose
     url = fresh_postgres()
     columns = (
         "source_ip, node_name, did, token_id, created_at, updated_at, token_status,"
@@ -89,20 +87,18 @@ def test_the_guide_does_what_it_says(
 
 
 def test_the_first_sync_after_a_migration_fetches_little(
-    older_fleet: str, fleet: Path, fresh_postgres: Callable[..., str], tmp_path: Path
+    program: Program, older_fleet: str, fleet: Path, fresh_postgres: Callable[..., str]
 ) -> None:
     target = fresh_postgres()
-    moved = program(tmp_path, "migrate", "--from", older_fleet, "--to", target, "--json")
-    assert moved.returncode == 0, moved.stderr
+    moved = program("migrate", "--from", older_fleet, "--to", target, "--json")
+    assert moved.code == 0, moved.stderr
     report = json.loads(moved.stdout)
     totals = report["totals"]
     assert totals["duplicates_merged"] > 0
     assert totals["contents_adopted"] > 0
 
     def sync(url: str) -> dict[str, dict[str, int]]:
-        done = program(
-            tmp_path, "sync", str(fleet), "--target", url, "--source-ip", SOURCE, "--json"
-        )
+        done = program("sync", str(fleet), "--target", url, "--source-ip", SOURCE, "--json")
         document: dict[str, dict[str, int]] = json.loads(done.stdout)
         return document
 
@@ -115,14 +111,12 @@ def test_the_first_sync_after_a_migration_fetches_little(
     assert after["total_ipfs_success"] == fresh["total_ipfs_success"]
     # The fixture has one id that is no text: the older system could not store it as it is.
     assert (after["records_inserted"], after["records_vanished"]) == (1, 1)
-    proof = program(
-        tmp_path, "verify", str(fleet), "--target", target, "--source-ip", SOURCE, "--json"
-    )
+    proof = program("verify", str(fleet), "--target", target, "--source-ip", SOURCE, "--json")
     assert not any(json.loads(proof.stdout)["differences"].values()), proof.stdout
 
 
 def test_no_password_in_anything_a_migration_says(
-    older_fleet: str, fresh_postgres: Callable[..., str], tmp_path: Path
+    program: Program, older_fleet: str, fresh_postgres: Callable[..., str], tmp_path: Path
 ) -> None:
     """Not in its output, not when it fails, not with --verbose."""
     secret = "geheim%40w%C3%B6rtchen"
@@ -137,9 +131,7 @@ def test_no_password_in_anything_a_migration_says(
         (f"postgresql://u:{secret}@@x:y/", good, 2),
     ):
         for more in ((), ("--json",)):
-            done = program(
-                tmp_path, "migrate", "--from", source, "--to", target, "--verbose", *more
-            )
-            assert done.returncode == code, done.stderr
+            done = program("migrate", "--from", source, "--to", target, "--verbose", *more)
+            assert done.code == code, done.stderr
             for text in secrets:
                 assert text not in done.stdout + done.stderr

@@ -17,7 +17,7 @@ from rubix_token_sync.migrate import MigrateOptions, MigrationReport, migrate
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.postgres_server import PostgresServer
 from tests.targets.records_made import (
     DATABASE,
@@ -99,7 +99,7 @@ def test_again_changes_nothing_and_verify_agrees(
 def test_verify_finds_any_change(
     older: Callable[..., TargetAddress],
     target: TargetAddress,
-    opened: Callable[..., SqlStore],
+    opened: Callable[..., SqlTarget],
     tamper: str,
 ) -> None:
     source = older(600)
@@ -356,7 +356,7 @@ def test_tables_of_other_ages_and_types(source_url: str, target: TargetAddress) 
 
 
 def test_what_a_sync_has_written_is_left_alone(
-    source_url: str, target: TargetAddress, opened: Callable[..., SqlStore]
+    source_url: str, target: TargetAddress, opened: Callable[..., SqlTarget]
 ) -> None:
     store = opened()
     store.ensure_schema()
@@ -404,7 +404,7 @@ def test_what_a_sync_has_written_is_left_alone(
 
 
 def test_a_record_that_the_target_refuses_is_set_aside_in_full(
-    source_url: str, target: TargetAddress, opened: Callable[..., SqlStore]
+    source_url: str, target: TargetAddress, opened: Callable[..., SqlTarget]
 ) -> None:
     from tests.targets.test_publish import refuse_tokens
 
@@ -427,7 +427,7 @@ def test_a_record_that_the_target_refuses_is_set_aside_in_full(
     assert (state.record_count, state.rejected_count) == (4, 1)
 
 
-def known_of(store: SqlStore) -> dict[bytes, bytes]:
+def known_of(store: SqlTarget) -> dict[bytes, bytes]:
     """Digests by key; the order is nobody's promise."""
     keys, digests = store.known_rows(DATABASE)
     return {
@@ -436,7 +436,7 @@ def known_of(store: SqlStore) -> dict[bytes, bytes]:
 
 
 def test_from_target_to_target_and_back(
-    target: TargetAddress, tmp_path: Path, opened: Callable[..., SqlStore]
+    target: TargetAddress, tmp_path: Path, opened: Callable[..., SqlTarget]
 ) -> None:
     """Roll-back: records, keys, digests, vanished ones and fingerprints arrive unchanged."""
     store = opened()

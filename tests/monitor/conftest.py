@@ -16,7 +16,7 @@ from rubix_token_sync import log
 from rubix_token_sync.cli import _run
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 
 @dataclass
@@ -92,7 +92,7 @@ def synced(ask: Callable[..., Answer], fleet: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(target: str) -> Iterator[SqlStore]:
+def store(target: str) -> Iterator[SqlTarget]:
     """The target, to look at it and to change it behind the program's back."""
     store = open_target(parse_target(target), TargetOptions())
     yield store

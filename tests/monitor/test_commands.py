@@ -16,24 +16,24 @@ import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.ipfs.content import CONTENT_LIMIT
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .conftest import Answer
 
 Ask = Callable[..., Answer]
 
 
-def rows(store: SqlStore, sql: str) -> list[Any]:
+def rows(store: SqlTarget, sql: str) -> list[Any]:
     with store.engine.connect() as conn:
         return list(conn.execute(sa.text(sql)))
 
 
-def change(store: SqlStore, sql: str, **values: Any) -> None:
+def change(store: SqlTarget, sql: str, **values: Any) -> None:
     with store.engine.begin() as conn:
         assert conn.execute(sa.text(sql), values).rowcount > 0
 
 
-def age_session(store: SqlStore, seconds: float, *, status: str = "RUNNING") -> None:
+def age_session(store: SqlTarget, seconds: float, *, status: str = "RUNNING") -> None:
     """The newest session as one that began and was last heard of so long ago."""
     sessions = store.tables.sessions
     then = store.server_time() - timedelta(seconds=seconds)
@@ -82,7 +82,7 @@ def test_databases_are_those_of_the_fleet(
 
 
 def test_database_reasons_are_counted_by_the_server(
-    ask: Ask, synced: Path, store: SqlStore
+    ask: Ask, synced: Path, store: SqlTarget
 ) -> None:
     told: Counter[tuple[str, str]] = Counter()
     for row in ask("databases", "--json").json["databases"]:
@@ -112,7 +112,7 @@ def test_filters_leave_the_others_out(ask: Ask, synced: Path) -> None:
 
 
 def test_an_unchanged_database_grows_no_older(
-    ask: Ask, synced: Path, store: SqlStore, tmp_path: Path
+    ask: Ask, synced: Path, store: SqlTarget, tmp_path: Path
 ) -> None:
     databases = store.tables.databases
     old = store.server_time() - timedelta(days=3)
@@ -133,7 +133,7 @@ def test_an_unchanged_database_grows_no_older(
 # --- sessions -------------------------------------------------------------------
 
 
-def test_sessions_have_the_guides_rates(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_sessions_have_the_guides_rates(ask: Ask, synced: Path, store: SqlTarget) -> None:
     """The guide's performance summary, from a session whose times are known."""
     sessions = store.tables.sessions
     now = store.server_time()
@@ -165,7 +165,7 @@ def test_sessions_have_the_guides_rates(ask: Ask, synced: Path, store: SqlStore)
     }
 
 
-def test_sessions_by_status_and_age(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_sessions_by_status_and_age(ask: Ask, synced: Path, store: SqlTarget) -> None:
     age_session(store, 7200, status="FAILED")
     assert ask("sessions", "--status", "FAILED", "--json").json["trend"]["failed"] == 1
     assert ask("sessions", "--status", "completed", "--json").json["sessions"] == []
@@ -193,16 +193,24 @@ def test_all_is_well(ask: Ask, fleet: Path, tmp_path: Path) -> None:
 def test_failed_databases_are_problems(ask: Ask, synced: Path) -> None:
     found = ask("status", "--json")
     assert found.exit_code == found.json["exit_code"] == 1
-    assert {(p["code"], p["node_name"], p["detail"]) for p in found.json["problems"]} == {
-        ("database_failed", "node037", "no_tokens_table"),
-        ("database_failed", "node038", "not_a_database"),
-        ("database_failed", "node039", "empty_file"),
+    problems = {
+        (p["severity"], p["code"], p["node_name"], p["detail"]) for p in found.json["problems"]
     }
+    assert problems == {
+        ("error", "database_failed", "node037", "no_tokens_table"),
+        ("error", "database_failed", "node038", "not_a_database"),
+        ("error", "database_failed", "node039", "empty_file"),
+        # Below the threshold, or of nodes that have no repository: shown, with what to do.
+        ("warning", "content_missing", "node034", "no_repository"),
+        ("warning", "content_missing", "node035", "damaged"),
+        ("warning", "content_missing", "node041", "no_repository"),
+    }
+    assert all(p["cure"] for p in found.json["problems"] if p["code"] == "content_missing")
 
 
 @pytest.mark.parametrize(("silent", "stuck"), [(40, False), (65, True)])
 def test_a_silent_run_is_stuck_by_the_servers_clock(
-    ask: Ask, synced: Path, store: SqlStore, silent: int, stuck: bool
+    ask: Ask, synced: Path, store: SqlTarget, silent: int, stuck: bool
 ) -> None:
     age_session(store, silent)
     document = ask("status", "--json").json
@@ -220,7 +228,7 @@ def test_a_silent_run_is_stuck_by_the_servers_clock(
 
 @pytest.mark.parametrize("ended", ["FAILED", "INTERRUPTED"])
 def test_a_last_run_that_ended_badly_is_a_problem_until_the_next(
-    ask: Ask, fleet: Path, store: SqlStore, tmp_path: Path, ended: str
+    ask: Ask, fleet: Path, store: SqlTarget, tmp_path: Path, ended: str
 ) -> None:
     sync = ("sync", str(fleet / "node032"), "--source-ip", "vm1", "--report", str(tmp_path))
     assert ask(*sync).exit_code == 0
@@ -232,7 +240,9 @@ def test_a_last_run_that_ended_badly_is_a_problem_until_the_next(
     assert ask("status").exit_code == 0
 
 
-def test_overdue_nodes_and_machines(ask: Ask, fleet: Path, store: SqlStore, tmp_path: Path) -> None:
+def test_overdue_nodes_and_machines(
+    ask: Ask, fleet: Path, store: SqlTarget, tmp_path: Path
+) -> None:
     ask("sync", str(fleet / "node032"), "--source-ip", "vm1", "--report", str(tmp_path))
     databases = store.tables.databases
     with store.engine.begin() as conn:
@@ -259,7 +269,7 @@ def test_a_target_that_nobody_synced_into(ask: Ask, target: str) -> None:
 # --- errors ---------------------------------------------------------------------
 
 
-def test_errors_are_the_guides_queries(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_errors_are_the_guides_queries(ask: Ask, synced: Path, store: SqlTarget) -> None:
     document = ask("errors", "--since", "24h", "--json").json
     told = [
         tuple(node[name] for name in
@@ -287,7 +297,7 @@ def test_errors_are_the_guides_queries(ask: Ask, synced: Path, store: SqlStore) 
 
 
 def test_validation_codes_are_counted_as_their_json_says(
-    ask: Ask, synced: Path, store: SqlStore
+    ask: Ask, synced: Path, store: SqlTarget
 ) -> None:
     held: Counter[str] = Counter()
     texts = rows(
@@ -302,7 +312,7 @@ def test_validation_codes_are_counted_as_their_json_says(
         assert reason["code"] in reason["example"]["message"]
 
 
-def test_a_value_cannot_pose_as_a_code(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_a_value_cannot_pose_as_a_code(ask: Ask, synced: Path, store: SqlTarget) -> None:
     forged = json.dumps([{"code": "did_malformed", "field": "did", "message": "x",
                           "value": '"code":"level_invalid"'}], separators=(",", ":"))  # fmt: skip
     before = {
@@ -322,7 +332,7 @@ def test_a_value_cannot_pose_as_a_code(ask: Ask, synced: Path, store: SqlStore) 
     assert after == {**before, "did_malformed": before["did_malformed"] + 1}
 
 
-def test_another_programs_texts_are_told_too(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_another_programs_texts_are_told_too(ask: Ask, synced: Path, store: SqlTarget) -> None:
     """Rows of the earlier script: free text in both columns."""
     records = store.tables.records
     with store.engine.begin() as conn:
@@ -347,7 +357,7 @@ def test_events_by_category_and_limit(ask: Ask, synced: Path) -> None:
     assert len(ask("errors", "--limit", "1", "--json").json["content"]) == 1
 
 
-def test_vanished_records_are_no_errors(ask: Ask, synced: Path, store: SqlStore) -> None:
+def test_vanished_records_are_no_errors(ask: Ask, synced: Path, store: SqlTarget) -> None:
     change(
         store, "UPDATE TokenRecords SET source_deleted_at = synced_at WHERE node_name = 'node034'"
     )
@@ -358,7 +368,7 @@ def test_vanished_records_are_no_errors(ask: Ask, synced: Path, store: SqlStore)
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_export_holds_every_error(
-    ask: Ask, synced: Path, store: SqlStore, tmp_path: Path, form: str
+    ask: Ask, synced: Path, store: SqlTarget, tmp_path: Path, form: str
 ) -> None:
     file = tmp_path / f"errors.{form}"
     told = ask("errors", "--export", str(file), "--json").json["exported"]
@@ -395,7 +405,7 @@ def test_export_in_blocks_repeats_and_loses_nothing(
     assert len(whole.read_text().splitlines()) > 21
 
 
-def test_csv_is_no_formula(ask: Ask, synced: Path, store: SqlStore, tmp_path: Path) -> None:
+def test_csv_is_no_formula(ask: Ask, synced: Path, store: SqlTarget, tmp_path: Path) -> None:
     change(
         store,
         "UPDATE TokenRecords SET token_id = '=HYPERLINK(\"http://x\")' WHERE node_name = 'node041'",
@@ -453,7 +463,7 @@ def test_ages_that_are_none(ask: Ask, synced: Path, age: str) -> None:
 
 
 def test_terminals_are_not_written_by_names_from_disk(
-    ask: Ask, synced: Path, store: SqlStore
+    ask: Ask, synced: Path, store: SqlTarget
 ) -> None:
     change(
         store,
@@ -465,7 +475,7 @@ def test_terminals_are_not_written_by_names_from_disk(
     assert r"\x1b[2J[bold]x" in table
 
 
-def test_asking_writes_nothing(ask: Ask, synced: Path, target: str, store: SqlStore) -> None:
+def test_asking_writes_nothing(ask: Ask, synced: Path, target: str, store: SqlTarget) -> None:
     before = {
         table.name: rows(store, f"SELECT * FROM {table.name}") for table in store.tables.all()
     }

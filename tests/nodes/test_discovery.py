@@ -402,7 +402,7 @@ def test_mount_points_with_odd_names() -> None:
     assert discovery_module._mount_points(lines) == {b"/mnt with\\odd"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_files_are_passed_by_quickly(tmp_path: Path) -> None:
     """200 nodes among 100,000 entries; a million takes ten times as long."""
     for number in range(200):

@@ -283,7 +283,7 @@ def test_a_pipe_or_a_directory_instead_of_a_file(database: Path) -> None:
         other.unlink()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_fuzzer_finds_nothing_in_some_seconds() -> None:
     """The same program with more seconds is the long run; it prints its seed."""
     fuzzer = Path(__file__).with_name("fuzz.py")

@@ -13,7 +13,7 @@ from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.runs.jobs import Job, WorkerContext
-from rubix_token_sync.targets.base import DatabaseState, TargetOptions
+from rubix_token_sync.targets.base import DatabaseState, Lease, TargetOptions
 from rubix_token_sync.targets.registry import parse_target
 from rubix_token_sync.testing import create_database, whole_token, write_block
 
@@ -41,12 +41,14 @@ def make_job(node: Node, number: int = 0, **changes: Any) -> Job:
     return replace(job, **changes)
 
 
-def make_context(target: Path | None = None, batch_size: int = 100) -> WorkerContext:
+def make_context(
+    target: Path | None = None, batch_size: int = 100, lease: Lease | None = None, **how: Any
+) -> WorkerContext:
     return WorkerContext(
         None if target is None else parse_target(f"sqlite:///{target}"),
-        TargetOptions(attempts=1, read_only=True),
+        TargetOptions(attempts=1, read_only=lease is None, batch_size=batch_size, **how),
         ContentOptions(workers=1, ways=("blockstore",)),
-        batch_size,
+        lease,
     )
 
 

@@ -13,7 +13,7 @@ from rubix_token_sync.ipfs.fetch import ContentChain, Resolved
 from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.records.schema import record_key
 from rubix_token_sync.runs.content import Content, ContentOfRows
-from rubix_token_sync.targets.base import KnownContent, Store
+from rubix_token_sync.targets.base import KnownContent, Target
 from tests.runs.makers import make_job
 
 NODE = Node("/fleet/a/Rubix/rubix.db", "a", None)
@@ -71,7 +71,7 @@ def _of(
     target = FakeTarget(
         {record_key(job.database_key, i): c for i, c in known.items()}, tokens or {}
     )
-    content = Content(job, lambda: cast(Store, target), cast(ContentChain, chain))
+    content = Content(job, lambda: cast(Target, target), cast(ContentChain, chain))
     held = np.array([i in known for i in ids], np.bool_)
     found = content.of([(i,) for i in ids], b"".join(keys), held)
     for data, failure in zip(found.data, found.failure, strict=True):

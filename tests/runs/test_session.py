@@ -16,7 +16,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
 )
 from rubix_token_sync.runs.session import Session
-from rubix_token_sync.targets.base import Lease, SessionTotals, Store
+from rubix_token_sync.targets.base import Lease, SessionTotals, Target
 
 LONG = 20.0
 
@@ -61,7 +61,7 @@ class FakeStore:
 
 def _session(store: FakeStore, *, pause: float = 0.001, patience: float = LONG) -> Session:
     return Session(
-        cast(Store, store), "10.0.0.4", "sync",
+        cast(Target, store), "10.0.0.4", "sync",
         totals=SessionTotals, heartbeat_seconds=pause, lease_seconds=patience,
     )  # fmt: skip
 

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from rubix_token_sync.errors import TargetRefused
+from rubix_token_sync.errors import (
+    LeaseLost,
+    RecordRefused,
+    ReportMismatch,
+    SyncError,
+    TargetRefused,
+    TargetUnavailable,
+)
 from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
-from rubix_token_sync.runs.jobs import Batch, Done, Event, Failed, Job, Summary
+from rubix_token_sync.runs.jobs import (
+    ChunkPublished,
+    Job,
+    JobDone,
+    JobFailed,
+    Report,
+    RowsRead,
+    Summary,
+    Tally,
+)
 from rubix_token_sync.runs.worker import Worker
-from rubix_token_sync.targets.base import KnownContent, Store
+from rubix_token_sync.targets.base import (
+    Chunk,
+    DatabaseMark,
+    KnownContent,
+    Lease,
+    MarkCounts,
+    Published,
+    Target,
+)
 from rubix_token_sync.testing import (
     change_status,
     create_database,
@@ -26,10 +50,11 @@ from tests.runs.makers import make_context, make_job, make_node
 
 
 class Held:
-    """A target that holds what earlier runs of a job finished."""
+    """A target that takes what workers publish, and knows it afterwards."""
 
     def __init__(self) -> None:
         self.records: dict[bytes, dict[str, Any]] = {}
+        self.chunks: list[Chunk] = []
         self.asked_failed = 0
 
     def known_rows(self, _database: bytes) -> tuple[bytes, bytes]:
@@ -50,19 +75,76 @@ class Held:
     def content_of_tokens(self, ids: list[str]) -> dict[str, str]:
         return {}
 
+    def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        assert lease == LEASE
+        self.chunks.append(chunk)
+        rows = {row["record_key"]: row for row in chunk.rows.to_pylist()}
+        new = len(rows.keys() - self.records.keys())
+        self.records |= rows
+        for key in _split(chunk.vanished):
+            del self.records[key]
+        marked = MarkCounts(len(self.records), 0, 0) if chunk.mark is not None else None
+        return Published(inserted=new, updated=len(rows) - new, marked=marked)
 
-def _work(job: Job, held: Held | None = None, batch_size: int = 100) -> list[Event]:
-    worker = Worker(make_context(batch_size=batch_size))
-    worker._store = cast(Any, held)
-    events: list[Event] = []
-    worker.run(replace(job, read_known=held is not None), events.append)
-    if held is not None:
-        for event in events:
-            if isinstance(event, Batch) and event.rows is not None:
-                held.records |= {row["record_key"]: row for row in event.rows.to_pylist()}
-        for key in _split(_summary(events).vanished) if isinstance(events[-1], Done) else ():
-            del held.records[key]
-    return events
+    @property
+    def mark(self) -> DatabaseMark:
+        """The last chunk's."""
+        mark = self.chunks[-1].mark
+        assert mark is not None
+        return mark
+
+
+@dataclass
+class Done:
+    """What a job reported and published."""
+
+    result: JobDone | JobFailed
+    reports: list[Report]
+    chunks: list[Chunk]
+
+    @property
+    def summary(self) -> Summary:
+        assert isinstance(self.result, JobDone)
+        return self.result.summary
+
+    @property
+    def error(self) -> SyncError:
+        assert isinstance(self.result, JobFailed)
+        return self.result.error
+
+    @property
+    def tally(self) -> Tally:
+        total = Tally()
+        for report in self.reports:
+            if isinstance(report, RowsRead):
+                total.add(report.tally)
+        return total
+
+    @property
+    def changed(self) -> set[str]:
+        """Token ids of all records that were published."""
+        return {
+            token for chunk in self.chunks for token in chunk.rows.column("token_id").to_pylist()
+        }
+
+
+LEASE = Lease("10.0.0.4", "session")
+
+
+def _worker(held: Held, batch_size: int = 100, **how: Any) -> Worker:
+    context = make_context(Path("/nowhere.db"), batch_size, LEASE, **how)
+    return Worker(context, opener=lambda _address, _options: cast(Target, held))
+
+
+def _work(job: Job, held: Held | None = None, batch_size: int = 100, **how: Any) -> Done:
+    """Do a job; with ``held`` it is compared with what that holds."""
+    into = held or Held()
+    reports: list[Report] = []
+    before = len(into.chunks)
+    result = _worker(into, batch_size, **how).run(
+        replace(job, read_known=held is not None), reports.append
+    )
+    return Done(result, reports, into.chunks[before:])
 
 
 def _split(keys: bytes) -> list[bytes]:
@@ -70,43 +152,26 @@ def _split(keys: bytes) -> list[bytes]:
     return [keys[i : i + width] for i in range(0, len(keys), width)]
 
 
-def _summary(events: list[Event]) -> Summary:
-    done = events[-1]
-    assert isinstance(done, Done)
-    return done.summary
-
-
-def _batches(events: list[Event]) -> list[Batch]:
-    return [event for event in events if isinstance(event, Batch)]
-
-
-def _changed(events: list[Event]) -> set[str]:
-    return {
-        token
-        for batch in _batches(events)
-        if batch.rows is not None
-        for token in batch.rows.column("token_id").to_pylist()
-    }
-
-
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
-def test_a_new_database_travels_whole_in_batches(tmp_path: Path, batch_size: int) -> None:
-    node = make_node(tmp_path / "a", 50)
-    events = _work(make_job(node), batch_size=batch_size)
-    batches, summary = _batches(events), _summary(events)
-    sizes = [b.rows.num_rows for b in batches if b.rows is not None]
-    assert sum(sizes) == 50
-    assert all(size == batch_size for size in sizes[:-1])
-    assert sum(b.tally.read for b in batches) == 50
-    assert sum(b.tally.new for b in batches) == sum(b.tally.changed for b in batches) == 50
-    assert sum(b.tally.fetched for b in batches) == sum(b.tally.via["blockstore"] for b in batches)
-    assert {b.expected for b in batches} == {50}
-    assert (summary.stored, summary.known, summary.vanished, summary.rejected) == (50, 0, b"", 0)
-    assert isinstance(events[-1], Done)
-    assert not any(isinstance(event, Done | Failed) for event in events[:-1])
+def test_a_new_database_is_published_whole_in_batches(tmp_path: Path, batch_size: int) -> None:
+    node, held = make_node(tmp_path / "a", 50), Held()
+    done = _work(make_job(node), held, batch_size=batch_size, bulk_insert_size=1)
+    sizes = [chunk.rows.num_rows for chunk in held.chunks]
+    assert sum(sizes) == len(held.records) == 50
+    assert all(size == batch_size for size in sizes[:-2])
+    assert [chunk.mark is not None for chunk in held.chunks] == [False] * (len(sizes) - 1) + [True]
+    tally = done.tally
+    assert tally.read == tally.new == tally.changed == 50
+    assert tally.fetched == tally.via["blockstore"]
+    assert {r.expected for r in done.reports if isinstance(r, RowsRead)} == {50}
+    summary = done.summary
+    assert (summary.records, summary.vanished, summary.rejected) == (50, 0, 0)
+    published = [report for report in done.reports if isinstance(report, ChunkPublished)]
+    assert sum(report.inserted for report in published) == 50
+    assert published[-1].marked == MarkCounts(50, 0, 0)
 
 
-def test_large_contents_travel_few_at_a_time(tmp_path: Path) -> None:
+def test_large_contents_are_finished_few_at_a_time(tmp_path: Path) -> None:
     """Where a batch of a thousand would hold 50 MB."""
     node = make_node(tmp_path / "a")
     repository = tmp_path / "a" / ".ipfs"
@@ -114,19 +179,29 @@ def test_large_contents_travel_few_at_a_time(tmp_path: Path) -> None:
     rows = [(token, "", 1.0, "did", 0, "", "", 0) for token in tokens]
     Path(node.db_path).unlink()
     create_database(Path(node.db_path), rows)
-    events = _work(make_job(node), batch_size=1_000)
-    sizes = [(b.rows.num_rows, b.rows.nbytes) for b in _batches(events) if b.rows is not None]
+    held = Held()
+    done = _work(make_job(node), held, batch_size=1_000, bulk_insert_size=1)
+    sizes = [(c.rows.num_rows, c.rows.nbytes) for c in held.chunks if c.rows.num_rows]
     assert sum(count for count, _ in sizes) == 900
     assert sum(size for _, size in sizes) > 40 << 20
     assert max(size for _, size in sizes) < 12 << 20
-    assert sum(b.tally.read for b in _batches(events)) == 900
-    assert _summary(events).stored == 900
+    assert done.tally.read == done.summary.records == 900
 
 
-def test_an_empty_database_is_done_without_a_record(tmp_path: Path) -> None:
-    events = _work(make_job(make_node(tmp_path / "a")))
-    assert all(batch.rows is None for batch in _batches(events))
-    assert _summary(events).stored == 0
+def test_an_empty_database_is_marked_without_a_record(tmp_path: Path) -> None:
+    held = Held()
+    done = _work(make_job(make_node(tmp_path / "a")), held)
+    assert [chunk.rows.num_rows for chunk in held.chunks] == [0]
+    assert held.mark.record_count == done.summary.records == 0
+
+
+def test_without_a_lease_nothing_is_published(tmp_path: Path) -> None:
+    held, reports = Held(), list[Report]()
+    worker = Worker(make_context(), opener=lambda _address, _options: cast(Target, held))
+    result = worker.run(make_job(make_node(tmp_path / "a", 5)), reports.append)
+    assert isinstance(result, JobDone)
+    assert result.summary.records == 5
+    assert held.chunks == []
 
 
 @pytest.mark.parametrize("batch_size", [3, 1000])
@@ -136,25 +211,17 @@ def test_only_changes_travel(tmp_path: Path, batch_size: int) -> None:
     _work(job, held, batch_size)
     assert len(held.records) == 60
     again = _work(job, held, batch_size)
-    assert _changed(again) == set()
-    assert sum(batch.tally.read for batch in _batches(again)) == 60
+    assert again.changed == set()
+    assert again.tally.read == 60
     changed = change_status(node.db_path, 0.1)
     lost = delete_tokens(node.db_path, 0.1, seed=2)
-    events = _work(job, held, batch_size)
-    assert _changed(events) == set(changed) - set(lost)
-    summary = _summary(events)
-    assert (summary.known, summary.stored) == (60, 60 - len(lost))
-    assert len(_split(summary.vanished)) == len(lost)
+    done = _work(job, held, batch_size)
+    assert done.changed == set(changed) - set(lost)
+    assert (done.summary.records, done.summary.vanished) == (60 - len(lost), len(lost))
     assert len(held.records) == 60 - len(lost)
-    assert sum(batch.tally.new for batch in _batches(events)) == 0
+    assert done.tally.new == 0
     # Their content was known: the node was not asked for it again.
-    assert sum(batch.tally.known for batch in _batches(events)) == len(_changed(events))
-
-
-def _drop_blocks(node: Node, keep: int) -> None:
-    blocks = sorted(Path(str(node.repository), "blocks").glob("*/*.data"))
-    for block in blocks[keep:]:
-        block.unlink()
+    assert done.tally.known == len(done.changed)
 
 
 def test_failed_content_is_asked_for_again_only_when_due(tmp_path: Path) -> None:
@@ -162,28 +229,27 @@ def test_failed_content_is_asked_for_again_only_when_due(tmp_path: Path) -> None
     aside = tmp_path / "aside"
     Path(str(node.repository), "blocks").rename(aside)
     job = make_job(node)
-    first = _work(job, held)
-    assert sum(b.tally.failures.total() for b in _batches(first)) == 10
+    assert _work(job, held).tally.failures.total() == 10
     asked = held.asked_failed
     aside.rename(Path(str(node.repository), "blocks"))
     early = _work(replace(job, retry_content=False), held)
-    assert (_changed(early), held.asked_failed) == (set(), asked)
-    assert _summary(early).content_checked is False
+    assert (early.changed, held.asked_failed) == (set(), asked)
+    assert held.mark.content_checked is False
     due = _work(job, held)
-    assert len(_changed(due)) == 10
-    assert sum(b.tally.fetched for b in _batches(due)) == 10
-    assert _summary(due).content_checked is True
-    assert _changed(_work(job, held)) == set()
+    assert len(due.changed) == due.tally.fetched == 10
+    assert held.mark.content_checked is True
+    assert _work(job, held).changed == set()
 
 
 def test_a_repository_that_was_not_asked_again_stays_to_be_asked(tmp_path: Path) -> None:
-    node = make_node(tmp_path / "a", 3)
-    now = _summary(_work(make_job(node))).repository_fingerprint
+    node, held = make_node(tmp_path / "a", 3), Held()
+    _work(make_job(node), held)
+    now = held.mark.repository_fingerprint
     assert now
-    kept = make_job(node, retry_content=False, asked_repository="long ago")
-    assert _summary(_work(kept)).repository_fingerprint == "long ago"
-    asked = make_job(node, retry_content=True, asked_repository="long ago")
-    assert _summary(_work(asked)).repository_fingerprint == now
+    _work(make_job(node, retry_content=False, asked_repository="long ago"), held)
+    assert held.mark.repository_fingerprint == "long ago"
+    _work(make_job(node, retry_content=True, asked_repository="long ago"), held)
+    assert held.mark.repository_fingerprint == now
 
 
 @pytest.mark.parametrize(
@@ -208,16 +274,14 @@ def test_losses_beyond_the_share_are_held_back(
     job = make_job(node, max_shrink=share, max_shrink_rows=rows)
     _work(job, held)
     delete_tokens(node.db_path, lost / 100)
-    events = _work(job, held)
+    done = _work(job, held)
     if ok:
         assert len(held.records) == 100 - lost
         return
-    assert [type(event) for event in events] == [Failed]  # before anything was read or sent
-    (failed,) = events
-    assert isinstance(failed, Failed)
-    assert failed.error.code == "shrunk"
-    assert failed.error.context == {"known": 100, "lost": lost}
-    assert "--allow-shrink" in failed.error.remedy
+    assert (done.reports, done.chunks) == ([], [])  # before anything was read or published
+    assert done.error.code == "shrunk"
+    assert done.error.context == {"known": 100, "lost": lost}
+    assert "--allow-shrink" in done.error.remedy
 
 
 def test_a_database_whose_rows_were_all_replaced_is_held_back_too(tmp_path: Path) -> None:
@@ -225,24 +289,61 @@ def test_a_database_whose_rows_were_all_replaced_is_held_back_too(tmp_path: Path
     _work(make_job(node), held)
     with closing(sqlite3.connect(node.db_path)) as db, db:
         db.execute("UPDATE TokensTable SET token_id = token_id || 'x'")
-    events = _work(make_job(node), held)
-    assert isinstance(events[-1], Failed)
-    assert events[-1].error.code == "shrunk"
+    done = _work(make_job(node), held)
+    assert done.error.code == "shrunk"
+    assert not any(chunk.mark for chunk in done.chunks)
 
 
 def test_what_is_wrong_with_a_database_is_its_own(tmp_path: Path) -> None:
     path = tmp_path / "a/Rubix/rubix.db"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no database at all")
-    events = _work(make_job(Node(str(path), "a", None)))
-    assert [type(event) for event in events] == [Failed]
+    done = _work(make_job(Node(str(path), "a", None)))
+    assert isinstance(done.result, JobFailed)
+    assert done.chunks == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReportMismatch("the server counts otherwise", code="count_mismatch"),
+        RecordRefused("the mark does not fit", code="refused"),
+    ],
+)
+def test_a_mark_that_fails_costs_its_database_only(tmp_path: Path, error: SyncError) -> None:
+    class Strict(Held):
+        def publish(self, lease: Lease, chunk: Chunk) -> Published:
+            if chunk.mark is not None and chunk.mark.node_name == "a":
+                raise error
+            return super().publish(lease, chunk)
+
+    held = Strict()
+    worker = _worker(held)
+    first = worker.run(make_job(make_node(tmp_path / "a", 3)), lambda _report: None)
+    second = worker.run(make_job(make_node(tmp_path / "b", 3), 1), lambda _report: None)
+    assert isinstance(first, JobFailed)
+    assert first.error is error
+    assert isinstance(second, JobDone)
+
+
+@pytest.mark.parametrize(
+    "error", [TargetUnavailable("gone", code="gone"), LeaseLost("taken", code="lease_lost")]
+)
+def test_a_target_that_cannot_be_written_ends_the_run(tmp_path: Path, error: SyncError) -> None:
+    class Gone(Held):
+        def publish(self, lease: Lease, chunk: Chunk) -> Published:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        _work(make_job(make_node(tmp_path / "a", 3)), Gone())
+    assert raised.value is error
 
 
 def test_a_target_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:
     worker = Worker(make_context(tmp_path / "nowhere" / "target.db"))
     job = make_job(make_node(tmp_path / "a", 3), read_known=True)
     with pytest.raises(TargetRefused):
-        worker.run(job, lambda _event: None)
+        worker.run(job, lambda _report: None)
     worker.close()
 
 
@@ -251,8 +352,5 @@ def test_nothing_unforeseen_is_swallowed(tmp_path: Path) -> None:
         def known_rows(self, _database: bytes) -> tuple[bytes, bytes]:
             raise ZeroDivisionError("oops")
 
-    worker = Worker(make_context())
-    worker._store = cast(Store, Broken())
-    job = make_job(make_node(tmp_path / "a", 3), read_known=True)
     with pytest.raises(ZeroDivisionError):
-        worker.run(job, lambda _event: None)
+        _work(make_job(make_node(tmp_path / "a", 3)), Broken())

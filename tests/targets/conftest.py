@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.targets.base import Lease, TargetOptions
+from rubix_token_sync.targets.mssql.target import SPELLING
 from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
 from rubix_token_sync.targets.sql.tables import build_tables
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import SESSION, SOURCE
 
@@ -44,7 +45,7 @@ def named_server() -> TargetAddress | None:
 
 def _empty(target: TargetAddress) -> None:
     """Drop this program's tables in the database that is there for tests."""
-    ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
+    ours = {table.name for table in build_tables(SPELLING).all()} | {"alembic_version"}
     store = open_target(target, TargetOptions())
     try:
         with store.engine.begin() as conn:
@@ -57,11 +58,11 @@ def _empty(target: TargetAddress) -> None:
 
 
 @pytest.fixture
-def opened(target: TargetAddress) -> Iterator[Callable[..., SqlStore]]:
+def opened(target: TargetAddress) -> Iterator[Callable[..., SqlTarget]]:
     """Opens the test's target, as often as wanted."""
-    stores: list[SqlStore] = []
+    stores: list[SqlTarget] = []
 
-    def open_it(**options: object) -> SqlStore:
+    def open_it(**options: object) -> SqlTarget:
         stores.append(open_target(target, TargetOptions(**options)))  # type: ignore[arg-type]
         return stores[-1]
 
@@ -71,7 +72,7 @@ def opened(target: TargetAddress) -> Iterator[Callable[..., SqlStore]]:
 
 
 @pytest.fixture
-def store(opened: Callable[..., SqlStore]) -> SqlStore:
+def store(opened: Callable[..., SqlTarget]) -> SqlTarget:
     """A store with its tables, without any record."""
     store = opened()
     store.ensure_schema()
@@ -79,7 +80,7 @@ def store(opened: Callable[..., SqlStore]) -> SqlStore:
 
 
 @pytest.fixture
-def lease(store: SqlStore) -> Lease:
+def lease(store: SqlTarget) -> Lease:
     """The lease of `SOURCE`, held by `SESSION`."""
     lease = Lease(SOURCE, SESSION)
     store.start_session(SESSION, SOURCE, "host", 1, "sync")

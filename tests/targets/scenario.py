@@ -14,13 +14,13 @@ if __name__ == "__main__":
 from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.targets.base import Chunk, Lease, SessionTotals, TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.targets.records_made import DATABASE, SESSION, SOURCE, batch, batch_of, mark, record
 
 KEPT = 60
 
 
-def run(store: SqlStore, session: str = SESSION) -> None:
+def run(store: SqlTarget, session: str = SESSION) -> None:
     """Insert, update and let vanish; afterwards `KEPT` records live and are marked."""
     store.ensure_schema()
     lease = Lease(SOURCE, session)
@@ -42,7 +42,6 @@ def run(store: SqlStore, session: str = SESSION) -> None:
 
 
 if __name__ == "__main__":
-    opened = open_target(parse_target(sys.stdin.readline().strip()), TargetOptions())
-    opened.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
+    opened = open_target(parse_target(sys.stdin.readline().strip()), TargetOptions(wait_factor=0.0))
     run(opened, sys.argv[1])
     opened.close()

@@ -16,7 +16,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.registry import TargetAddress
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from . import scenario
 from .records_made import DATABASE, OTHER_SESSION, SESSION, SOURCE, batch_of, mark
@@ -56,12 +56,7 @@ def disarm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failpoints, "_active", False)
 
 
-def at_once(store: SqlStore) -> SqlStore:
-    store.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
-    return store
-
-
-def is_exact(store: SqlStore) -> None:
+def is_exact(store: SqlTarget) -> None:
     """The scenario's end, to the last record, index and session."""
     records, sessions = store.tables.records, store.tables.sessions
 
@@ -82,15 +77,15 @@ def is_exact(store: SqlStore) -> None:
     assert store.read(lambda conn: conn.execute(changed).scalar_one()) == 35
 
 
-@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("nth", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_one_fault_anywhere_changes_nothing(
     target: TargetAddress,
-    opened: Callable[..., SqlStore],
+    opened: Callable[..., SqlTarget],
     monkeypatch: pytest.MonkeyPatch,
     nth: int,
 ) -> None:
     for point in (*POINTS, *OWN_POINTS[target.kind]):
-        store = at_once(opened())
+        store = opened()
         arm(monkeypatch, point, nth)
         scenario.run(store)
         disarm(monkeypatch)
@@ -99,7 +94,7 @@ def test_one_fault_anywhere_changes_nothing(
         store.close()
 
 
-def empty(store: SqlStore) -> None:
+def empty(store: SqlTarget) -> None:
     def work(conn: sa.Connection) -> None:
         for table in (*store.tables.all(), sa.table("alembic_version")):
             conn.exec_driver_sql(f"DROP TABLE {table.name}")
@@ -111,9 +106,8 @@ def empty(store: SqlStore) -> None:
 
 
 def test_a_fault_that_stays_stops_the_run_with_its_cause(
-    store: SqlStore, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    store: SqlTarget, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(store)
     arm(monkeypatch, "store.publish", 1, forever=True)
     with pytest.raises(TargetUnavailable) as caught:
         store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
@@ -125,10 +119,9 @@ def test_a_fault_that_stays_stops_the_run_with_its_cause(
 
 
 def test_a_lost_acknowledgement_is_replayed_without_a_trace(
-    store: SqlStore, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    store: SqlTarget, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit happened, its answer was lost: the replay finds everything done."""
-    at_once(store)
     rows = batch_of(range(10))
     for chunk in (
         Chunk(rows=rows, mark=mark(10)),
@@ -150,17 +143,17 @@ def test_a_lost_acknowledgement_is_replayed_without_a_trace(
     "fault",
     [
         "store.publish:2",
-        "store.mark:1",
-        "store.commit.before:5",
+        pytest.param("store.mark:1", marks=pytest.mark.long),
+        pytest.param("store.commit.before:5", marks=pytest.mark.long),
         "store.commit.after:5",
-        "store.commit.after:8",
-        "store.indexes.drop:1",
+        pytest.param("store.commit.after:8", marks=pytest.mark.long),
+        pytest.param("store.indexes.drop:1", marks=pytest.mark.long),
         "store.indexes.build:4",
-        "store.session.finish:1",
+        pytest.param("store.session.finish:1", marks=pytest.mark.long),
     ],
 )
 def test_killed_and_run_again(
-    target: TargetAddress, opened: Callable[..., SqlStore], fault: str
+    target: TargetAddress, opened: Callable[..., SqlTarget], fault: str
 ) -> None:
     if target.kind == "mssql" and "indexes" in fault:
         pytest.skip("no index is deferred there")

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from rubix_token_sync.errors import LeaseHeld, LeaseLost
 from rubix_token_sync.process_identity import own_holder
-from rubix_token_sync.targets.base import Chunk, ErrorEntry, Lease, SessionTotals
-from rubix_token_sync.targets.sql.publishing import LEASE_SECONDS, SqlStore
+from rubix_token_sync.targets.base import LEASE_SECONDS, Chunk, ErrorEntry, Lease, SessionTotals
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import DATABASE, OTHER_SESSION, SESSION, SOURCE, batch_of, mark
 
@@ -23,7 +23,7 @@ ELSEWHERE = "elsewhere|-|1|1"
 OTHER = Lease(SOURCE, OTHER_SESSION)
 
 
-def age_lease(store: SqlStore, seconds: float) -> None:
+def age_lease(store: SqlTarget, seconds: float) -> None:
     """Let the server believe that nothing was heard for so long."""
     leases = store.tables.leases
 
@@ -31,19 +31,21 @@ def age_lease(store: SqlStore, seconds: float) -> None:
         now = conn.execute(
             sa.select(sa.type_coerce(sa.literal_column(store.now.text), sa.DateTime()))
         ).scalar_one()
-        conn.execute(sa.update(leases).values(heartbeat_at=now - timedelta(seconds=seconds)))
+        heard = now - timedelta(seconds=seconds)
+        ends = heard + timedelta(seconds=LEASE_SECONDS)
+        conn.execute(sa.update(leases).values(heartbeat_at=heard, expires_at=ends))
 
     store.transact(work)
 
 
-def statuses(store: SqlStore) -> dict[str, str]:
+def statuses(store: SqlTarget) -> dict[str, str]:
     sessions = store.tables.sessions
     query = sa.select(sessions.c.session_id, sessions.c.status)
     rows = store.read(lambda conn: conn.execute(query).all())
     return {str(row[0]).lower(): row[1] for row in rows}
 
 
-def test_a_second_run_is_told_who_works(store: SqlStore, lease: Lease) -> None:
+def test_a_second_run_is_told_who_works(store: SqlTarget, lease: Lease) -> None:
     with pytest.raises(LeaseHeld) as caught:
         store.acquire_lease(OTHER, ELSEWHERE)
     assert caught.value.exit_code == 4
@@ -53,7 +55,7 @@ def test_a_second_run_is_told_who_works(store: SqlStore, lease: Lease) -> None:
     store.acquire_lease(Lease("10.0.0.8", OTHER_SESSION), ELSEWHERE)  # another source
 
 
-def test_a_lease_that_is_given_back_is_free(store: SqlStore, lease: Lease) -> None:
+def test_a_lease_that_is_given_back_is_free(store: SqlTarget, lease: Lease) -> None:
     store.release_lease(OTHER)  # not ours: nothing happens
     with pytest.raises(LeaseHeld):
         store.acquire_lease(OTHER, ELSEWHERE)
@@ -64,7 +66,7 @@ def test_a_lease_that_is_given_back_is_free(store: SqlStore, lease: Lease) -> No
 
 
 def test_silence_elsewhere_loses_the_lease_only_after_its_time(
-    store: SqlStore, lease: Lease
+    store: SqlTarget, lease: Lease
 ) -> None:
     age_lease(store, LEASE_SECONDS - 10)
     with pytest.raises(LeaseHeld):
@@ -75,7 +77,7 @@ def test_silence_elsewhere_loses_the_lease_only_after_its_time(
     store.acquire_lease(OTHER, ELSEWHERE)
 
 
-def test_a_dead_process_of_this_machine_loses_it_at_once(store: SqlStore) -> None:
+def test_a_dead_process_of_this_machine_loses_it_at_once(store: SqlTarget) -> None:
     script = "from rubix_token_sync.process_identity import own_holder; print(own_holder())"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
     store.acquire_lease(Lease(SOURCE, SESSION), done.stdout.decode().strip())
@@ -84,7 +86,7 @@ def test_a_dead_process_of_this_machine_loses_it_at_once(store: SqlStore) -> Non
         store.acquire_lease(Lease(SOURCE, SESSION), own_holder())
 
 
-def test_a_zombie_writes_nothing_any_more(store: SqlStore, lease: Lease) -> None:
+def test_a_zombie_writes_nothing_any_more(store: SqlTarget, lease: Lease) -> None:
     store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
     age_lease(store, LEASE_SECONDS + 5)
     store.acquire_lease(OTHER, ELSEWHERE)
@@ -106,7 +108,7 @@ def test_a_zombie_writes_nothing_any_more(store: SqlStore, lease: Lease) -> None
 
 
 def test_whoever_takes_over_waits_for_a_write_that_is_under_way(
-    store: SqlStore, opened: Callable[..., SqlStore], lease: Lease
+    store: SqlTarget, opened: Callable[..., SqlTarget], lease: Lease
 ) -> None:
     """Otherwise a zombie's transaction could commit after the new run has looked around."""
     if store.kind == "mssql":
@@ -118,7 +120,7 @@ def test_whoever_takes_over_waits_for_a_write_that_is_under_way(
 
     def write() -> None:
         def work(conn: sa.Connection) -> None:
-            store._fence(conn, lease)
+            store.sessions.fence(conn, lease)
             inside.set()
             assert not ended.wait(0.5)  # the successor cannot get past us
             order.append("zombie")
@@ -146,7 +148,7 @@ def run_both(*works: Callable[[], None]) -> None:
 
 
 def test_two_that_start_at_the_same_moment(
-    store: SqlStore, opened: Callable[..., SqlStore]
+    store: SqlTarget, opened: Callable[..., SqlTarget]
 ) -> None:
     stores = [opened() for _ in range(4)]
     won: list[int] = []
@@ -165,7 +167,7 @@ def test_two_that_start_at_the_same_moment(
     assert len(won) == 1
 
 
-def test_dead_sessions_are_closed_under_the_lease(store: SqlStore, lease: Lease) -> None:
+def test_dead_sessions_are_closed_under_the_lease(store: SqlTarget, lease: Lease) -> None:
     store.start_session(OTHER_SESSION, SOURCE, "host", 2, "sync")
     elsewhere = "00000000-0000-4000-8000-000000000003"
     store.start_session(elsewhere, "10.0.0.8", "host", 2, "sync")
@@ -178,7 +180,7 @@ def test_dead_sessions_are_closed_under_the_lease(store: SqlStore, lease: Lease)
     }
 
 
-def test_a_session_ends_with_its_numbers(store: SqlStore, lease: Lease) -> None:
+def test_a_session_ends_with_its_numbers(store: SqlTarget, lease: Lease) -> None:
     totals = SessionTotals(total_records_processed=7, total_sql_inserts=5, progress_percent=100.0)
     store.start_session(SESSION, SOURCE, "host", 1, "sync")  # a replay changes nothing
     store.finish_session(SESSION, "FAILED", totals, "it broke")

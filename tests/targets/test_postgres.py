@@ -32,9 +32,11 @@ from rubix_token_sync.errors import (
 )
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
-from rubix_token_sync.targets.postgresql.copy import KnownRows, copy_payload
+from rubix_token_sync.targets.postgresql.copy_format import KnownRows, copy_payload
 from rubix_token_sync.targets.postgresql.errors import translate_error
-from rubix_token_sync.targets.postgresql.target import PostgresStore
+from rubix_token_sync.targets.postgresql.indexes import missing_indexes
+from rubix_token_sync.targets.registry import open_target, parse_target
+from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.postgres_server import PostgresServer
 
 from .records_made import DATABASE, SESSION, SOURCE, batch_of, mark
@@ -42,21 +44,29 @@ from .records_made import DATABASE, SESSION, SOURCE, batch_of, mark
 HOSTILE = "p;w}d'\"=ü @:/%\\"
 
 
-def store_at(url: str, **options: object) -> PostgresStore:
-    made = PostgresStore(SecretStr(url), TargetOptions(**options))  # type: ignore[arg-type]
-    made.wait_before_retry = lambda _state: 0.0  # type: ignore[method-assign]
-    return made
+def store_at(url: str, **options: object) -> SqlTarget:
+    given = {"wait_factor": 0.0, **options}
+    return open_target(parse_target(url), TargetOptions(**given))  # type: ignore[arg-type]
+
+
+def missing(store: SqlTarget) -> list[str]:
+    found = store.read(lambda conn: missing_indexes(conn, store.database))
+    return [str(index.name).removeprefix("ix_tokenrecords_") for index in found]
+
+
+def parameters(store: SqlTarget) -> dict[str, str]:
+    return store.backend.address.parameters  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def url_store(postgres_url: str) -> Iterator[PostgresStore]:
+def url_store(postgres_url: str) -> Iterator[SqlTarget]:
     made = store_at(postgres_url)
     made.ensure_schema()
     yield made
     made.close()
 
 
-def leased(store: PostgresStore) -> Lease:
+def leased(store: SqlTarget) -> Lease:
     lease = Lease(SOURCE, SESSION)
     store.start_session(SESSION, SOURCE, "host", 1, "sync")
     store.acquire_lease(lease, "elsewhere|-|1|1")
@@ -178,7 +188,7 @@ def test_a_hostile_password_that_is_right(
 
 
 def test_a_user_without_ddl_rights_works_with_the_documented_grants(
-    postgres_server: PostgresServer, url_store: PostgresStore
+    postgres_server: PostgresServer, url_store: SqlTarget
 ) -> None:
     database = url_store.place.rsplit("/", 1)[1]
     user = f"worker_{database}"
@@ -199,7 +209,7 @@ def test_a_user_without_ddl_rights_works_with_the_documented_grants(
     store.prepare_load()
     assert store.publish(lease, Chunk(rows=batch_of(range(5)), mark=mark(5))).inserted == 5
     store.finish_load()
-    assert store.read(store._missing_indexes) == []  # it cannot build them: it drops none
+    assert missing(store) == []  # it cannot build them: it drops none
     store.close()
     postgres_server.admin(f"DROP OWNED BY {user}", f"DROP ROLE {user}", database=database)
 
@@ -347,7 +357,7 @@ def test_only_a_lost_connection_makes_a_commit_doubtful() -> None:
         assert type(found) is not CommitAmbiguous
 
 
-def test_a_refusal_says_why_and_quotes_no_value(url_store: PostgresStore) -> None:
+def test_a_refusal_says_why_and_quotes_no_value(url_store: SqlTarget) -> None:
     with pytest.raises(RecordRefused) as caught:
         url_store.transact(
             lambda conn: conn.exec_driver_sql(
@@ -357,7 +367,7 @@ def test_a_refusal_says_why_and_quotes_no_value(url_store: PostgresStore) -> Non
     assert "null value in column" in str(caught.value)
 
 
-def test_a_deadlock_is_retried_until_both_are_through(url_store: PostgresStore) -> None:
+def test_a_deadlock_is_retried_until_both_are_through(url_store: SqlTarget) -> None:
     sessions = url_store.tables.sessions
     ids = [f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2)]
     for one in ids:
@@ -397,7 +407,7 @@ def test_a_deadlock_is_retried_until_both_are_through(url_store: PostgresStore) 
 # --- pool, lost connections, hangs ---------------------------------------------
 
 
-def kick_out(server: PostgresServer, store: PostgresStore) -> None:
+def kick_out(server: PostgresServer, store: SqlTarget) -> None:
     database = store.place.rsplit("/", 1)[1]
     server.admin(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -406,7 +416,7 @@ def kick_out(server: PostgresServer, store: PostgresStore) -> None:
 
 
 def test_connections_that_died_idle_are_replaced_unnoticed(
-    postgres_server: PostgresServer, url_store: PostgresStore
+    postgres_server: PostgresServer, url_store: SqlTarget
 ) -> None:
     lease = leased(url_store)
     kick_out(postgres_server, url_store)
@@ -415,7 +425,7 @@ def test_connections_that_died_idle_are_replaced_unnoticed(
 
 
 def test_a_connection_that_dies_in_a_transaction_is_replaced_and_the_work_repeated(
-    postgres_server: PostgresServer, url_store: PostgresStore
+    postgres_server: PostgresServer, url_store: SqlTarget
 ) -> None:
     lease = leased(url_store)
     kicked = []
@@ -425,13 +435,13 @@ def test_a_connection_that_dies_in_a_transaction_is_replaced_and_the_work_repeat
             kicked.append(True)
             kick_out(postgres_server, url_store)
 
-    real = url_store._write_mark
+    real = url_store.publishing._write_mark
 
     def write_mark(conn: sa.Connection, *arguments: object) -> object:
         kick_once(conn)
         return real(conn, *arguments)  # type: ignore[arg-type]
 
-    url_store._write_mark = write_mark  # type: ignore[method-assign,assignment]
+    url_store.publishing._write_mark = write_mark  # type: ignore[method-assign,assignment]
     published = url_store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
     assert (published.inserted, published.retries) == (3, 1)
 
@@ -453,7 +463,7 @@ def test_the_server_crashes_and_comes_back(tmp_path: Path) -> None:
         server.close()
 
 
-def test_never_more_connections_than_the_pool_may_have(url_store: PostgresStore) -> None:
+def test_never_more_connections_than_the_pool_may_have(url_store: SqlTarget) -> None:
     store = url_store
     small = store_at_same(store, pool_size=2, call_seconds=30)
     most = [0]
@@ -475,16 +485,16 @@ def test_never_more_connections_than_the_pool_may_have(url_store: PostgresStore)
     small.close()
 
 
-def store_at_same(store: PostgresStore, **options: object) -> PostgresStore:
-    host, port = store.address.parameters["host"], store.address.parameters["port"]
-    database = store.address.parameters["dbname"]
+def store_at_same(store: SqlTarget, **options: object) -> SqlTarget:
+    host, port = parameters(store)["host"], parameters(store)["port"]
+    database = parameters(store)["dbname"]
     return store_at(
         f"postgresql://rubix@/{database}?host={host}&port={port}&application_name=pool-test",
         **options,
     )
 
 
-def test_a_pool_that_stays_empty_says_so(url_store: PostgresStore) -> None:
+def test_a_pool_that_stays_empty_says_so(url_store: SqlTarget) -> None:
     small = store_at_same(url_store, pool_size=1, call_seconds=0.2, attempts=1)
     with small.engine.connect(), pytest.raises(TargetUnavailable) as caught:
         small.schema_version()
@@ -493,7 +503,7 @@ def test_a_pool_that_stays_empty_says_so(url_store: PostgresStore) -> None:
 
 
 def test_a_statement_that_takes_too_long_is_cancelled_by_the_server(
-    url_store: PostgresStore,
+    url_store: SqlTarget,
 ) -> None:
     hasty = store_at_same(url_store, call_seconds=0.2, attempts=2)
     with pytest.raises(TargetUnavailable) as caught:
@@ -504,7 +514,7 @@ def test_a_statement_that_takes_too_long_is_cancelled_by_the_server(
 
 
 def test_a_server_that_stops_answering_is_left_by_our_own_clock(
-    url_store: PostgresStore,
+    url_store: SqlTarget,
 ) -> None:
     def freeze(conn: sa.Connection) -> None:
         raw = conn.connection.dbapi_connection
@@ -526,7 +536,7 @@ def test_a_server_that_stops_answering_is_left_by_our_own_clock(
 
 
 def test_heartbeats_do_not_wait_for_writers_nor_writers_for_each_other(
-    url_store: PostgresStore,
+    url_store: SqlTarget,
 ) -> None:
     from rubix_token_sync.targets.base import SessionTotals
 
@@ -534,7 +544,7 @@ def test_heartbeats_do_not_wait_for_writers_nor_writers_for_each_other(
     other = store_at_same(url_store, call_seconds=5, attempts=1)
 
     def work(conn: sa.Connection) -> None:
-        url_store._fence(conn, lease)
+        url_store.sessions.fence(conn, lease)
         other.heartbeat(lease, SessionTotals())
         assert other.publish(lease, Chunk(rows=batch_of(range(3)))).inserted == 3
 
@@ -542,7 +552,7 @@ def test_heartbeats_do_not_wait_for_writers_nor_writers_for_each_other(
     other.close()
 
 
-def test_reading_stores_cannot_write(url_store: PostgresStore) -> None:
+def test_reading_stores_cannot_write(url_store: SqlTarget) -> None:
     reader = store_at_same(url_store, read_only=True)
     assert reader.schema_version() is not None
     with pytest.raises(TargetRefused) as caught:
@@ -596,7 +606,7 @@ def test_known_rows_in_pieces_and_of_a_strange_form() -> None:
 # --- indexes -------------------------------------------------------------------
 
 
-def test_a_half_built_index_is_built_anew(url_store: PostgresStore) -> None:
+def test_a_half_built_index_is_built_anew(url_store: SqlTarget) -> None:
     lease = leased(url_store)
     url_store.prepare_load()
     url_store.publish(lease, Chunk(rows=batch_of(range(3))))
@@ -606,17 +616,17 @@ def test_a_half_built_index_is_built_anew(url_store: PostgresStore) -> None:
     spoil = (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_tokenrecords_did'::regclass"
     )
-    host = url_store.address.parameters["host"]
-    port = url_store.address.parameters["port"]
+    host = parameters(url_store)["host"]
+    port = parameters(url_store)["port"]
     with psycopg.connect(f"postgresql://postgres@/{database}?host={host}&port={port}") as conn:
         conn.execute(spoil)
-    assert url_store.read(url_store._missing_indexes) == ["did"]
+    assert missing(url_store) == ["did"]
     url_store.prepare_load()
-    assert url_store.read(url_store._missing_indexes) == []
+    assert missing(url_store) == []
 
 
 def test_two_runs_that_end_a_first_load_at_once(
-    url_store: PostgresStore, fresh_postgres: Callable[..., str]
+    url_store: SqlTarget, fresh_postgres: Callable[..., str]
 ) -> None:
     lease = leased(url_store)
     second = store_at_same(url_store)
@@ -628,7 +638,7 @@ def test_two_runs_that_end_a_first_load_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert url_store.read(url_store._missing_indexes) == []
+    assert missing(url_store) == []
     assert len(url_store.known_rows(DATABASE)[0]) == 50 * 24
     second.close()
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from rubix_token_sync.errors import RecordRefused, ReportMismatch
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
 from rubix_token_sync.targets.base import Chunk, ErrorEntry, Lease, Published, TargetOptions
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import DATABASE, DB_PATH, SOURCE, batch, batch_of, mark, record
 
@@ -26,16 +26,16 @@ def keys(*numbers: int) -> bytes:
     return b"".join(record(number)["record_key"] for number in numbers)
 
 
-def stored(store: SqlStore, database: bytes = DATABASE) -> list[dict]:
+def stored(store: SqlTarget, database: bytes = DATABASE) -> list[dict]:
     return pa.Table.from_batches(store.stored_records(database), RECORD_SCHEMA).to_pylist()
 
 
-def row_count(store: SqlStore, table: sa.Table) -> int:
+def row_count(store: SqlTarget, table: sa.Table) -> int:
     query = sa.select(sa.func.count()).select_from(table)
     return store.read(lambda conn: conn.execute(query).scalar_one())
 
 
-def test_every_value_comes_back_as_it_went(store: SqlStore, lease: Lease) -> None:
+def test_every_value_comes_back_as_it_went(store: SqlTarget, lease: Lease) -> None:
     odd = [
         record(1, token_value="", ipfs_data="", did=None, token_status=None),
         record(2, ipfs_data="tab\t line\n back\\slash \\. \r\n \\N NULL", node_name="ñ 節点 🪙"),
@@ -50,7 +50,7 @@ def test_every_value_comes_back_as_it_went(store: SqlStore, lease: Lease) -> Non
     assert stored(store) == sorted(odd, key=lambda r: r["record_key"])
 
 
-def test_times_come_back_to_the_microsecond(store: SqlStore, lease: Lease) -> None:
+def test_times_come_back_to_the_microsecond(store: SqlTarget, lease: Lease) -> None:
     from datetime import datetime
 
     times = [
@@ -65,7 +65,7 @@ def test_times_come_back_to_the_microsecond(store: SqlStore, lease: Lease) -> No
     assert {r["created_at"] for r in stored(store)} == set(times)
 
 
-def test_insert_update_vanish_revive(store: SqlStore, lease: Lease) -> None:
+def test_insert_update_vanish_revive(store: SqlTarget, lease: Lease) -> None:
     first = store.publish(lease, Chunk(rows=batch_of(range(10)), mark=mark(10)))
     assert counts(first) == (10, 0, 0)
     again = store.publish(lease, Chunk(rows=batch_of(range(10)), mark=mark(10)))
@@ -92,7 +92,7 @@ def test_insert_update_vanish_revive(store: SqlStore, lease: Lease) -> None:
     assert again in stored(store)
 
 
-def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: Lease) -> None:
+def test_records_thought_new_that_are_there_are_merged(store: SqlTarget, lease: Lease) -> None:
     store.publish(lease, Chunk(batch_of(range(1, 61)), bulk=True, new=True))
     store.publish(lease, Chunk(batch_of(()), vanished=keys(1)))
     others = [record(number) for number in range(3, 62)]
@@ -106,7 +106,7 @@ def test_records_thought_new_that_are_there_are_merged(store: SqlStore, lease: L
     assert store.read(lambda conn: conn.execute(query).scalar_one()) == 0
 
 
-def test_new_records_with_columns_that_hold_nothing(store: SqlStore, lease: Lease) -> None:
+def test_new_records_with_columns_that_hold_nothing(store: SqlTarget, lease: Lease) -> None:
     """Those of one load need not have the columns of another."""
     nothing: dict[str, Any] = dict.fromkeys(("did", "ipfs_data", "ipfs_path", "token_value"))
     bare = [record(number, **nothing) for number in range(60)]
@@ -117,7 +117,7 @@ def test_new_records_with_columns_that_hold_nothing(store: SqlStore, lease: Leas
     assert stored(store) == sorted(bare + mixed, key=itemgetter("record_key"))
 
 
-def test_any_column_may_change_and_counts_once(store: SqlStore, lease: Lease) -> None:
+def test_any_column_may_change_and_counts_once(store: SqlTarget, lease: Lease) -> None:
     store.publish(lease, Chunk(batch_of(range(4)), mark=mark(4)))
     other = {
         "node_name": "renamed", "did": None, "token_status": "7", "parent_token_id": "Qm",
@@ -132,7 +132,7 @@ def test_any_column_may_change_and_counts_once(store: SqlStore, lease: Lease) ->
         assert len(stored(store)) == 4
 
 
-def test_content_and_its_failure_are_changes_of_their_own(store: SqlStore, lease: Lease) -> None:
+def test_content_and_its_failure_are_changes_of_their_own(store: SqlTarget, lease: Lease) -> None:
     failed = record(1, ipfs_data=None, ipfs_fetched=False, ipfs_error="not_in_repository: gone")
     digest = failed["row_digest"]
     store.publish(lease, Chunk(rows=batch(failed)))
@@ -149,7 +149,7 @@ def test_content_and_its_failure_are_changes_of_their_own(store: SqlStore, lease
     assert store.content_of_tokens([token, token.lower()]) == {token: "content 1"}
 
 
-def test_known_rows_are_one_databases_only(store: SqlStore, lease: Lease) -> None:
+def test_known_rows_are_one_databases_only(store: SqlTarget, lease: Lease) -> None:
     other = "/mnt/node002/Rubix/rubix.db"
     store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
     store.publish(lease, Chunk(rows=batch_of(range(5), path=other)))
@@ -159,7 +159,7 @@ def test_known_rows_are_one_databases_only(store: SqlStore, lease: Lease) -> Non
 
 
 def test_a_mark_that_does_not_count_right_is_refused_with_all_of_its_chunk(
-    store: SqlStore, lease: Lease
+    store: SqlTarget, lease: Lease
 ) -> None:
     with pytest.raises(ReportMismatch) as caught:
         store.publish(lease, Chunk(rows=batch_of(range(5)), mark=mark(6)))
@@ -169,7 +169,7 @@ def test_a_mark_that_does_not_count_right_is_refused_with_all_of_its_chunk(
 
 
 def test_a_mark_says_what_was_processed_and_the_next_one_replaces_it(
-    store: SqlStore, lease: Lease
+    store: SqlTarget, lease: Lease
 ) -> None:
     store.publish(lease, Chunk(rows=batch_of(range(5)), mark=mark(5)))
     [state] = store.database_states(SOURCE)
@@ -186,7 +186,7 @@ def test_a_mark_says_what_was_processed_and_the_next_one_replaces_it(
 
 @pytest.mark.parametrize("bad", [[0], [7], [3, 4, 9]])
 def test_refused_records_stand_alone_and_the_others_go_in(
-    store: SqlStore, lease: Lease, bad: list[int]
+    store: SqlTarget, lease: Lease, bad: list[int]
 ) -> None:
     refuse_tokens(store, bad)
     rows = batch_of(range(10))
@@ -198,7 +198,7 @@ def test_refused_records_stand_alone_and_the_others_go_in(
     assert (state.record_count, state.rejected_count) == (10 - len(bad), len(bad))
 
 
-def test_a_record_that_is_refused_now_is_no_longer_live(store: SqlStore, lease: Lease) -> None:
+def test_a_record_that_is_refused_now_is_no_longer_live(store: SqlTarget, lease: Lease) -> None:
     store.publish(lease, Chunk(rows=batch_of(range(4)), mark=mark(4)))
     refuse_tokens(store, [2], status="9")
     changed = batch_of(range(4), token_status="9")
@@ -207,7 +207,7 @@ def test_a_record_that_is_refused_now_is_no_longer_live(store: SqlStore, lease: 
     assert [r.token_id for r in published.rejected] == [record(2)["token_id"]]
 
 
-def refuse_tokens(store: SqlStore, numbers: list[int], status: str = "0") -> None:
+def refuse_tokens(store: SqlTarget, numbers: list[int], status: str = "0") -> None:
     """Have the target itself refuse some records."""
     tokens = ", ".join(f"'{record(n)['token_id']}'" for n in numbers)
     name = store.tables.records.name
@@ -224,7 +224,7 @@ def refuse_tokens(store: SqlStore, numbers: list[int], status: str = "0") -> Non
     store.transact(lambda conn: conn.exec_driver_sql(statement))
 
 
-def test_what_no_column_can_hold_is_refused_with_its_reason(store: SqlStore, lease: Lease) -> None:
+def test_what_no_column_can_hold_is_refused_with_its_reason(store: SqlTarget, lease: Lease) -> None:
     if store.kind == "sqlite":
         pytest.skip("SQLite's columns hold anything")
     rows = batch(record(1), record(2, token_status="9" * 51), record(3))
@@ -235,7 +235,7 @@ def test_what_no_column_can_hold_is_refused_with_its_reason(store: SqlStore, lea
     assert "9" * 51 not in refused.reason
 
 
-def test_errors_are_kept_with_their_context(store: SqlStore, lease: Lease) -> None:
+def test_errors_are_kept_with_their_context(store: SqlTarget, lease: Lease) -> None:
     entry = ErrorEntry(
         "ipfs", "damaged", "bytes differ", token_id="t" * 600, context={"ü": 1}, occurrences=3
     )
@@ -249,7 +249,7 @@ def test_errors_are_kept_with_their_context(store: SqlStore, lease: Lease) -> No
     assert rows[0].token_id == "t" * 500
 
 
-def test_an_empty_chunk_of_errors_that_are_refused_fails(store: SqlStore, lease: Lease) -> None:
+def test_an_empty_chunk_of_errors_that_are_refused_fails(store: SqlTarget, lease: Lease) -> None:
     if store.kind == "sqlite":
         pytest.skip("SQLite's columns hold anything")
     entry = ErrorEntry("system", "c" * 51, "too long a code")
@@ -258,7 +258,7 @@ def test_an_empty_chunk_of_errors_that_are_refused_fails(store: SqlStore, lease:
 
 
 def test_records_in_several_steps_of_a_batch(
-    opened: Callable[..., SqlStore], store: SqlStore, lease: Lease
+    opened: Callable[..., SqlTarget], store: SqlTarget, lease: Lease
 ) -> None:
     small = opened(batch_size=7)
     rows = batch_of(range(100))
@@ -267,7 +267,7 @@ def test_records_in_several_steps_of_a_batch(
     assert counts(small.publish(lease, Chunk(rows=part))) == (0, 0, 0)
 
 
-def test_a_first_load_ends_with_every_index(store: SqlStore, lease: Lease) -> None:
+def test_a_first_load_ends_with_every_index(store: SqlTarget, lease: Lease) -> None:
     def names() -> set[str | None]:
         found = store.read(lambda conn: sa.inspect(conn).get_indexes(store.tables.records.name))
         return {index["name"] for index in found}
@@ -282,7 +282,7 @@ def test_a_first_load_ends_with_every_index(store: SqlStore, lease: Lease) -> No
 
 
 def test_a_first_load_that_died_leaves_its_indexes_to_the_next_run(
-    opened: Callable[..., SqlStore], store: SqlStore, lease: Lease
+    opened: Callable[..., SqlTarget], store: SqlTarget, lease: Lease
 ) -> None:
     store.prepare_load()
     store.publish(lease, Chunk(rows=batch_of(range(20))))

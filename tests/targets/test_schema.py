@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from rubix_token_sync.errors import SchemaError, TargetError
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.registry import TargetAddress
-from rubix_token_sync.targets.sql.publishing import SqlStore
-from rubix_token_sync.targets.sql.tables import LATE_INDEXES
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 CREATE = """
 import sys
@@ -29,7 +29,7 @@ print(store.schema_version())
 """
 
 
-def test_created_once_and_then_left_alone(opened: Callable[..., SqlStore]) -> None:
+def test_created_once_and_then_left_alone(opened: Callable[..., SqlTarget]) -> None:
     store = opened()
     assert store.schema_version() is None
     assert store.ensure_schema()
@@ -39,7 +39,7 @@ def test_created_once_and_then_left_alone(opened: Callable[..., SqlStore]) -> No
 
 
 def test_ten_processes_at_the_same_moment(
-    target: TargetAddress, opened: Callable[..., SqlStore]
+    target: TargetAddress, opened: Callable[..., SqlTarget]
 ) -> None:
     address = target.address.get_secret_value()
     racers = [
@@ -68,13 +68,13 @@ def test_ten_processes_at_the_same_moment(
     assert not opened().ensure_schema()
 
 
-def is_babelfish(store: SqlStore) -> bool:
+def is_babelfish(store: SqlTarget) -> bool:
     """A server that only resembles SQL Server."""
     query = "SELECT SERVERPROPERTY('Babelfish')"
     return store.read(lambda conn: conn.exec_driver_sql(query).scalar()) is not None
 
 
-def test_what_the_revisions_make_is_what_the_code_expects(store: SqlStore) -> None:
+def test_what_the_revisions_make_is_what_the_code_expects(store: SqlTarget) -> None:
     def differences(conn: sa.Connection) -> list[object]:
         options = {
             "compare_type": True,
@@ -91,23 +91,23 @@ def test_what_the_revisions_make_is_what_the_code_expects(store: SqlStore) -> No
     assert store.read(differences) == []
 
 
-def test_every_secondary_index_of_the_guide(store: SqlStore) -> None:
+def test_every_secondary_index_of_the_guide(store: SqlTarget) -> None:
     table = store.tables.records.name
     found = store.read(lambda conn: sa.inspect(conn).get_indexes(table))
     by_name = {index["name"]: index for index in found}
-    for column in LATE_INDEXES:
+    for column in RECORDS.indexed:
         if (store.kind, column) == ("mssql", "did"):  # longer than its index keys may be
             continue
         assert by_name[f"ix_tokenrecords_{column}"]["column_names"] == [column]
     assert {"token_id", "did", "node_name", "source_ip", "db_path", "ipfs_fetched"} < set(
-        LATE_INDEXES
+        RECORDS.indexed
     )
     unique = by_name["ux_tokenrecords_record_key"]
     assert unique["unique"]
     assert unique["column_names"][0] == "record_key"
 
 
-def test_the_guides_defaults(store: SqlStore) -> None:
+def test_the_guides_defaults(store: SqlTarget) -> None:
     tables = store.tables
 
     def work(conn: sa.Connection) -> tuple[sa.Row, sa.Row, sa.Row]:
@@ -157,7 +157,7 @@ def test_the_guides_defaults(store: SqlStore) -> None:
     assert abs((now - session.start_time).total_seconds()) < 60
 
 
-def test_a_session_id_comes_from_the_server_where_none_is_given(store: SqlStore) -> None:
+def test_a_session_id_comes_from_the_server_where_none_is_given(store: SqlTarget) -> None:
     if store.kind == "sqlite":
         pytest.skip("SQLite makes no UUIDs")
     sessions = store.tables.sessions
@@ -172,7 +172,7 @@ def test_a_session_id_comes_from_the_server_where_none_is_given(store: SqlStore)
     assert first != second
 
 
-def test_a_newer_schema_is_refused(store: SqlStore, opened: Callable[..., SqlStore]) -> None:
+def test_a_newer_schema_is_refused(store: SqlTarget, opened: Callable[..., SqlTarget]) -> None:
     store.transact(
         lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     )
@@ -180,7 +180,7 @@ def test_a_newer_schema_is_refused(store: SqlStore, opened: Callable[..., SqlSto
         opened().ensure_schema()
 
 
-def test_reading_never_creates(opened: Callable[..., SqlStore], target: TargetAddress) -> None:
+def test_reading_never_creates(opened: Callable[..., SqlTarget], target: TargetAddress) -> None:
     if target.kind == "sqlite":
         with pytest.raises(TargetError) as caught:
             opened(read_only=True).ensure_schema()
@@ -191,7 +191,7 @@ def test_reading_never_creates(opened: Callable[..., SqlStore], target: TargetAd
     assert refused.value.code == "schema_missing"
 
 
-def test_the_script_for_a_dba_makes_the_same(opened: Callable[..., SqlStore]) -> None:
+def test_the_script_for_a_dba_makes_the_same(opened: Callable[..., SqlTarget]) -> None:
     store = opened()
     if store.kind == "sqlite":
         opened().transact(lambda conn: None)  # makes the file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
-from rubix_token_sync.targets.sqlite.target import SqliteStore
+from rubix_token_sync.targets.registry import open_target, parse_target
 from tests.targets.records_made import SESSION, SOURCE, batch_of, mark, record
 
 _STEP = 100
@@ -14,7 +14,7 @@ _STEP = 100
 def test_a_run_that_changed_little_does_not_gather_statistics_of_every_record(
     tmp_path: Path,
 ) -> None:
-    store = SqliteStore(str(tmp_path / "target.db"), TargetOptions())
+    store = open_target(parse_target(f"sqlite:///{tmp_path}/target.db"), TargetOptions())
     store.ensure_schema()
     lease = Lease(SOURCE, SESSION)
     store.start_session(SESSION, SOURCE, "host", 1, "sync")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from rubix_token_sync.records.schema import database_key, record_key
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import DATABASE, DB_PATH, SESSION, SOURCE, batch_of, mark
 from .test_schema import test_every_secondary_index_of_the_guide as has_every_index
@@ -116,7 +116,7 @@ def old(number: int | None, at: datetime | None, source: str = SOURCE, **more: A
     }
 
 
-def values(store: SqlStore, table: sa.Table) -> list[dict[str, Any]]:
+def values(store: SqlTarget, table: sa.Table) -> list[dict[str, Any]]:
     query = sa.select(table).order_by(*table.primary_key)
     return [dict(row._mapping) for row in store.read(lambda conn: conn.execute(query).all())]
 
@@ -155,7 +155,7 @@ def guide_filled(target: TargetAddress) -> TargetAddress:
 
 
 def test_the_guides_bare_tables(
-    guide_filled: TargetAddress, opened: Callable[..., SqlStore]
+    guide_filled: TargetAddress, opened: Callable[..., SqlTarget]
 ) -> None:
     store = opened()
     assert store.ensure_schema()
@@ -196,7 +196,7 @@ def test_the_guides_bare_tables(
 
 
 def test_and_then_it_is_a_target_like_any_other(
-    guide_filled: TargetAddress, opened: Callable[..., SqlStore]
+    guide_filled: TargetAddress, opened: Callable[..., SqlTarget]
 ) -> None:
     store = opened()
     store.ensure_schema()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from benchmarks.bare import bare_insert, bare_read, hash_blocks
 from benchmarks.fleets import cached_fleet
-from benchmarks.outcome import Row, RunResult, summary
+from benchmarks.outcome import Outcome, Row, summary
 from benchmarks.picture import draw
 from benchmarks.program import (
     ProgramFailedError,
@@ -42,10 +42,10 @@ def test_a_result_survives_its_json_and_says_what_was_missed(tmp_path: Path) -> 
         Row("first", "ours / bare", "ratio", (0.5, 0.6, 0.55), "ratio", goal=0.5),
     ]
     machine = {"cores": 2, "cpu": "x", "memory_gib": 1, "date": "today", "commit": "abc"}
-    outcome = RunResult(machine, {"scale": 0.1}, rows, ["mssql: none"])
+    outcome = Outcome(machine, {"scale": 0.1}, rows, ["mssql: none"])
     path = tmp_path / "result.json"
     path.write_text(outcome.to_json(), encoding="utf-8")
-    assert RunResult.load(path) == outcome
+    assert Outcome.load(path) == outcome
     table = summary(rows)
     assert "| 1,100/s | 1,000/s – 1,200/s | 18% | ≥ 40,000/s | **missed** |" in table
     assert "| 55% | 50% – 60% | 18% | ≥ 50% | met |" in table
@@ -145,7 +145,7 @@ def test_a_failing_run_is_no_measurement(tmp_path: Path) -> None:
         first_line_seconds("sync", "--target", "nonsense:", word=b"Progress")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scenarios_run_from_end_to_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "run", "startup", "life", "growth"]
     options = ["--target", "sqlite", "--node-tokens", "40", "--scale", "0.01"]

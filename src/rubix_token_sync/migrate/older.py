@@ -29,9 +29,10 @@ from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.records.values import blob_literal
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.errors import translate_error
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.postgresql.target import IDENTITY
+from rubix_token_sync.targets.sql.target import SqlTarget
 
-__all__ = ["OlderPostgres", "zone_of"]
+__all__ = ["OlderPostgres", "open_older", "zone_of"]
 
 _REQUIRED: Final = ("id", "source_ip", "db_path", "token_id")
 _FETCH_BYTES: Final = 6_000_000
@@ -51,10 +52,15 @@ def zone_of(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise SettingsError(
-            f"{name!r} is no time zone.",
+            f"{name!r} is not a time zone.",
             code="unknown_timezone",
             remedy="Name one of the IANA time zones, for example UTC or Europe/Berlin.",
         ) from None
+
+
+def open_older(address: SecretStr) -> OlderPostgres:
+    """The entry for `open_source`."""
+    return OlderPostgres(address)
 
 
 class OlderPostgres:
@@ -163,14 +169,10 @@ class OlderPostgres:
         """See `Source`."""
         self.form = OlderForm(zone_of(name))
 
-    def is_in(self, store: SqlStore) -> bool:
+    def is_in(self, store: SqlTarget) -> bool:
         """See `Source`."""
-        if store.kind != "postgresql":
-            return False
-        query = "SELECT current_database() || ' ' || pg_postmaster_start_time()::text"
-        target: str = store.read(lambda conn: conn.exec_driver_sql(query).scalar_one())
         with self._translated():
-            return self._one(query) == target
+            return self._one(IDENTITY) == store.identity()
 
     # ---------------------------------------------------------------- the plan
 

@@ -6,6 +6,7 @@ into the new target has as little to do as it had with the old one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
@@ -21,14 +22,13 @@ from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
 from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
-from rubix_token_sync.targets.sql.publishing import SqlStore, key_range
-from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
+from rubix_token_sync.targets.sql.questions import key_range
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]
 
 _FETCH_BYTES: Final = 6_000_000
 _FETCH_ROWS: Final = 1_000
-_ISOLATION: Final = {"postgresql": "REPEATABLE READ"}
 
 
 class OwnForm:
@@ -64,13 +64,15 @@ def _plain(value: Any) -> Any:
 
 
 def stored_rows(
-    store: SqlStore, conn: sa.Connection, key: bytes, fetch: int
+    store: SqlTarget, conn: sa.Connection, key: bytes, fetch: int
 ) -> Iterator[tuple[tuple[Any, ...], bool]]:
     """All records of a database, live and vanished: the record, and whether it vanished."""
     records = store.tables.records
     low, high = key_range(key)
     query = (
-        sa.select(*(records.c[name] for name in STAGED_COLUMNS), records.c.source_deleted_at)
+        sa.select(
+            *(records.c[name] for name in store.tables.columns.names), records.c.source_deleted_at
+        )
         .where(records.c.record_key.between(low, high))
         .order_by(records.c.record_key)
     )
@@ -94,19 +96,18 @@ class OwnSource:
     """Reads another target of this program."""
 
     has_local_times = False
+    is_own_schema = True
 
     def __init__(self, target: TargetAddress) -> None:
         self.form = OwnForm()
         self._store = open_target(target, TargetOptions(read_only=True))
         self.place = self._store.place
-        self._conn: sa.Connection | None = None
+        self._open = contextlib.ExitStack()
+        self._open.callback(self._store.close)
         try:
             self._check()
             self.identity = self._identify()
-            options = {"reading": True}
-            if self._store.kind in _ISOLATION:
-                options["isolation_level"] = _ISOLATION[self._store.kind]  # type: ignore[assignment]
-            self._conn = self._store.engine.connect().execution_options(**options)
+            self._conn = self._open.enter_context(self._store.view())
         except BaseException:
             self.close()
             raise
@@ -139,22 +140,18 @@ class OwnSource:
     def set_timezone(self, name: str) -> None:
         """See `Source`: all times are UTC here."""
 
-    def is_in(self, store: SqlStore) -> bool:
+    def is_in(self, store: SqlTarget) -> bool:
         """See `Source`."""
-        return store.kind == self._store.kind and store.place == self.place
+        return store.identity() == self._store.identity()
 
     def plan(self) -> list[PlannedDatabase]:
         """See `Source`."""
         records = self._store.tables.records
-        mssql = self._store.kind == "mssql"
-        length = sa.func.len if mssql else sa.func.length
-        part = sa.func.substring if mssql else sa.func.substr
         # Numbers in the text: two parameters would be two expressions to GROUP BY.
         first: sa.ColumnElement[int] = sa.literal_column("1")
         size: sa.ColumnElement[int] = sa.literal_column(str(DATABASE_KEY_BYTES))
-        key = sa.type_coerce(part(records.c.record_key, first, size), sa.LargeBinary()).label(
-            "database_key"
-        )
+        start = sa.func.substring(records.c.record_key, first, size)
+        key = sa.type_coerce(start, sa.LargeBinary()).label("database_key")
         groups = sa.select(
             key,
             sa.func.max(records.c.source_ip),
@@ -162,7 +159,7 @@ class OwnSource:
             sa.func.count(),
             sa.func.max(records.c.id),
             sa.func.max(records.c.synced_at),
-            sa.func.max(length(records.c.ipfs_data)),
+            sa.func.max(sa.func.char_length(records.c.ipfs_data)),
         ).group_by(key)
         failpoints.point("migrate.plan")
         states = {state.database_key: state for state in self._store.database_states(None)}
@@ -201,9 +198,8 @@ class OwnSource:
 
     def _read_one(self, database: PlannedDatabase) -> Iterator[Moved]:
         fetch = max(1, min(_FETCH_ROWS, _FETCH_BYTES // max(1, database.widest)))
-        assert self._conn is not None
         failpoints.point("migrate.read")
-        try:
+        with self._store.database.translated():
             for record, vanished in stored_rows(self._store, self._conn, database.key, fetch):
                 yield Moved(
                     self.form.stored_hash(record, vanished=vanished),
@@ -211,11 +207,7 @@ class OwnSource:
                     vanished=vanished,
                     adopted=bool(record[COLUMNS["ipfs_fetched"]]),
                 )
-        except self._store._database_errors() as error:
-            raise self._store.translate(error) from error
 
     def close(self) -> None:
         """See `Source`."""
-        if self._conn is not None:
-            self._conn.close()
-        self._store.close()
+        self._open.close()

@@ -13,9 +13,10 @@ import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from rubix_token_sync.records.schema import RECORD_SCHEMA
+from rubix_token_sync.targets.base import SetAside as Aside
 
 __all__ = [
     "COLUMNS",
@@ -71,22 +72,6 @@ class Digest:
         )
 
     __hash__ = None  # type: ignore[assignment] # it changes
-
-
-class Aside(NamedTuple):
-    """A row kept in full because the record does not hold all of it.
-
-    ``reason`` is ``duplicate`` or ``refused`` (no record holds it), ``changed``
-    (the record holds another form of ``columns``) or ``healed`` (its content
-    comes from a duplicate).
-    """
-
-    reason: str
-    columns: tuple[str, ...]
-    original_id: int | None
-    record_key: bytes | None
-    row: str
-    """JSON: the row as the source has it."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
@@ -30,6 +28,7 @@ from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
 from rubix_token_sync.migrate.state import Known, MigrationState
 from rubix_token_sync.runs.session import Session
 from rubix_token_sync.targets.base import (
+    LEASE_SECONDS,
     Chunk,
     DatabaseState,
     Lease,
@@ -37,7 +36,8 @@ from rubix_token_sync.targets.base import (
     TargetOptions,
 )
 from rubix_token_sync.targets.registry import TargetAddress, open_target
-from rubix_token_sync.targets.sql.publishing import LEASE_SECONDS, SqlStore, key_range
+from rubix_token_sync.targets.sql.questions import key_range
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["MigrateOptions", "migrate"]
 
@@ -246,12 +246,9 @@ class _Migration:
         if earlier is not None and earlier.version != database.version:
             self.store.remove_records(lease, database.key)  # other rows are there now
 
-        def start(conn: sa.Connection) -> None:
-            failpoints.point("migrate.database")
-            state.clear_aside(conn, database.key)
-            state.note(conn, database, "LOADING", outcome)
-
-        self.store.publish(lease, Chunk(rows=batch_of([]), also=start))
+        failpoints.point("migrate.database")
+        begin = replace(state.step(database, "LOADING", outcome), forget_aside=True)
+        self.store.publish(lease, Chunk(rows=batch_of([]), migration=begin))
         read = Digest()
         last: Record | None = None
         for number, chunk in enumerate(parts_of(rows, read, outcome)):
@@ -277,7 +274,7 @@ class _Migration:
             Chunk(
                 rows=batch_of([]),
                 mark=mark_of(database, outcome, last, held.vanished),
-                also=lambda conn: state.note(conn, database, "DONE", outcome),
+                migration=state.step(database, "DONE", outcome),
             ),
         )
         failpoints.point("migrate.done")
@@ -302,7 +299,7 @@ class _Migration:
                 rows=batch_of(chunk.records),
                 vanished=chunk.vanished,
                 bulk=True,
-                also=lambda conn: state.set_aside(conn, database.key, number, asides),
+                migration=state.part(database.key, number, asides),
             ),
         )
         if published.rejected:
@@ -313,11 +310,8 @@ class _Migration:
                 one for one in asides if one.reason == "duplicate" or one.record_key not in refused
             ]
             asides += [source.form.refuse(one) for one in left]
-
-            def again(conn: sa.Connection) -> None:
-                state.set_aside(conn, database.key, number, asides)
-
-            self.store.publish(lease, Chunk(rows=batch_of([]), also=again))
+            again = state.part(database.key, number, asides)
+            self.store.publish(lease, Chunk(rows=batch_of([]), migration=again))
             outcome.rows_refused += len(left)
             outcome.rows_changed -= sum(one.aside is not None for one in left)
             for one in left:
@@ -336,16 +330,11 @@ class _Migration:
         if found == digest_aside(source, state):
             return found.count
 
-        def clear(conn: sa.Connection) -> None:
-            failpoints.point("migrate.homeless")
-            state.clear_aside(conn, NOWHERE)
-
-        self.store.transact(clear)
+        failpoints.point("migrate.homeless")
+        self.store.record_step(replace(state.part(NOWHERE, None, []), forget_aside=True))
         outcome = DatabaseOutcome("", "")
         for number, part in enumerate(parts_of(source.homeless(), Digest(), outcome)):
-            self.store.transact(
-                partial(state.set_aside, key=NOWHERE, part=number, rows=part.asides)
-            )
+            self.store.record_step(state.part(NOWHERE, number, part.asides))
         return found.count
 
     # ---------------------------------------------------------------- proof
@@ -452,13 +441,11 @@ def _chosen(path: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def _has_tables(store: SqlStore, target: TargetAddress) -> bool:
-    if target.kind == "sqlite" and not Path(store.place.removeprefix("sqlite:///")).exists():
-        return False
-    return store.schema_version() is not None
+def _has_tables(store: SqlTarget, target: TargetAddress) -> bool:
+    return target.exists() and store.schema_version() is not None
 
 
-def _refuse_same(source: Source, store: SqlStore) -> None:
+def _refuse_same(source: Source, store: SqlTarget) -> None:
     if source.is_in(store):
         raise SettingsError(
             "Source and target are the same database.",

@@ -6,17 +6,21 @@ own tables.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from rubix_token_sync.migrate.rows import Form, Moved
 from rubix_token_sync.targets.base import DatabaseState
 from rubix_token_sync.targets.registry import TargetAddress
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["PlannedDatabase", "Source", "open_source"]
+
+_OLDER: Final = {"postgresql": "rubix_token_sync.migrate.older"}
+"""Where an older system kept its records: the target's kind → the module that reads them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Source(Protocol):
     identity: str
     """Tells this database from every other, also from a copy of it elsewhere."""
 
+    is_own_schema: bool
+    """Its tables are this program's own."""
+
     @property
     def form(self) -> Form:
         """How its rows become records."""
@@ -61,7 +68,7 @@ class Source(Protocol):
             SettingsError: there is no such zone.
         """
 
-    def is_in(self, store: SqlStore) -> bool:
+    def is_in(self, store: SqlTarget) -> bool:
         """Whether the target is this very database."""
 
     def plan(self) -> list[PlannedDatabase]:
@@ -90,13 +97,12 @@ def open_source(target: TargetAddress) -> Source:
         SettingsError: the address is malformed.
         TargetError: it cannot be read, or holds no records to migrate.
     """
-    if target.kind == "postgresql":
-        from rubix_token_sync.migrate.older import OlderPostgres
-
-        older = OlderPostgres(target.address)
-        if not older.is_own_schema:
-            return older
-        older.close()
+    older = _OLDER.get(target.kind)
+    if older is not None:
+        found: Source = importlib.import_module(older).open_older(target.address)
+        if not found.is_own_schema:
+            return found
+        found.close()
     from rubix_token_sync.migrate.own import OwnSource
 
     return OwnSource(target)

@@ -13,7 +13,8 @@ from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.migrate.report import DatabaseOutcome
 from rubix_token_sync.migrate.rows import Aside
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.base import MigrationStep
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Known", "MigrationState"]
 
@@ -40,14 +41,14 @@ class Known:
 class MigrationState:
     """The rows of SyncMigrations and its two tables that belong to one migration."""
 
-    def __init__(self, store: SqlStore, migration_id: str, timezone: str) -> None:
+    def __init__(self, store: SqlTarget, migration_id: str, timezone: str) -> None:
         self.store = store
         self.migration_id = migration_id
         self.timezone = timezone
 
     @classmethod
     def open(
-        cls, store: SqlStore, identity: str, timezone: str | None, *, start_over: bool = False
+        cls, store: SqlTarget, identity: str, timezone: str | None, *, start_over: bool = False
     ) -> MigrationState | None:
         """The unfinished migration of this source, or the last finished one; None for none.
 
@@ -97,7 +98,7 @@ class MigrationState:
         return None
 
     @classmethod
-    def begin(cls, store: SqlStore, identity: str, place: str, timezone: str) -> MigrationState:
+    def begin(cls, store: SqlTarget, identity: str, place: str, timezone: str) -> MigrationState:
         """Note that a migration begins."""
         made = cls(store, str(uuid.uuid4()), timezone)
         migrations = store.tables.migrations
@@ -164,70 +165,29 @@ class MigrationState:
             for row in self.store.read(lambda conn: conn.execute(query).all())
         }
 
-    def note(
-        self,
-        conn: sa.Connection,
-        database: PlannedDatabase,
-        state: str,
-        outcome: DatabaseOutcome,
-    ) -> None:
-        """Write a database's state, inside the caller's transaction."""
-        migrated = self.store.tables.migrated
-        values = {
-            "source_ip": database.source_ip[:45],
-            "db_path": database.db_path[:500],
-            "state": state,
-            "source_version": database.version[:200],
-            **{name: getattr(outcome, name) for name in _COUNTED},
-            "digest": outcome.digest,
-            "seconds": outcome.seconds,
-            "changed_at": self.store.now,
-        }
-        keys = {"migration_id": self.migration_id, "database_key": database.key}
-        updated = conn.execute(
-            sa.update(migrated)
-            .where(*(migrated.c[name] == value for name, value in keys.items()))
-            .values(values)
+    def step(
+        self, database: PlannedDatabase, state: str, outcome: DatabaseOutcome
+    ) -> MigrationStep:
+        """A database's state, to be written with a chunk."""
+        return MigrationStep(
+            self.migration_id,
+            database.key,
+            state={
+                "source_ip": database.source_ip[:45],
+                "db_path": database.db_path[:500],
+                "state": state,
+                "source_version": database.version[:200],
+                **{name: getattr(outcome, name) for name in _COUNTED},
+                "digest": outcome.digest,
+                "seconds": outcome.seconds,
+            },
         )
-        if updated.rowcount == 0:
-            conn.execute(sa.insert(migrated).values({**keys, **values}))
 
     # ---------------------------------------------------------------- rows set aside
 
-    def clear_aside(self, conn: sa.Connection, key: bytes) -> None:
-        """Forget what was set aside of a database that is moved again."""
-        aside = self.store.tables.set_aside
-        conn.execute(
-            sa.delete(aside).where(
-                aside.c.migration_id == self.migration_id, aside.c.database_key == key
-            )
-        )
-
-    def set_aside(self, conn: sa.Connection, key: bytes, part: int, rows: Iterable[Aside]) -> None:
-        """Keep rows in full, inside the caller's transaction; replaces the same part."""
-        aside = self.store.tables.set_aside
-        conn.execute(
-            sa.delete(aside).where(
-                aside.c.migration_id == self.migration_id,
-                aside.c.database_key == key,
-                aside.c.part == part,
-            )
-        )
-        values = [
-            {
-                "migration_id": self.migration_id,
-                "database_key": key,
-                "part": part,
-                "record_key": row.record_key,
-                "original_id": row.original_id,
-                "reason": row.reason,
-                "changed_columns": ",".join(row.columns) or None,
-                "original_row": row.row,
-            }
-            for row in rows
-        ]
-        if values:
-            conn.execute(sa.insert(aside), values)
+    def part(self, key: bytes, part: int | None, rows: Iterable[Aside]) -> MigrationStep:
+        """Rows to be kept in full, in place of what the same part held."""
+        return MigrationStep(self.migration_id, key, part=part, aside=tuple(rows))
 
     def aside(self, conn: sa.Connection, key: bytes) -> Iterator[Aside]:
         """What was set aside of a database, a bounded number at a time."""

@@ -16,35 +16,29 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 
 __all__ = [
     "COLUMN_SIZES",
     "DATABASE_KEY_BYTES",
+    "RECORDS",
     "RECORD_KEY_BYTES",
     "RECORD_SCHEMA",
     "ROW_DIGEST_BYTES",
     "SOURCE_COLUMNS",
+    "Column",
+    "RecordTable",
     "SourceRow",
     "database_key",
     "digest_prefix",
     "record_key",
     "row_digest",
 ]
-
-SOURCE_COLUMNS: Final = (
-    "token_id",
-    "did",
-    "created_at",
-    "updated_at",
-    "token_status",
-    "parent_token_id",
-    "token_value",
-)
-"""What is read of a node's TokensTable, in this order; missing ones are NULL."""
 
 SqliteValue = str | bytes | int | float | None
 SourceRow = tuple[SqliteValue, ...]
@@ -54,44 +48,132 @@ DATABASE_KEY_BYTES: Final = 8
 RECORD_KEY_BYTES: Final = 24
 ROW_DIGEST_BYTES: Final = 16
 
-_TIME = pa.timestamp("us")  # UTC without a zone, as DATETIME2 has it
+Kind = Literal["bytes", "text", "time", "flag"]
 
-RECORD_SCHEMA: Final = pa.schema(
-    [
-        pa.field("record_key", pa.binary(RECORD_KEY_BYTES), nullable=False),
-        pa.field("row_digest", pa.binary(ROW_DIGEST_BYTES), nullable=False),
-        pa.field("source_ip", pa.string(), nullable=False),
-        pa.field("node_name", pa.string(), nullable=False),
-        pa.field("did", pa.string()),
-        pa.field("token_id", pa.string()),
-        pa.field("created_at", _TIME),
-        pa.field("updated_at", _TIME),
-        pa.field("token_status", pa.string()),
-        pa.field("parent_token_id", pa.string()),
-        pa.field("token_value", pa.string()),
-        pa.field("ipfs_data", pa.string()),
-        pa.field("ipfs_fetched", pa.bool_(), nullable=False),
-        pa.field("ipfs_error", pa.string()),
-        pa.field("db_path", pa.string(), nullable=False),
-        pa.field("ipfs_path", pa.string()),
-        pa.field("db_last_modified", _TIME, nullable=False),
-        pa.field("validation_errors", pa.string()),
-    ]
-)
-"""The columns a sync writes.  ``id`` and ``synced_at`` are the target's own."""
-
-COLUMN_SIZES: Final = {
-    "source_ip": 45,
-    "node_name": 255,
-    "did": 1000,
-    "token_id": 500,
-    "token_status": 50,
-    "parent_token_id": 500,
-    "ipfs_error": 1000,
-    "db_path": 500,
-    "ipfs_path": 500,
+_ARROW: Final[dict[str, pa.DataType]] = {
+    "text": pa.string(),
+    "time": pa.timestamp("us"),  # UTC without a zone, as DATETIME2 has it
+    "flag": pa.bool_(),
 }
-"""Sizes of the guide's NVARCHAR columns, in UTF-16 code units (as SQL Server counts)."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of TokenRecords: everything that the program says of it, said once."""
+
+    name: str
+    kind: Kind
+    size: int | None = None
+    """Bytes, or the UTF-16 code units of a text (as SQL Server counts); None: unbounded."""
+    required: bool = False
+    """Every record that a sync writes has a value."""
+    default: Literal["now", "false"] | None = None
+    """What the target's table fills in; it then allows NULL, as the guide's table does."""
+    by_target: bool = False
+    """The target's own: not part of a batch."""
+    source: int | None = None
+    """Its place in the node's row, from which the digest is made; None: not the node's."""
+    by_key: bool = False
+    """Records with the same key have the same value: an update need not set it."""
+    compared: bool = False
+    """Can differ where the row digest does not: an upsert compares it, too."""
+    indexed: bool = False
+    """Has one of the guide's secondary indexes, which a first load builds at its end."""
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """Its type in a record batch."""
+        return pa.binary(self.size) if self.kind == "bytes" else _ARROW[self.kind]
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """The columns of TokenRecords, in the guide's order, and what is derived from them.
+
+    ``id`` in front and ``source_deleted_at`` behind are the target's, the same everywhere.
+    """
+
+    columns: tuple[Column, ...]
+
+    def __getitem__(self, name: str) -> Column:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def staged(self) -> tuple[Column, ...]:
+        """The columns of a batch, in its order: key and digest first."""
+        batch = [column for column in self.columns if not column.by_target]
+        return tuple(sorted(batch, key=lambda column: column.kind != "bytes"))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of `staged`."""
+        return tuple(column.name for column in self.staged)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of a batch."""
+        fields = [pa.field(c.name, c.arrow, nullable=not c.required) for c in self.staged]
+        return pa.schema(fields)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """UTF-16 code units of the bounded texts."""
+        return {c.name: c.size for c in self.columns if c.kind == "text" and c.size is not None}
+
+    @cached_property
+    def source(self) -> tuple[str, ...]:
+        """What is read of a node's TokensTable, in this order; missing ones are NULL."""
+        read = [(c.source, c.name) for c in self.columns if c.source is not None]
+        return tuple(name for _, name in sorted(read))
+
+    @cached_property
+    def compared(self) -> tuple[Column, ...]:
+        """What an upsert compares, the digest first."""
+        return tuple(column for column in self.staged if column.compared)
+
+    @cached_property
+    def indexed(self) -> tuple[str, ...]:
+        """Columns with a secondary index."""
+        return tuple(column.name for column in self.columns if column.indexed)
+
+
+RECORDS: Final = RecordTable(
+    (
+        Column("source_ip", "text", 45, required=True, by_key=True, indexed=True),
+        Column("node_name", "text", 255, required=True, indexed=True),
+        Column("did", "text", 1000, source=1, indexed=True),
+        Column("token_id", "text", 500, source=0, by_key=True, indexed=True),
+        Column("created_at", "time", source=2),
+        Column("updated_at", "time", source=3),
+        Column("token_status", "text", 50, source=4),
+        Column("parent_token_id", "text", 500, source=5),
+        Column("token_value", "text", source=6),
+        Column("ipfs_data", "text", compared=True),
+        Column("ipfs_fetched", "flag", required=True, default="false", compared=True, indexed=True),
+        Column("ipfs_error", "text", 1000, compared=True),
+        Column("db_path", "text", 500, required=True, by_key=True, indexed=True),
+        Column("ipfs_path", "text", 500),
+        Column("db_last_modified", "time", required=True),
+        Column("synced_at", "time", default="now", by_target=True, indexed=True),
+        Column("validation_errors", "text", compared=True),
+        # Added to the guide's: identity and change.
+        Column("record_key", "bytes", RECORD_KEY_BYTES, required=True, by_key=True),
+        Column("row_digest", "bytes", ROW_DIGEST_BYTES, required=True, compared=True),
+    )
+)
+"""The one list of columns: a new one is one line here and a migration."""
+
+RECORD_SCHEMA: Final = RECORDS.schema
+"""The columns a sync writes, as Arrow has them."""
+
+COLUMN_SIZES: Final = RECORDS.sizes
+"""Sizes of the guide's NVARCHAR columns, in UTF-16 code units."""
+
+SOURCE_COLUMNS: Final = RECORDS.source
 
 
 def database_key(source: str, db_path: str) -> bytes:

@@ -1,15 +1,17 @@
-"""A wish to stop a run: given by a signal at any moment, taken at safe points only.
+"""A request to stop: made by a signal at any moment, honoured at safe points only.
 
 An exception out of a signal handler can appear between any two instructions: in
 the middle of a commit, of closing a session, of starting a thread.  So the
-handler only leaves a note (`CancelToken.give`), and the run looks at it where
-nothing is half done (`CancelToken.check`).  Where a run only reads and may take
-long, it lets itself be torn away (`CancelToken.at_once`).
+handler only records the request (`CancelToken.give`), and the run looks at it
+where nothing is half done (`CancelToken.check`).  A stretch that only reads, and
+may take long, can be left anywhere (`CancelToken.at_once`); within it a
+transaction is shielded (`CancelToken.shielded`).
 """
 
 from __future__ import annotations
 
-from types import TracebackType
+import contextlib
+from collections.abc import Iterator
 
 __all__ = ["CancelToken", "Interrupted"]
 
@@ -28,7 +30,7 @@ class CancelToken:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         """The signal that asked for the stop, once one did."""
-        self._torn = False
+        self._anywhere = False
 
     def give(self, signal_number: int) -> None:
         """Ask for the stop; only for a handler that the main thread runs.
@@ -37,7 +39,7 @@ class CancelToken:
             Interrupted: the run is in a stretch of `at_once`.
         """
         self.signal_number = signal_number
-        if self._torn:
+        if self._anywhere:
             raise Interrupted(signal_number)
 
     def check(self) -> None:
@@ -49,27 +51,32 @@ class CancelToken:
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
-    def at_once(self) -> _Stretch:
-        """``with stop.at_once():`` a stretch that may be broken off anywhere."""
-        return _Stretch(self)
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A stretch that may be left anywhere.
 
-
-class _Stretch:
-    def __init__(self, stop: CancelToken) -> None:
-        self._stop = stop
-
-    def __enter__(self) -> None:
-        self._stop._torn = True  # before looking: a signal in between is not overlooked
+        Raises:
+            Interrupted: the stop was or is asked for.
+        """
+        before = self._anywhere
         try:
-            self._stop.check()
-        except Interrupted:
-            self._stop._torn = False
-            raise
+            self._anywhere = True  # before looking: a signal in between is not overlooked
+            self.check()
+            yield
+        finally:
+            self._anywhere = before
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop._torn = False
+    @contextlib.contextmanager
+    def shielded(self) -> Iterator[None]:
+        """A part of such a stretch that is finished first.
+
+        Raises:
+            Interrupted: the stop was asked for meanwhile; after what is shielded.
+        """
+        before, self._anywhere = self._anywhere, False
+        try:
+            yield
+        finally:
+            self._anywhere = before
+        if before:
+            self.check()

@@ -9,29 +9,31 @@ verified again by the local ways.
 from __future__ import annotations
 
 import marshal
-import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rubix_token_sync.ipfs.cid import parse
+from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.unixfs import matches
-from rubix_token_sync.nodes.snapshot import open_snapshot
-from rubix_token_sync.records.build import decode_content, finish_batch
+from rubix_token_sync.records.build import DatabaseContext, decode_content, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
-from rubix_token_sync.runs.content_access import open_patiently
-from rubix_token_sync.runs.jobs import Batch, Difference, Emit, Job, Summary, Tally, WorkerContext
+from rubix_token_sync.runs.content import ContentOfRows
+from rubix_token_sync.runs.jobs import Difference, Job, Tally
 from rubix_token_sync.runs.known_rows import Known
-from rubix_token_sync.runs.row_reader import DigestedRows, RowReader, database_context
+from rubix_token_sync.runs.row_reader import DigestedRows
 from rubix_token_sync.targets.base import Target
 
-__all__ = ["compare_database", "record_digests"]
+__all__ = ["Comparison", "held_records", "record_digests"]
 
+_READ_ERROR: Final = FailureCode.READ_ERROR
 _CONTENT: Final = ("ipfs_data", "ipfs_fetched")
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
@@ -54,117 +56,114 @@ def record_digests(batch: pa.RecordBatch) -> bytes:
     )
 
 
-def compare_database(job: Job, store: Target, shared: WorkerContext, emit: Emit) -> Summary:
-    """Compare; differences go out as events, the counts come back.
+@dataclass
+class Comparison:
+    """One database of a node beside what the target holds of it.
 
-    Raises:
-        SourceError: the database cannot be read.
-        TargetError: the target cannot be read.
+    ``repair`` gets the records that are to be written so that both are equal
+    again, each with the tally of its batch.  ``unverified`` counts contents that
+    only the target has and that cannot be proven from them alone; ``unread`` says
+    whether some could not be read now.
     """
-    started = time.monotonic()
-    held = _held(job, store)
-    unverified = 0
-    with open_snapshot(job.node.db_path, shared.scratch) as snapshot:
-        context = database_context(job, snapshot)
-        reader = RowReader(job, snapshot, shared.batch_size)
-        chain = open_patiently(job.node.repository, shared.content)
-        try:
-            for rows in reader:
-                if not rows.rows:
-                    continue
-                fresh, via = _fresh(rows, job, chain, context)
-                keys = b"".join(fresh.column("record_key").to_pylist())
-                there, same = held.match(keys, record_digests(fresh))
-                found, doubts = _examine(fresh, there, np.flatnonzero(~same), store)
-                unverified += doubts
-                tally = Tally(read=len(rows.rows), via=via, changed=len(found))
-                emit(Batch(job.number, tally, snapshot.count, None, tuple(found)))
-        finally:
-            chain.close()
-        vanished = held.vanished()
-        for lost in _vanished(vanished, job, store):
-            emit(Batch(job.number, Tally(), snapshot.count, None, (lost,)))
-        return Summary(
-            fingerprint=snapshot.fingerprint,
-            repository_fingerprint=None,
-            modified=snapshot.modified,
-            stored=reader.distinct,
-            known=len(held),
-            vanished=vanished,
-            rejected=reader.rejected,
-            errors=(),
-            seconds=time.monotonic() - started,
-            unverified=unverified,
+
+    job: Job
+    target: Target
+    chain: ContentChain
+    context: DatabaseContext
+    held: Known
+    repair: Callable[[Tally, pa.RecordBatch], None] | None = None
+    unverified: int = 0
+    unread: bool = False
+
+    def batch(self, rows: DigestedRows) -> tuple[Tally, tuple[Difference, ...]]:
+        """Compare some rows, content read anew.
+
+        Raises:
+            TargetError: the target cannot be read, or takes no repair.
+        """
+        keys = rows.keys(self.job.database_key)
+        resolved = self.chain.resolve(
+            [row[0] if isinstance(row[0], str) else None for row in rows.rows]
         )
+        fresh = finish_batch(rows.rows, keys, rows.digests, resolved, self.context)
+        self.unread |= any(f is not None and f.code is _READ_ERROR for f in resolved.failure)
+        there, same = self.held.match(keys, record_digests(fresh))
+        found, kept = self._examine(fresh, there, np.flatnonzero(~same))
+        tally = Tally(
+            read=len(rows.rows),
+            via=Counter(way for way in resolved.via if way),
+            changed=len(found),
+            new=sum(difference.letter == "+" for difference in found.values()),
+            fetched=len(fresh) - resolved.data.count(None),
+        )
+        if self.repair is not None and found:
+            for at, content in kept.items():
+                resolved.data[at], resolved.failure[at] = content, None
+            part = rows.take(np.array(list(found)))
+            chosen = ContentOfRows(
+                [resolved.data[i] for i in found], [resolved.failure[i] for i in found], []
+            )
+            part_keys = part.keys(self.job.database_key)
+            records = finish_batch(part.rows, part_keys, part.digests, chosen, self.context)
+            self.repair(tally, records)
+        return tally, tuple(found.values())
+
+    def _examine(
+        self, fresh: pa.RecordBatch, there: NDArray[np.bool_], suspects: NDArray[np.int64]
+    ) -> tuple[dict[int, Difference], dict[int, bytes]]:
+        """What really differs among the records whose digests do, by position.
+
+        Also the contents that only the target has, for those that are to stay.
+        """
+        found: dict[int, Difference] = {}
+        kept: dict[int, bytes] = {}
+        held = [int(i) for i in suspects if there[i]]
+        keys = fresh.column("record_key")
+        stored = self.target.records_by_key([keys[i].as_py() for i in held]) if held else {}
+        path = self.job.node.db_path
+        for i in suspects.tolist():
+            row = {name: fresh.column(name)[i].as_py() for name in RECORD_SCHEMA.names}
+            other = stored.get(row["record_key"])
+            if other is None:
+                found[i] = Difference("+", path, row["token_id"])
+                continue
+            columns = [name for name in _COMPARED if row[name] != other[name]]
+            if not row["ipfs_fetched"] and other["ipfs_fetched"]:
+                # The target got it elsewhere or earlier; content is immutable, so it can be proven.
+                proven = _proven(other, row["token_id"])
+                self.unverified += proven is None
+                if proven is not False:
+                    kept[i] = decode_content(other["ipfs_data"])
+                    columns = [c for c in columns if c not in (*_CONTENT, "validation_errors")]
+            if columns:
+                only_content = set(columns) <= {*_CONTENT, "validation_errors"}
+                letter: Literal["c", "*"] = "c" if only_content else "*"
+                found[i] = Difference(letter, path, row["token_id"], tuple(columns))
+        return found, kept
+
+    def lost(self, keys: bytes) -> Iterator[Difference]:
+        """The records of ``keys`` (24 bytes each), which only the target has."""
+        split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
+        for start in range(0, len(split), 500):
+            for record in self.target.records_by_key(split[start : start + 500]).values():
+                yield Difference("-", self.job.node.db_path, record["token_id"])
 
 
-def _held(job: Job, store: Target) -> Known:
-    if not job.read_known:
-        return Known(b"", b"")
+def held_records(target: Target, database_key: bytes) -> Known:
+    """Live records of a database with the digests of what is stored, 40 bytes each."""
     keys, digests = bytearray(), bytearray()
-    for batch in store.stored_records(job.database_key):
+    for batch in target.stored_records(database_key):
         keys += b"".join(batch.column("record_key").to_pylist())
         digests += record_digests(batch)
     return Known(bytes(keys), bytes(digests))
 
 
-def _fresh(
-    rows: DigestedRows, job: Job, chain: ContentChain, context: Any
-) -> tuple[pa.RecordBatch, Counter[str]]:
-    """The records as a sync would finish them now, content read anew."""
-    ids = [row[0] if isinstance(row[0], str) else None for row in rows.rows]
-    resolved = chain.resolve(ids)
-    keys = rows.keys(job.database_key)
-    batch = finish_batch(rows.rows, keys, rows.digests, resolved, context)
-    return batch, Counter(way for way in resolved.via if way)
-
-
-def _examine(
-    fresh: pa.RecordBatch, there: np.ndarray, suspects: np.ndarray, store: Target
-) -> tuple[list[Difference], int]:
-    """What really differs among the records whose digests do, and how many are in doubt."""
-    path = fresh.column("db_path")
-    found: list[Difference] = []
-    doubts = 0
-    held = [int(i) for i in suspects if there[i]]
-    keys = fresh.column("record_key")
-    stored = store.records_by_key([keys[i].as_py() for i in held]) if held else {}
-    for i in suspects.tolist():
-        row = {name: fresh.column(name)[i].as_py() for name in RECORD_SCHEMA.names}
-        other = stored.get(row["record_key"])
-        if other is None:
-            found.append(Difference("+", path[i].as_py(), row["token_id"]))
-            continue
-        columns = [name for name in _COMPARED if row[name] != other[name]]
-        if not row["ipfs_fetched"] and other["ipfs_fetched"]:
-            # The target got it elsewhere or earlier; content is immutable, so it can be proven.
-            proven = _proven(other)
-            doubts += proven is None
-            if proven is not False:
-                columns = [c for c in columns if c not in (*_CONTENT, "validation_errors")]
-        if columns:
-            only_content = set(columns) <= {*_CONTENT, "validation_errors"}
-            letter: Literal["c", "*"] = "c" if only_content else "*"
-            found.append(Difference(letter, path[i].as_py(), row["token_id"], tuple(columns)))
-    return found, doubts
-
-
-def _proven(record: dict[str, Any]) -> bool | None:
-    """Whether stored content hashes to its token id; None where that cannot be told from it."""
-    cid = parse(record["token_id"] or "")
+def _proven(record: dict[str, Any], token_id: str | None) -> bool | None:
+    """Whether stored content hashes to the node's token id; None where it alone cannot tell."""
+    cid = parse(token_id or "")
     if cid is None or record["ipfs_data"] is None:
         return False
     try:
         return matches(cid, decode_content(record["ipfs_data"]))
     except ValueError:
         return False
-
-
-def _vanished(keys: bytes, job: Job, store: Target) -> Iterable[Difference]:
-    split: Sequence[bytes] = [
-        keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)
-    ]
-    for start in range(0, len(split), 500):
-        records = store.records_by_key(split[start : start + 500])
-        for record in records.values():
-            yield Difference("-", job.node.db_path, record["token_id"])

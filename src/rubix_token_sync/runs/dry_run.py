@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
-from rubix_token_sync.runs.jobs import Batch, Event, Failed, Job
+from rubix_token_sync.runs.jobs import Job, JobDone, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.targets.base import SCHEMA_VERSION, Target
@@ -27,7 +26,7 @@ def dry_run(options: RunOptions, *, stop: CancelToken | None = None) -> RunResul
     run = Survey(options, lambda _progress: None, stop)
     if not options.target.exists():
         return _compare(run, None)
-    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True))
     try:
         with run.stop.at_once():
             usable = store.schema_version() == SCHEMA_VERSION
@@ -47,11 +46,11 @@ def _compare(run: Survey, store: Target | None) -> RunResult:
     if not jobs:
         return run.outcome("COMPLETED", None, place)
     try:
-        with run.crew(len(jobs), run.options.target if store is not None else None) as crew:
-            for event in run.watched(crew.run(list(jobs.values()))):
-                if event is not None:
-                    _count(run, jobs[event.job], event)
-                run.tick()
+        with run.pool(len(jobs), run.options.target if store is not None else None) as pool:
+            run.work(
+                pool, list(jobs.values()), lambda report: _count(run, jobs[report.job], report),
+                run.tick,
+            )  # fmt: skip
     except Interrupted as interrupt:
         outcome = run.outcome("INTERRUPTED", None, place)
         outcome.signal_number = interrupt.signal_number
@@ -59,14 +58,15 @@ def _compare(run: Survey, store: Target | None) -> RunResult:
     return run.outcome("COMPLETED", None, place)
 
 
-def _count(run: Survey, job: Job, event: Event) -> None:
+def _count(run: Survey, job: Job, report: Report) -> None:
+    if isinstance(report, JobFailed):
+        run.fail(job.number, job.node.db_path, job.node.name, report.error)
+        return
     outcome = run.databases[job.node.db_path]
     counters = run.progress.counters
-    if isinstance(event, Failed):
-        run.fail(job.number, job.node.db_path, job.node.name, event.error)
-    elif isinstance(event, Batch):
-        run.progress.batch(event)
-        tally = event.tally
+    if isinstance(report, RowsRead):
+        run.progress.read(report)
+        tally = report.tally
         changed = tally.changed - tally.new
         outcome.read += tally.read
         outcome.inserted += tally.new
@@ -78,13 +78,12 @@ def _count(run: Survey, job: Job, event: Event) -> None:
         counters.ipfs_success += tally.fetched
         counters.ipfs_failures += tally.changed - tally.fetched
         counters.validation_errors += tally.invalid
-    else:
-        summary = event.summary
-        vanished = len(summary.vanished) // RECORD_KEY_BYTES
+    elif isinstance(report, JobDone):
+        summary = report.summary
         outcome.status = "processed"
-        outcome.records = summary.stored
-        outcome.vanished = vanished
+        outcome.records = summary.records
+        outcome.vanished = summary.vanished
         outcome.seconds = summary.seconds
-        counters.vanished += vanished
+        counters.vanished += summary.vanished
         counters.databases_processed += 1
-        counters.records_processed += summary.stored
+        counters.records_processed += summary.records

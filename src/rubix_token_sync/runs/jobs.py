@@ -1,30 +1,32 @@
-"""What goes to a worker and what comes back; all of it can cross a process border."""
+"""What goes to a worker and what comes back; all of it can cross a process border.
+
+A job is one database.  What comes back is numbers: how far it is, what was
+published, and a summary at its end.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal, TypeAlias
-
-import pyarrow as pa
+from typing import ClassVar, Literal, TypeAlias
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.scratch import Scratch
-from rubix_token_sync.targets.base import ErrorEntry, TargetOptions
+from rubix_token_sync.targets.base import Lease, MarkCounts, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress
 
 __all__ = [
-    "Batch",
+    "ChunkPublished",
     "Difference",
-    "Done",
-    "Emit",
-    "Event",
-    "Failed",
     "Job",
+    "JobDone",
+    "JobFailed",
+    "Report",
+    "RowsRead",
+    "Send",
     "Summary",
     "Tally",
     "WorkerContext",
@@ -37,9 +39,10 @@ class WorkerContext:
 
     target: TargetAddress | None
     """None where there is nothing to compare with (a dry run before the first sync)."""
-    store: TargetOptions
+    target_options: TargetOptions
     content: ContentOptions
-    batch_size: int
+    lease: Lease | None = None
+    """The right to publish; None: jobs only read and compare."""
     scratch: Scratch | None = None
 
 
@@ -55,7 +58,8 @@ class Job:
     source: str
     node: Node
     database_key: bytes
-    task: Literal["sync", "compare"] = "sync"
+    task: Literal["sync", "compare", "repair"] = "sync"
+    """``repair`` compares record by record and publishes what differs."""
     read_known: bool = True
     ask_target: bool = True
     retry_content: bool = True
@@ -111,50 +115,60 @@ class Difference:
 class Summary:
     """A database that was read to its end."""
 
-    fingerprint: str
-    repository_fingerprint: str | None
-    modified: datetime
-    stored: int
-    """Live records the target must hold afterwards."""
-    known: int
-    """Live records it held before."""
-    vanished: bytes
-    """Record keys, 24 bytes each."""
+    records: int
+    """Live records of the node."""
+    vanished: int
     rejected: int
-    errors: tuple[ErrorEntry, ...]
     seconds: float
-    content_checked: bool = True
     unverified: int = 0
     """Compared content that only the target has and that cannot be proven from it alone."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows that were read; the new and changed of them as finished records."""
+class RowsRead:
+    """Rows of a database were read and compared."""
 
     job: int
     tally: Tally
     expected: int
     """Rows of the whole database, for progress."""
-    rows: pa.RecordBatch | None = None
     differences: tuple[Difference, ...] = ()
+    ends_job: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
-class Done:
+class ChunkPublished:
+    """One chunk is in the target; ``marked`` comes with a database's last one."""
+
+    job: int
+    inserted: int
+    updated: int
+    vanished: int
+    rejected: int
+    bulk_loads: int
+    batches: int
+    retries: int
+    marked: MarkCounts | None = None
+    ends_job: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class JobDone:
     """A job ended well."""
 
     job: int
     summary: Summary
+    ends_job: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A job's database could not be processed; the run goes on."""
+class JobFailed:
+    """A job's database could not be processed; the run goes on with the others."""
 
     job: int
     error: SyncError
+    ends_job: ClassVar[bool] = True
 
 
-Event: TypeAlias = Batch | Done | Failed
-Emit: TypeAlias = Callable[[Event], None]
+Report: TypeAlias = RowsRead | ChunkPublished | JobDone | JobFailed
+Send: TypeAlias = Callable[[Report], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +15,19 @@ from rubix_token_sync.nodes.snapshot import look_at
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.base import DatabaseState
 
-__all__ = ["Plan", "PlanRules", "Planned", "inside", "left_out", "make_plan", "observe"]
+__all__ = [
+    "TARGET_DIFFERS",
+    "Plan",
+    "PlanRules",
+    "Planned",
+    "inside",
+    "left_out",
+    "make_plan",
+    "observe",
+]
+
+TARGET_DIFFERS: Final = "target differs"
+"""Why a database is read whose records in the target are not as many as a run left there."""
 
 _NO_DATABASE_THERE: Final = frozenset({"no_database", "bare_repository"})
 """Reasons for skipping that say: somebody looked, and there is none."""
@@ -31,6 +43,8 @@ class PlanRules:
     everything: bool = False
     """Every database, whatever is known of it (`verify`)."""
     recheck: timedelta = timedelta(days=7)
+    live: Mapping[bytes, int] | None = None
+    """Live records that the target holds of each database, where that was counted."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +245,8 @@ def _decide(
         or checked is None
         or now - checked > rules.recheck
     )
+    if rules.live is not None and rules.live.get(state.database_key, 0) != state.record_count:
+        return TARGET_DIFFERS, due
     if seen.fingerprint != state.fingerprint:
         return "changed", due
     if moved or (seen.node.name != state.node_name):

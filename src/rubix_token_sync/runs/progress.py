@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from rubix_token_sync.log import progress_line
 from rubix_token_sync.runs.curve import Curve
-from rubix_token_sync.runs.jobs import Batch
-from rubix_token_sync.targets.base import MarkCounts, Published, SessionTotals
+from rubix_token_sync.runs.jobs import ChunkPublished, RowsRead
+from rubix_token_sync.targets.base import SessionTotals
 
 __all__ = ["Counters", "Progress"]
 
@@ -63,14 +63,14 @@ class Progress:
         with self._lock:
             self._weights = {job: max(1, weight) for job, weight in weights.items()}
 
-    def batch(self, event: Batch) -> None:
+    def read(self, report: RowsRead) -> None:
         """Rows were read."""
-        tally = event.tally
+        tally = report.tally
         with self._lock:
-            read, fetched = self._running.get(event.job, (0, 0))
+            read, fetched = self._running.get(report.job, (0, 0))
             read += tally.read
-            self._running[event.job] = (read, fetched + tally.fetched)
-            self._shares[event.job] = min(1.0, read / event.expected) if event.expected else 1.0
+            self._running[report.job] = (read, fetched + tally.fetched)
+            self._shares[report.job] = min(1.0, read / report.expected) if report.expected else 1.0
             counters = self.counters
             counters.tokens_read += tally.read
             counters.curve.note(self.seconds, counters.tokens_read)
@@ -78,25 +78,23 @@ class Progress:
             counters.content_failures.update(tally.failures)
             counters.healed += tally.healed
 
-    def published(self, published: Published) -> None:
-        """A chunk was published."""
+    def published(self, report: ChunkPublished) -> None:
+        """A chunk was published; with its mark, a database is done."""
         with self._lock:
             counters = self.counters
-            counters.inserted += published.inserted
-            counters.updated += published.updated
-            counters.vanished += published.vanished
-            counters.rejected += len(published.rejected)
-            counters.sql_errors += len(published.rejected)
-            counters.bulk_loads += published.bulk_loads
-            counters.batches += published.batches
-            counters.retries += published.retries
-
-    def marked(self, job: int, counts: MarkCounts) -> None:
-        """A database is done."""
-        with self._lock:
-            self._running.pop(job, None)
-            self._shares[job] = 1.0
-            counters = self.counters
+            counters.inserted += report.inserted
+            counters.updated += report.updated
+            counters.vanished += report.vanished
+            counters.rejected += report.rejected
+            counters.sql_errors += report.rejected
+            counters.bulk_loads += report.bulk_loads
+            counters.batches += report.batches
+            counters.retries += report.retries
+            counts = report.marked
+            if counts is None:
+                return
+            self._running.pop(report.job, None)
+            self._shares[report.job] = 1.0
             counters.databases_processed += 1
             counters.records_processed += counts.records
             counters.ipfs_success += counts.ipfs_success

@@ -13,6 +13,7 @@ from rubix_token_sync.nodes.discovery import Discovery
 from rubix_token_sync.runs.progress import Counters
 from rubix_token_sync.runs.session import Status
 from rubix_token_sync.targets.base import (
+    DatabaseState,
     ErrorEntry,
     TargetOptions,
 )
@@ -84,6 +85,10 @@ class RunResult:
     place: str = ""
     signal_number: int | None = None
     throttled_seconds: float = 0.0
+    failed: list[tuple[str, SyncError]] = field(default_factory=list)
+    """Paths of databases that could not be processed, and why."""
+    missing: list[DatabaseState] = field(default_factory=list)
+    """Databases that the target holds records of and that are gone from the disk."""
     unread: int = 0
     """Directories that could not be read and may hide nodes."""
     error: SyncError | None = None

@@ -42,7 +42,7 @@ class Session:
         heartbeat_seconds: float,
         lease_seconds: float,
     ) -> None:
-        self.lease = Lease(source, str(uuid.uuid4()))
+        self.lease = Lease(source, str(uuid.uuid4()), lease_seconds)
         self.error: SyncError | None = None
         self._store = store
         self._command = command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,14 +12,14 @@ from rubix_token_sync.errors import SettingsError, SourceError, SyncError, Worke
 from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
 from rubix_token_sync.runs.cancel import CancelToken
-from rubix_token_sync.runs.jobs import Event, Job, WorkerContext
-from rubix_token_sync.runs.plan import Plan, PlanRules, inside, left_out, make_plan
+from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
+from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, inside, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
-from rubix_token_sync.runs.worker_pool import Crew, affordable
+from rubix_token_sync.runs.worker_pool import WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
-from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Target
+from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
 from rubix_token_sync.targets.registry import TargetAddress
 
 __all__ = ["Survey"]
@@ -50,6 +50,8 @@ class Survey:
         self.databases: dict[str, DatabaseOutcome] = {}
         self.discovery = Discovery([], [], 0)
         self._discovered = False
+        self.failed: list[tuple[str, SyncError]] = []
+        self.missing: list[DatabaseState] = []
         self.unread = 0
 
     def discover(self) -> None:
@@ -82,7 +84,10 @@ class Survey:
                 f"There is no node database below {', '.join(self.options.roots)}.",
             )  # fmt: skip
 
-    def plan(self, states: Sequence[DatabaseState]) -> Plan:
+    def plan(
+        self, states: Sequence[DatabaseState], live: Mapping[bytes, int] | None = None
+    ) -> Plan:
+        """What is to be read; ``live`` as in `PlanRules`."""
         options = self.options
         nodes = self.discovery.nodes
         if options.nodes:
@@ -94,7 +99,11 @@ class Survey:
             nodes,
             states,
             PlanRules(
-                options.force, options.only_failed, options.command == "verify", options.recheck
+                options.force,
+                options.only_failed,
+                options.command == "verify",
+                options.recheck,
+                live,
             ),
             now=self.started_at,
             inside=inside(self.discovery.roots),
@@ -122,6 +131,7 @@ class Survey:
                 source=options.source,
                 node=planned.node,
                 database_key=planned.database_key,
+                task="repair" if options.force or planned.reason == TARGET_DIFFERS else "sync",
                 read_known=holds_records,
                 ask_target=holds_content,
                 retry_content=planned.retry_content,
@@ -168,20 +178,30 @@ class Survey:
         )
         self.fail(None, state.db_path, state.node_name or "", error)
         self.databases[state.db_path].status = "missing"
+        self.failed.pop()
+        self.missing.append(state)
 
-    def crew(self, jobs: int, target: TargetAddress | None) -> Crew:
+    def pool(
+        self, jobs: int, target: TargetAddress | None, *, lease: Lease | None = None,
+        in_turn: bool = False,
+    ) -> WorkerPool:  # fmt: skip
+        """Workers for so many jobs; they publish under ``lease``, if there is one."""
         options = self.options
         processes = self._processes(jobs)
         share = max(1, options.content.workers // max(1, processes))
         scratch = Scratch(options.scratch, tuple(options.roots))
         context = WorkerContext(
             target,
-            replace(options.store, read_only=True),
+            replace(options.store, read_only=lease is None, pool_size=self._connections(processes)),
             replace(options.content, workers=share, scratch=scratch),
-            options.store.batch_size,
+            lease,
             scratch,
         )
-        return Crew(context, processes)
+        return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
+
+    def _connections(self, processes: int) -> int:
+        """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
+        return max(1, (self.options.store.pool_size - 2) // max(1, processes))
 
     def _processes(self, jobs: int) -> int:
         if self.options.processes is not None:
@@ -191,18 +211,30 @@ class Survey:
             return 0
         from rubix_token_sync.settings import usable_cpus
 
-        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
+        connections = self.options.store.pool_size - 1  # one is the run's own
+        most = min(usable_cpus(), self.options.content.workers, jobs, connections)
+        return affordable(most)
 
-    def watched(self, events: Iterator[Event | None]) -> Iterator[Event | None]:
-        """The events, up to the stop that was asked for.
+    def work(
+        self,
+        pool: WorkerPool,
+        jobs: Sequence[Job],
+        on_report: Callable[[Report], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        """Have the jobs done, up to the stop that was asked for.
 
         Raises:
-            Interrupted: at the first event (or none) after that.
+            Interrupted: after that; ``on_report`` has got all that was done.
+            SyncError: what ended the work.
         """
+
+        def look() -> None:
+            self.stop.check()
+            on_idle()
+
         try:
-            for event in events:
-                self.stop.check()
-                yield event
+            pool.run(jobs, on_report, look)
         except WorkerCrashed:
             self.stop.check()  # a signal to the whole group ends the workers, too
             raise
@@ -211,6 +243,7 @@ class Survey:
         self.progress.failed(job)
         outcome = self.databases.setdefault(db_path, DatabaseOutcome(db_path, node_name, "failed"))
         outcome.status, outcome.reason = "failed", error.code
+        self.failed.append((db_path, error))
         self.errors.append(
             ErrorEntry(
                 category=error.category,
@@ -247,6 +280,8 @@ class Survey:
             status=status,
             counters=self.progress.counters,
             discovery=self.discovery,
+            failed=self.failed,
+            missing=self.missing,
             unread=self.unread,
             databases=sorted(self.databases.values(), key=lambda d: d.db_path),
             errors=list(self.errors),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+
+import pyarrow as pa
 
 from rubix_token_sync.errors import (
     ReportMismatch,
@@ -13,21 +14,18 @@ from rubix_token_sync.errors import (
 )
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
-from rubix_token_sync.records.schema import database_key
+from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
-from rubix_token_sync.runs.jobs import Batch, Done, Event, Failed, Job
-from rubix_token_sync.runs.plan import Plan
+from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
-from rubix_token_sync.runs.publisher import DatabaseResult, Publisher
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Session, Status
 from rubix_token_sync.runs.survey import Survey
-from rubix_token_sync.runs.worker_pool import Crew
 from rubix_token_sync.targets.base import (
     SCHEMA_VERSION,
+    Chunk,
     DatabaseState,
     ErrorEntry,
-    Published,
     Target,
 )
 from rubix_token_sync.targets.registry import open_target
@@ -43,8 +41,12 @@ def sync(
     on_progress: Callable[[Progress], None] | None = None,
     stop: CancelToken | None = None,
     on_failed: Callable[[RunResult], None] | None = None,
+    on_difference: Callable[[Difference], None] | None = None,
 ) -> RunResult:
     """Make the target equal to the nodes below the roots.
+
+    With ``options.force`` every record is compared with the node's, content
+    included, and written again where it differs; ``on_difference`` gets each.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
     then raised.
@@ -57,17 +59,8 @@ def sync(
     """
     run = Run(options, on_progress or (lambda _progress: None), stop)
     run.on_failed = on_failed or run.on_failed
+    run.on_difference = on_difference or run.on_difference
     return run.run()
-
-
-@dataclass
-class _Ahead:
-    """What is being read before there is a session."""
-
-    plan: Plan
-    jobs: dict[int, Job]
-    crew: Crew
-    events: Iterator[Event | None]
 
 
 class Run(Survey):
@@ -81,33 +74,17 @@ class Run(Survey):
     ) -> None:
         super().__init__(options, on_progress, stop)
         self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
+        self.on_difference: Callable[[Difference], None] = lambda _difference: None
         self._recorded = 0  # of the errors, in the target
-        self._ahead: _Ahead | None = None
 
     def run(self) -> RunResult:
         with contextlib.ExitStack() as stack:
-            store = open_target(self.options.target, self.options.store, at_once=True)
-            stack.callback(store.close)
+            target = open_target(self.options.target, self.options.store)
+            stack.callback(target.close)
             with self.stop.at_once():
-                version = store.schema_version()
-                empty = version is None and not store.holds_tables()
-                if empty:
-                    self.discover()
-            if empty:
-                store.foresee_first_load()
-                self._read_ahead(stack)
-            with self.stop.at_once():
-                if version != SCHEMA_VERSION:
-                    store.ensure_schema()
-            return self._in_session(store)
-
-    def _read_ahead(self, stack: contextlib.ExitStack) -> None:
-        """Begin to read while the target gets its tables: it knows of nothing, so all is read."""
-        plan = self.plan([])
-        jobs = self.jobs(plan, None)
-        if jobs:
-            crew = stack.enter_context(self.crew(len(jobs), None))  # there is nothing to ask
-            self._ahead = _Ahead(plan, jobs, crew, crew.run(list(jobs.values())))
+                if target.schema_version() != SCHEMA_VERSION:
+                    target.ensure_schema()
+            return self._in_session(target)
 
     def _in_session(self, store: Target) -> RunResult:
         options = self.options
@@ -156,6 +133,11 @@ class Run(Survey):
 
     def _give_up(self, store: Target, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
+        self.errors += [
+            ErrorEntry("system", "pending", f"Not reached: {reason}", d.node_name, d.db_path)
+            for d in self.databases.values()
+            if d.status == "pending"
+        ]
         try:
             self._record_errors(store, session)
             session.finish(status, self.progress.totals(), self._summary(reason))
@@ -173,20 +155,19 @@ class Run(Survey):
     def _work(self, store: Target, session: Session) -> None:
         options = self.options
         states = store.database_states(options.source)
-        ahead = self._ahead
-        if ahead is not None and (states or store.holds_records()):
-            ahead.crew.close()  # another run has been here meanwhile
-            ahead = None
         with self.stop.at_once():
+            live = store.count_live([state.database_key for state in states])
             self.discover()
-            plan = self.plan(states) if ahead is None else ahead.plan
-        jobs = self.jobs(plan, store) if ahead is None else ahead.jobs
+            plan = self.plan(states, live)
+        jobs = self.jobs(plan, store)
         self.note_plan(plan, jobs)
         if plan.missing and options.max_shrink is None:
             self._retire(store, session, plan.missing)
+        if options.force and not options.nodes:
+            self._remove_strays(store, session, jobs)
         self.stop.check()
         if jobs:
-            self._publish_all(store, session, jobs, ahead)
+            self._publish_all(store, session, jobs)
         store.finish_load()  # also what a run left undone that died after its last record
         if not options.only_failed:  # which looks at no database that has all of its content
             store.note_seen(
@@ -196,72 +177,56 @@ class Run(Survey):
         self._reconcile(store)
         self.tick(final=bool(jobs))
 
-    def _publish_all(
-        self, store: Target, session: Session, jobs: dict[int, Job], ahead: _Ahead | None
-    ) -> None:
-        options = self.options
-
-        def look_at_session() -> None:
-            self.stop.check()
+    def _publish_all(self, store: Target, session: Session, jobs: dict[int, Job]) -> None:
+        def look() -> None:
             if session.error is not None:
                 raise session.error
+            self.tick()
 
-        publisher = Publisher(
-            store,
-            session.lease,
-            jobs,
-            bulk_insert_size=options.store.bulk_insert_size,
-            on_change=self._published,
-            while_waiting=look_at_session,
-        )
-        try:
-            self.tick()  # a sign of life while the workers start
-            with ahead.crew if ahead else self.crew(len(jobs), options.target) as crew:
-                events = ahead.events if ahead else crew.run(list(jobs.values()))
-                store.prepare_load()
-                for event in self.watched(events):
-                    publisher.check()
-                    look_at_session()
-                    if event is not None:
-                        self._event(event, jobs, publisher)
-                    self.tick()
-                publisher.finish()
-        finally:
-            publisher.stop()
+        self.tick()  # a sign of life while the workers start
+        with self.pool(
+            len(jobs), self.options.target, lease=session.lease, in_turn=store.one_writer
+        ) as pool:
+            store.prepare_load()
+            self.work(pool, list(jobs.values()), lambda report: self._note(report, jobs), look)
 
-    def _event(self, event: Event, jobs: dict[int, Job], publisher: Publisher) -> None:
-        if isinstance(event, Failed):
-            node = jobs[event.job].node
-            self.fail(event.job, node.db_path, node.name, event.error)
-        if isinstance(event, Batch):
-            self.progress.batch(event)
-        elif isinstance(event, Done):
-            outcome = self.databases[jobs[event.job].node.db_path]
-            outcome.seconds = event.summary.seconds
-        publisher.take(event)
+    def _note(self, report: Report, jobs: dict[int, Job]) -> None:
+        node = jobs[report.job].node
+        if isinstance(report, JobFailed):
+            self.fail(report.job, node.db_path, node.name, report.error)
+            return
+        outcome = self.databases[node.db_path]
+        if isinstance(report, RowsRead):
+            self.progress.read(report)
+            outcome.read += report.tally.read
+            for difference in report.differences:
+                self.on_difference(difference)
+        elif isinstance(report, ChunkPublished):
+            self.progress.published(report)
+            self._published(outcome, report)
+        else:
+            outcome.seconds = report.summary.seconds
 
-    def _published(self, result: DatabaseResult, published: Published) -> None:
-        self.progress.published(published)
-        outcome = self.databases[result.job.node.db_path]
-        total = result.published
-        outcome.read = result.tally.read
-        outcome.inserted, outcome.updated = total.inserted, total.updated
-        outcome.vanished, outcome.rejected = total.vanished, len(total.rejected)
-        if published.marked is not None:
-            counts = published.marked
-            self.progress.marked(result.job.number, counts)
-            outcome.status = "processed"
-            outcome.records = counts.records
-            outcome.ipfs_success = counts.ipfs_success
-            outcome.ipfs_failures = counts.ipfs_failures
-            outcome.validation_errors = counts.validation_errors
-            log_event(
-                _LOG, logging.INFO, "database_processed",
-                f"{outcome.node_name}: {counts.records:,} records "
-                f"({total.inserted:,} new, {total.updated:,} changed, "
-                f"{total.vanished:,} gone), content of {counts.ipfs_success:,}",
-                node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
-            )  # fmt: skip
+    def _published(self, outcome: DatabaseOutcome, report: ChunkPublished) -> None:
+        outcome.inserted += report.inserted
+        outcome.updated += report.updated
+        outcome.vanished += report.vanished
+        outcome.rejected += report.rejected
+        counts = report.marked
+        if counts is None:
+            return
+        outcome.status = "processed"
+        outcome.records = counts.records
+        outcome.ipfs_success = counts.ipfs_success
+        outcome.ipfs_failures = counts.ipfs_failures
+        outcome.validation_errors = counts.validation_errors
+        log_event(
+            _LOG, logging.INFO, "database_processed",
+            f"{outcome.node_name}: {counts.records:,} records "
+            f"({outcome.inserted:,} new, {outcome.updated:,} changed, "
+            f"{outcome.vanished:,} gone), content of {counts.ipfs_success:,}",
+            node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
+        )  # fmt: skip
 
     def _retire(self, store: Target, session: Session, missing: list[DatabaseState]) -> None:
         for state in missing:
@@ -276,6 +241,19 @@ class Run(Survey):
                 f"{state.node_name}: the database is gone; {vanished:,} records marked as deleted",
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
+
+    def _remove_strays(self, store: Target, session: Session, jobs: dict[int, Job]) -> None:
+        """Mark as deleted what is in the target and belongs to no database."""
+        known = [state.database_key for state in store.database_states(None)]
+        reading = [job.database_key for job in jobs.values()]
+        strays = store.stray_records(self.options.source, [*known, *reading])
+        for stray in strays:
+            self.on_difference(Difference("-", stray.db_path, stray.token_id))
+        if strays:
+            none = pa.RecordBatch.from_pylist([], schema=RECORD_SCHEMA)
+            vanished = b"".join(stray.record_key for stray in strays)
+            published = store.publish(session.lease, Chunk(none, vanished=vanished))
+            self.progress.counters.vanished += published.vanished
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from rubix_token_sync.errors import SchemaError, SyncError
 from rubix_token_sync.records.schema import database_key
-from rubix_token_sync.runs.cancel import CancelToken
-from rubix_token_sync.runs.jobs import Batch, Difference, Done, Failed
+from rubix_token_sync.runs.cancel import CancelToken, Interrupted
+from rubix_token_sync.runs.jobs import Difference, JobDone, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.runs.survey import Survey
+from rubix_token_sync.runs.sync import sync
 from rubix_token_sync.targets.base import SCHEMA_VERSION, DatabaseState
 from rubix_token_sync.targets.registry import open_target
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "repair", "verify"]
 
 
 @dataclass
@@ -37,14 +38,18 @@ class Verification:
     """Databases that cannot be read, of which the target rightly holds nothing."""
     missing: list[DatabaseState] = field(default_factory=list)
     """Databases that the target holds records of and that are gone from the disk."""
+    unread: int = 0
+    """Directories that could not be read and may hide nodes."""
     seconds: float = 0.0
+    repaired: bool = False
+    """What differed was made equal again."""
 
     @property
     def exit_code(self) -> int:
-        """0 equal, 5 different, 1 something could not be compared."""
-        if self.differences or self.missing:
+        """0 equal (now), 5 different, 1 something could not be compared."""
+        if self.missing or (self.differences and not self.repaired):
             return 5
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.unreadable or self.unread else 0
 
 
 def verify(
@@ -69,7 +74,7 @@ def verify(
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
-    store = open_target(options.target, replace(options.store, read_only=True), at_once=True)
+    store = open_target(options.target, replace(options.store, read_only=True))
     try:
         with run.stop.at_once():
             if store.schema_version() != SCHEMA_VERSION:
@@ -81,7 +86,7 @@ def verify(
             number: replace(job, task="compare", read_known=True)
             for number, job in run.jobs(plan, store).items()
         }
-        result = Verification(store.place, missing=plan.missing)
+        result = Verification(store.place, missing=plan.missing, unread=run.unread)
         stored = {state.db_path for state in states}
 
         def note_failure(path: str, error: SyncError) -> None:
@@ -95,26 +100,71 @@ def verify(
         everybodys = [state.database_key for state in store.database_states(None)]
         own = [job.database_key for job in jobs.values()]
         own += [database_key(options.source, node.db_path) for node, _ in plan.unreadable]
-        for path, token in store.stray_records(options.source, [*everybodys, *own]):
+        for stray in store.stray_records(options.source, [*everybodys, *own]):
             result.differences["-"] += 1
-            on_difference(Difference("-", path, token))
+            on_difference(Difference("-", stray.db_path, stray.token_id))
         if not jobs:
             return result
-        with run.crew(len(jobs), options.target) as crew:
-            for event in run.watched(crew.run(list(jobs.values()))):
-                if isinstance(event, Batch):
-                    run.progress.batch(event)
-                    for difference in event.differences:
-                        result.differences[difference.letter] += 1
-                        on_difference(difference)
-                elif isinstance(event, Done):
-                    result.databases += 1
-                    result.records += event.summary.stored
-                    result.unverified += event.summary.unverified
-                elif isinstance(event, Failed):
-                    note_failure(jobs[event.job].node.db_path, event.error)
-                run.on_progress(run.progress)
+
+        def note(report: Report) -> None:
+            if isinstance(report, RowsRead):
+                run.progress.read(report)
+                for difference in report.differences:
+                    result.differences[difference.letter] += 1
+                    on_difference(difference)
+            elif isinstance(report, JobDone):
+                result.databases += 1
+                result.records += report.summary.records
+                result.unverified += report.summary.unverified
+            elif isinstance(report, JobFailed):
+                note_failure(jobs[report.job].node.db_path, report.error)
+
+        with run.pool(len(jobs), options.target) as pool:
+            run.work(pool, list(jobs.values()), note, lambda: run.on_progress(run.progress))
         result.seconds = run.progress.seconds
         return result
     finally:
         store.close()
+
+
+def repair(
+    options: RunOptions,
+    *,
+    on_difference: Callable[[Difference], None],
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: CancelToken | None = None,
+) -> Verification:
+    """Compare as `verify` does, and make equal again what differs.
+
+    A run like any other: under the source's lease, in the usual transactions,
+    with a session of its own.
+
+    Raises:
+        SyncError: the run could not start or had to stop.
+        Interrupted: ``stop`` came before the end.
+    """
+    found: Counter[str] = Counter()
+
+    def note(difference: Difference) -> None:
+        found[difference.letter] += 1
+        on_difference(difference)
+
+    outcome = sync(
+        replace(options, command="verify", force=True),
+        on_progress=on_progress,
+        stop=stop,
+        on_difference=note,
+    )
+    if outcome.signal_number is not None:
+        raise Interrupted(outcome.signal_number)
+    return Verification(
+        outcome.place,
+        databases=outcome.counters.databases_processed,
+        records=outcome.counters.records_processed,
+        differences=found,
+        failed=outcome.failed,
+        missing=outcome.missing,
+        unread=outcome.unread,
+        seconds=outcome.seconds,
+        repaired=True,
+    )

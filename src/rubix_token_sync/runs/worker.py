@@ -1,7 +1,9 @@
-"""One job: read a database, find what is new, get its content, finish the records.
+"""One job: read a database, find what changed, get its content, publish its records.
 
-Runs in a worker process.  Everything of one database happens here, in one
-read transaction, batch by batch; only finished records and counters leave.
+`Worker.run` is the seam to executors: it does a whole database, publishing and
+mark included, and gives back numbers.  It runs in a worker process, in the
+run's own process, or on another machine: the lease is checked inside each
+transaction, so it holds anywhere.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -16,29 +20,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rubix_token_sync.errors import SourceError, SyncError, TargetError
+from rubix_token_sync import failpoints
+from rubix_token_sync.errors import (
+    LeaseLost,
+    RecordRefused,
+    SourceError,
+    SyncError,
+    TargetError,
+)
 from rubix_token_sync.ipfs.content import FailureCode
-from rubix_token_sync.nodes.snapshot import open_snapshot
+from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
-from rubix_token_sync.runs.compare import compare_database
+from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.runs.content_access import fingerprint_patiently, open_patiently
 from rubix_token_sync.runs.jobs import (
-    Batch,
-    Done,
-    Emit,
-    Event,
-    Failed,
     Job,
+    JobDone,
+    JobFailed,
+    Report,
+    RowsRead,
+    Send,
     Summary,
     Tally,
     WorkerContext,
 )
 from rubix_token_sync.runs.known_rows import Known
+from rubix_token_sync.runs.publishing import DatabasePublisher, Discarding, Publishing
 from rubix_token_sync.runs.row_reader import DigestedRows, RowReader, database_context
-from rubix_token_sync.targets.base import Target
-from rubix_token_sync.targets.registry import open_target
+from rubix_token_sync.targets.base import DatabaseMark, Target, TargetOptions
+from rubix_token_sync.targets.registry import TargetAddress, open_target
 
 __all__ = ["Worker"]
 
@@ -46,62 +58,83 @@ Finished: TypeAlias = tuple[Tally, pa.RecordBatch]
 """What became of some rows, and their records."""
 
 _BATCH_BYTES: Final = 8 << 20
-"""Records that leave at a time, whatever BATCH_SIZE says."""
+"""Records that are finished at a time, whatever BATCH_SIZE says."""
 _FIRST_ROWS: Final = 200
 """Before anything is known of their contents, each of which may have 50 KB."""
 _FEWEST_ROWS: Final = 20
+_ATTEMPTS: Final = 3
+"""At a database whose trouble may pass, as long as nothing of it was reported."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What reading a database left open."""
+
+    unread: bool
+    """Contents that could not be read, for a reason that says nothing of their tokens."""
+    unverified: int = 0
 
 
 class Worker:
-    """Runs jobs one after the other; keeps its connection to the target between them."""
+    """Does jobs one after the other; keeps its connection to the target between them."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        opener: Callable[[TargetAddress, TargetOptions], Target] = open_target,
+    ) -> None:
+        """``turn`` is held while a chunk is written; ``opener`` opens the target."""
         self.context = context
-        self._store: Target | None = None
-        self._portion = min(context.batch_size, _FIRST_ROWS)
+        self._turn = turn
+        self._opener = opener
+        self._target: Target | None = None
+        self._batch_size = context.target_options.batch_size
+        self._portion = min(self._batch_size, _FIRST_ROWS)
         """Rows that are finished at a time, by the size of those before."""
 
     @property
-    def store(self) -> Target:
-        """The target, opened for reading at the first need."""
-        if self._store is None:
+    def target(self) -> Target:
+        """The target, opened at the first need."""
+        if self._target is None:
             if self.context.target is None:
                 raise RuntimeError("this run has no target to read from")
-            self._store = open_target(self.context.target, self.context.store)
-        return self._store
+            self._target = self._opener(self.context.target, self.context.target_options)
+        return self._target
 
     def close(self) -> None:
         """Give back the connection."""
-        if self._store is not None:
-            self._store.close()
+        if self._target is not None:
+            self._target.close()
 
-    def run(self, job: Job, emit: Emit) -> None:
-        """Do a job; what is wrong with its database alone becomes a `Failed` event.
+    def run(self, job: Job, send: Send) -> JobDone | JobFailed:
+        """Do a job; what is wrong with its database alone becomes a `JobFailed`.
+
+        ``send`` gets `RowsRead` and `ChunkPublished` on the way.
 
         Raises:
-            TargetError: the target cannot be read, which ends the run.
+            TargetError: the target cannot be used, which ends the run.
+            LeaseLost: another run has taken over.
         """
-        for last in (False, False, True):
-            left = _Counting(emit)
+        failpoints.point("worker.job")
+        counting = _Counting(send)
+        attempt = 1
+        while True:
             try:
-                emit(Done(job.number, self._do(job, left)))
-                return
-            except TargetError:
-                raise
+                return JobDone(job.number, self._do(job, counting))
+            except (TargetError, LeaseLost) as error:
+                if not isinstance(error, RecordRefused):
+                    raise
+                return JobFailed(job.number, error)  # its mark or its errors: nobody else's
             except SyncError as error:
-                # Events that have left cannot be taken back, so only a still quiet job begins anew.
+                # What was reported cannot be taken back, so only a silent job begins anew.
                 # Nor do handles come free while this very process holds them.
-                tried = last or error.code == "too_many_files"
-                if tried or left.count or error.kind != "transient":
-                    emit(Failed(job.number, error))
-                    return
+                passing = error.kind == "transient" and error.code != "too_many_files"
+                if counting.count or not passing or attempt == _ATTEMPTS:
+                    return JobFailed(job.number, error)
+                attempt += 1
 
-    def _do(self, job: Job, emit: Emit) -> Summary:
-        if job.task == "compare":
-            return compare_database(job, self.store, self.context, emit)
-        return self._sync(job, emit)
-
-    def _sync(self, job: Job, emit: Emit) -> Summary:
+    def _do(self, job: Job, send: Send) -> Summary:
         started = time.monotonic()
         repository = job.node.repository
         # Taken before reading: what changes meanwhile is a change for the next run.
@@ -109,55 +142,128 @@ class Worker:
         if not job.retry_content and job.asked_repository is not None:
             content_state = job.asked_repository
         known = self._known(job)
+        publisher = self._publisher(job, send)
         with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
-            _guard_count(job, known, snapshot.count)
-            context = database_context(job, snapshot)
-            rows = RowReader(job, snapshot, self.context.batch_size)
-            chain = open_patiently(repository, self.context.content)
-            try:
-                content = Content(job, lambda: self.store, chain)
-                finish = partial(_finished, job, context, known, content)
-                pending = DigestedRows.none()
-                failures: Counter[str] = Counter()
-                for batch in rows:
-                    news = known.changed_rows(batch.digests)
-                    pending = pending.plus(batch.take(news))
-                    read = len(batch.rows)
-                    if len(pending.rows) < self.context.batch_size:
-                        emit(Batch(job.number, Tally(read=read), snapshot.count))
-                        continue
-                    for tally, records in self._portions(finish, pending):
-                        failures += tally.failures
-                        tally.read, read = read, 0
-                        emit(Batch(job.number, tally, snapshot.count, records))
-                    pending = DigestedRows.none()
-                for tally, records in self._portions(finish, pending):
-                    failures += tally.failures
-                    emit(Batch(job.number, tally, snapshot.count, records))
-            finally:
-                chain.close()
-            if failures[FailureCode.READ_ERROR]:
+            if job.task == "sync":
+                _guard_count(job, known, snapshot.count)
+            rows = RowReader(job, snapshot, self._batch_size)
+            read = self._read if job.task == "sync" else self._compare
+            left = read(job, known, snapshot, rows, publisher, send)
+            if left.unread:
                 content_state = None  # says nothing of a token: the next run asks again
             vanished = known.vanished()
-            _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
-            return Summary(
+            if job.task != "compare":
+                _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
+            seconds = time.monotonic() - started
+            mark = DatabaseMark(
+                database_key=job.database_key,
+                source_ip=job.source,
+                node_name=job.node.name,
+                db_path=job.node.db_path,
+                ipfs_path=repository,
                 fingerprint=snapshot.fingerprint,
                 repository_fingerprint=content_state,
-                modified=snapshot.modified,
-                stored=rows.distinct,
-                known=len(known),
-                vanished=vanished,
-                rejected=rows.rejected,
-                errors=rows.errors(),
-                seconds=time.monotonic() - started,
+                last_modified=snapshot.modified,
+                record_count=rows.distinct,
+                rejected_count=rows.rejected,
+                processing_duration_seconds=seconds,
                 content_checked=job.retry_content,
             )
+        publisher.finish(mark, vanished, rows.errors())
+        return Summary(
+            rows.distinct,
+            len(vanished) // RECORD_KEY_BYTES,
+            rows.rejected,
+            seconds,
+            left.unverified,
+        )
+
+    def _compare(
+        self,
+        job: Job,
+        known: Known,
+        snapshot: Snapshot,
+        rows: RowReader,
+        publisher: Publishing,
+        send: Send,
+    ) -> _Left:
+        """Every row beside its record, content included; what differs is published again."""
+        chain = open_patiently(job.node.repository, self.context.content)
+        try:
+            context = database_context(job, snapshot)
+            repair = publisher.add if job.task == "repair" else None
+            comparison = Comparison(job, self.target, chain, context, known, repair)
+            for batch in rows:
+                if batch.rows:
+                    tally, differences = comparison.batch(batch)
+                    send(RowsRead(job.number, tally, snapshot.count, differences))
+        finally:
+            chain.close()
+        for lost in comparison.lost(known.vanished()):
+            send(RowsRead(job.number, Tally(), snapshot.count, (lost,)))
+        return _Left(comparison.unread, comparison.unverified)
+
+    def _read(
+        self,
+        job: Job,
+        known: Known,
+        snapshot: Snapshot,
+        rows: RowReader,
+        publisher: Publishing,
+        send: Send,
+    ) -> _Left:
+        """All rows of the snapshot, the changed ones published."""
+        chain = open_patiently(job.node.repository, self.context.content)
+        try:
+            content = Content(job, lambda: self.target, chain)
+            finish = partial(_finished, job, database_context(job, snapshot), known, content)
+            pending = DigestedRows.none()
+            failures: Counter[str] = Counter()
+            read = 0
+
+            def flush() -> None:
+                nonlocal pending, read
+                for tally, records in self._portions(finish, pending):
+                    failures.update(tally.failures)
+                    tally.read, read = read, 0
+                    send(RowsRead(job.number, tally, snapshot.count))
+                    publisher.add(tally, records)
+                pending = DigestedRows.none()
+
+            for batch in rows:
+                pending = pending.plus(batch.take(known.changed_rows(batch.digests)))
+                read += len(batch.rows)
+                if len(pending.rows) >= self._batch_size:
+                    flush()
+                else:
+                    send(RowsRead(job.number, Tally(read=read), snapshot.count))
+                    read = 0
+            flush()
+            return _Left(failures[FailureCode.READ_ERROR] > 0)
+        finally:
+            chain.close()
+
+    def _publisher(self, job: Job, send: Send) -> Publishing:
+        lease = self.context.lease
+        if lease is None:
+            return Discarding()
+        return DatabasePublisher(
+            self.target,
+            lease,
+            job,
+            send,
+            bulk_insert_size=self.context.target_options.bulk_insert_size,
+            turn=self._turn,
+            replace=job.task == "repair",
+        )
 
     def _known(self, job: Job) -> Known:
         if not job.read_known:
             return Known(b"", b"")
-        keys, digests = self.store.known_rows(job.database_key)
-        failed = self.store.failed_tokens(job.database_key) if job.retry_content and keys else ()
+        if job.task != "sync":
+            return held_records(self.target, job.database_key)
+        keys, digests = self.target.known_rows(job.database_key)
+        failed = self.target.failed_tokens(job.database_key) if job.retry_content and keys else ()
         return Known(keys, digests, failed)
 
     def _portions(
@@ -171,7 +277,7 @@ class Worker:
             tally, records = finish(part)
             if records.num_rows:
                 room = _BATCH_BYTES * records.num_rows // records.nbytes
-                self._portion = max(_FEWEST_ROWS, min(self.context.batch_size, room))
+                self._portion = max(_FEWEST_ROWS, min(self._batch_size, room))
             yield tally, records
 
 
@@ -206,21 +312,21 @@ def _finished(
 
 
 class _Counting:
-    """Passes events on and counts them."""
+    """Passes reports on and counts them."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self.count = 0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, report: Report) -> None:
         self.count += 1
-        self._emit(event)
+        self._send(report)
 
 
 def _failed_again(
     batch: pa.RecordBatch, resolved: ContentOfRows, known: Known, pending: DigestedRows
 ) -> list[int]:
-    """Rows that the target has just so: asked for again in vain, for the same reason."""
+    """Rows that the target holds identically: asked for again, failed for the same reason."""
     if not resolved.failed_before:
         return []
     same, now = known.holds(pending.digests), batch.column("ipfs_error")

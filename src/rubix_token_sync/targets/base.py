@@ -1,24 +1,23 @@
 """What the rest of the program knows of a target.
 
-`Target` is the door; `rubix_token_sync.targets.sql.publishing.SqlStore` holds what all
-targets share, and one module a target adds how rows are written there.
+`Target` is the door; `rubix_token_sync.targets.sql.target.SqlTarget` is what stands behind it,
+the same for every database, and a folder a database adds how it is spoken to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from rubix_token_sync.errors import Category
-
-if TYPE_CHECKING:  # a worker that asks no target need not load it
-    import sqlalchemy as sa
+from rubix_token_sync.process_identity import Machine
 
 __all__ = [
+    "LEASE_SECONDS",
     "SCHEMA_VERSION",
     "Chunk",
     "DatabaseMark",
@@ -27,20 +26,27 @@ __all__ = [
     "KnownContent",
     "Lease",
     "MarkCounts",
+    "MigrationStep",
     "Published",
     "Rejected",
     "SessionTotals",
+    "SetAside",
+    "StrayRecord",
     "Target",
     "TargetOptions",
 ]
 
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
+
+
+LEASE_SECONDS: Final = 60.0
+"""How long a lease lasts without a heartbeat where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How a store loads; the guide's settings of the same names."""
+    """How a target is loaded; the guide's settings of the same names."""
 
     batch_size: int = 2_000
     bulk_insert_size: int = 10_000
@@ -51,15 +57,21 @@ class TargetOptions:
     call_seconds: float = 120.0
     """Our own bound around every call to a server."""
     read_only: bool = False
-    """For workers, `verify`, `status`: never writes, never creates."""
+    """For `verify`, `status` and their like: never writes, never creates."""
+    wait_factor: float = 1.0
+    """Scales the waits between attempts; tests that inject faults make it small."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write for one source, held by one session."""
+    """The right to write for one source, held by one session; any process may write under it.
+
+    It ends ``seconds`` after its last heartbeat, by the server's clock.
+    """
 
     source: str
     session_id: str
+    seconds: float = LEASE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,38 @@ class Rejected:
     reason: str
 
 
+class SetAside(NamedTuple):
+    """A row of a migration's source, kept in full because the record does not hold all of it.
+
+    ``reason`` is ``duplicate`` or ``refused`` (no record holds it), ``changed``
+    (the record holds another form of ``columns``) or ``healed`` (its content
+    comes from a duplicate).
+    """
+
+    reason: str
+    columns: tuple[str, ...]
+    original_id: int | None
+    record_key: bytes | None
+    row: str
+    """JSON: the row as the source has it."""
+
+
+@dataclass(frozen=True)
+class MigrationStep:
+    """What a migration notes of a database; done in this order.
+
+    ``forget_aside`` removes what was set aside of it; ``part`` and ``aside`` replace what the
+    transaction of that number set aside; ``state`` is its row of SyncMigratedDatabases.
+    """
+
+    migration_id: str
+    database_key: bytes
+    forget_aside: bool = False
+    part: int | None = None
+    aside: tuple[SetAside, ...] = ()
+    state: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What goes into the target in one transaction.
@@ -141,7 +185,9 @@ class Chunk:
     ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
     path (the database has BULK_INSERT_SIZE changed records or more).  ``new``: the
     target held none of the rows when the run looked, so they may go straight in.
-    ``also`` writes what else belongs into the transaction; it must be idempotent.
+    ``replace``: what the target holds under the rows' keys was changed behind the
+    program's back; none of it is to stay.
+    ``migration`` is what a migration notes in the same transaction.
     """
 
     rows: pa.RecordBatch
@@ -150,7 +196,8 @@ class Chunk:
     errors: tuple[ErrorEntry, ...] = ()
     bulk: bool = False
     new: bool = False
-    also: Callable[[sa.Connection], None] | None = None
+    replace: bool = False
+    migration: MigrationStep | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +248,15 @@ class KnownContent:
     ipfs_error: str | None
 
 
+@dataclass(frozen=True)
+class StrayRecord:
+    """A live record of a source that belongs to none of its databases."""
+
+    record_key: bytes
+    db_path: str
+    token_id: str | None
+
+
 @dataclass
 class SessionTotals:
     """The counters of a SyncSessions row."""
@@ -226,8 +282,8 @@ class Target(Protocol):
     """``sqlite``, ``postgresql`` or ``mssql``."""
     place: str
     """Where it is, for people: no secrets."""
-    writers: int
-    """How many threads may usefully publish at once."""
+    one_writer: bool
+    """Whether it lets one writer in at a time, so that workers had better take turns."""
 
     def close(self) -> None:
         """Give back every connection."""
@@ -256,7 +312,7 @@ class Target(Protocol):
 
     # runs
     def leases(self) -> list[Lease]:
-        """Leases that are held now (heartbeat not older than a lease lasts)."""
+        """Leases that are held now: they have not expired, by the server's clock."""
 
     def start_session(
         self, session_id: str, source: str, host: str, pid: int, command: str
@@ -274,11 +330,15 @@ class Target(Protocol):
     def close_dead_sessions(self, source: str, own_session: str) -> int:
         """Mark the source's other RUNNING sessions INTERRUPTED; only under the lease."""
 
-    def acquire_lease(self, lease: Lease, holder: str) -> None:
+    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         """Take the source's lease, or take it over from a dead holder.
 
-        ``holder`` names a process (see sync/lease.py).  Raises LeaseHeld.
+        ``holder`` names a process and ``machine`` where it runs (see process_identity); without
+        a machine it is not asked whose the source is.  Raises LeaseHeld, SourceTaken.
         """
+
+    def adopt_source(self, source: str, machine: Machine) -> None:
+        """Let the source belong to this machine from now on, whose ever it was."""
 
     def release_lease(self, lease: Lease) -> None:
         """Give the lease back if we still hold it."""
@@ -311,23 +371,24 @@ class Target(Protocol):
     def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
 
-    def stray_records(
-        self, source: str, database_keys: Collection[bytes]
-    ) -> list[tuple[str, str | None]]:
-        """(db_path, token_id) of a source's live records outside of these databases' keys."""
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
+        """How many live records the target holds of each of these databases."""
+
+    def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
+        """A source's live records outside of these databases' keys."""
 
     def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
         """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""
 
     # writing
-    def foresee_first_load(self) -> None:
-        """Begin with what a first load waits for, while its tables are still being made."""
-
     def prepare_load(self) -> None:
         """Once a run before the first chunk: remove dead staging, heal or defer indexes."""
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
         """Store a chunk in one transaction; idempotent; retries and isolates by itself.
+
+        Any process may call it, several at once for one lease: everything it needs comes with
+        the arguments.
 
         Raises LeaseLost, ReportMismatch (the mark's count is not what the
         server counts), TargetError.

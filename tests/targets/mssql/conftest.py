@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from pydantic import SecretStr
 
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.mssql.target import SPELLING
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.tables import build_tables
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def address() -> str:
     text = os.environ.get("RUBIX_TEST_MSSQL")
     if not text:
         pytest.skip("RUBIX_TEST_MSSQL names no server")
-    store = MssqlStore(SecretStr(text), TargetOptions())
-    ours = {table.name for table in build_tables("mssql").all()} | {"alembic_version"}
+    store = open_target(parse_target(text), TargetOptions())
+    ours = {table.name for table in build_tables(SPELLING).all()} | {"alembic_version"}
     try:
         with store.engine.begin() as conn:
             for name in sa.inspect(conn).get_table_names():
@@ -33,12 +34,12 @@ def address() -> str:
 
 
 @pytest.fixture
-def opened(address: str) -> Iterator[Callable[..., MssqlStore]]:
+def opened(address: str) -> Iterator[Callable[..., SqlTarget]]:
     """Opens the test's target, or another address, as often as wanted."""
-    stores: list[MssqlStore] = []
+    stores: list[SqlTarget] = []
 
-    def open_it(text: str = address, **options: object) -> MssqlStore:
-        stores.append(MssqlStore(SecretStr(text), TargetOptions(**options)))  # type: ignore[arg-type]
+    def open_it(text: str = address, **options: object) -> SqlTarget:
+        stores.append(open_target(parse_target(text), TargetOptions(**options)))  # type: ignore[arg-type]
         return stores[-1]
 
     yield open_it

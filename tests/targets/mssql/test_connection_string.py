@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from mssql_python.connection_string_parser import _ConnectionStringParser
 
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.targets.mssql.connection_string import (
+from rubix_token_sync.targets.mssql.address import (
     MssqlTarget,
-    is_mssql,
     parse_connection_string,
 )
+from rubix_token_sync.targets.registry import parse_target
 
 HOSTILE = "p;w}d'\"=ü"
 GUIDE = (
@@ -47,7 +47,6 @@ def test_the_guides_string_is_read_as_it_is_printed() -> None:
     assert target.encrypt == "yes"
     assert not target.trust_server_certificate
     assert target.connect_timeout_s == 30
-    assert target.is_azure
     assert target.warnings == ()
     read = driver_reads(target)
     assert read["Server"] == "rauditser.database.windows.net,1433"
@@ -75,7 +74,7 @@ ODBC = "Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:h,1433;Database=d;Ui
     ],
 )
 def test_a_hostile_password_survives_every_form(text: str) -> None:
-    assert is_mssql(text.lstrip("\ufeff"))
+    assert parse_target(text.lstrip("\ufeff")).kind == "mssql"
     target = parse_connection_string(text)
     assert target.password.get_secret_value() == HOSTILE
     assert (target.address, target.database, target.user) == ("h,1433", "d", "u")
@@ -290,4 +289,8 @@ def test_servers_that_cannot_be_one_are_refused(server: str) -> None:
     ],
 )
 def test_other_targets_are_told_apart(text: str, is_it: bool) -> None:
-    assert is_mssql(text) is is_it
+    try:
+        kind = parse_target(text).kind
+    except SettingsError:
+        kind = ""
+    assert (kind == "mssql") is is_it

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 # As the guide prints them; the parameters of its DATEADD and its brackets are untouched.
 GUIDE_QUERIES = {
@@ -83,7 +83,7 @@ def expected_records(expected: dict[str, Any]) -> int:
 
 def test_the_fleet_goes_in_and_stays_right(
     program: Callable[..., tuple[int, Any]],
-    opened: Callable[..., MssqlStore],
+    opened: Callable[..., SqlTarget],
     fleet: Path,
     expected: dict[str, Any],
 ) -> None:

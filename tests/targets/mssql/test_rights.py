@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SchemaError, TargetRefused
-from rubix_token_sync.targets.mssql.connection_string import parse_connection_string
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.mssql.address import parse_connection_string
+from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.targets.tds import runs
 
 SESSION = "00000000-0000-4000-8000-000000000001"
@@ -31,7 +31,7 @@ def grants(script: str, user: str) -> list[str]:
     return [grant.replace("application_user", user) for grant in found]
 
 
-def test_the_printed_rights_are_enough(opened: Callable[..., MssqlStore], application: str) -> None:
+def test_the_printed_rights_are_enough(opened: Callable[..., SqlTarget], application: str) -> None:
     owner, low = opened(), opened(application)
     with pytest.raises((SchemaError, TargetRefused)) as refused:
         low.ensure_schema()
@@ -49,13 +49,13 @@ def test_the_printed_rights_are_enough(opened: Callable[..., MssqlStore], applic
     owner.transact(create)
     total = runs.run(low, SESSION)
     assert total.inserted == runs.BULK + runs.MORE
-    assert total.bulk_loads == 2 or low.bulk.refusal
+    assert total.bulk_loads == 2 or low.backend.bulk.refusal
     assert len(owner.known_rows(runs.DATABASE)[0]) == 24 * (runs.BULK + runs.MORE - runs.GONE)
     assert len(grants(script, user)) == len(owner.tables.all())
 
 
 def test_a_missing_right_is_named_as_one(
-    opened: Callable[..., MssqlStore], application: str
+    opened: Callable[..., SqlTarget], application: str
 ) -> None:
     opened().ensure_schema()
     with pytest.raises((TargetRefused, SchemaError)) as refused:

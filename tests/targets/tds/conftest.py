@@ -12,10 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from pydantic import SecretStr
 
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.registry import open_target, parse_target
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .engine import SqliteEngine
 from .server import TdsServer
@@ -74,14 +74,13 @@ def address(server: TdsServer) -> str:
 
 
 @pytest.fixture
-def opened(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MssqlStore]]:
+def opened(address: str) -> Iterator[Callable[..., SqlTarget]]:
     """Opens stores on the server; their waits between attempts are short."""
-    monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
-    stores: list[MssqlStore] = []
+    stores: list[SqlTarget] = []
 
-    def open_it(**options: object) -> MssqlStore:
-        given = {"call_seconds": 20.0, **options}
-        stores.append(MssqlStore(SecretStr(address), TargetOptions(**given)))  # type: ignore[arg-type]
+    def open_it(**options: object) -> SqlTarget:
+        given = {"call_seconds": 20.0, "wait_factor": 0.001, **options}
+        stores.append(open_target(parse_target(address), TargetOptions(**given)))  # type: ignore[arg-type]
         return stores[-1]
 
     yield open_it
@@ -90,5 +89,5 @@ def opened(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 @pytest.fixture
-def store(opened: Callable[..., MssqlStore]) -> MssqlStore:
+def store(opened: Callable[..., SqlTarget]) -> SqlTarget:
     return opened()

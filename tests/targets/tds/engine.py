@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
 from rubix_token_sync.targets.base import SCHEMA_VERSION
+from rubix_token_sync.targets.mssql.target import SPELLING
 from rubix_token_sync.targets.sql.tables import build_tables
 
 from . import wire
@@ -39,7 +40,7 @@ class SqliteEngine:
         self.bulk = bulk
         self.has_default = True  # of synced_at: what the server says of it
         self.schema = "dbo"  # of the user, by default
-        self.tables = build_tables("mssql")
+        self.tables = build_tables(SPELLING)
         self.kinds = {
             column.name: _kind(column.type)
             for table in self.tables.metadata.tables.values()
@@ -92,6 +93,7 @@ class SqliteSession:
         self.conn.create_function("utcnow", 0, lambda: _stamp(datetime.now(UTC)))
         self.conn.create_function("newid", 0, lambda: str(uuid.uuid4()))
         self.conn.create_function("days_from_now", 1, _days_from_now)
+        self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
         self.conn.create_function("OBJECT_ID", 1, lambda _name: 1)
@@ -253,6 +255,7 @@ def translated(sql: str) -> str:
     sql = re.sub(r"\bN'", "'", sql)
     sql = re.sub(r"CAST\(SYSUTCDATETIME\(\) AS DATETIME2\(6\)\)", "utcnow()", sql)
     sql = re.sub(r"DATEADD\(DAY, (\S+), SYSUTCDATETIME\(\)\)", r"days_from_now(\1)", sql)
+    sql = re.sub(r"DATEADD\(MILLISECOND, (\d+), utcnow\(\)\)", r"after_now(\1)", sql)
     sql = re.sub(r"AS (VAR)?BINARY\((MAX|\d+)\)", "AS BLOB", sql)
     sql = re.sub(r"\bdbo\.", "", sql)
     sql = re.sub(
@@ -386,8 +389,12 @@ def _stamp(value: datetime) -> str:
     return value.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+def _later(**span: int) -> datetime:
+    return datetime.now(UTC) + timedelta(**span)
+
+
 def _days_from_now(days: int) -> str:
-    return _stamp(datetime.now(UTC) + timedelta(days=days))
+    return _stamp(_later(days=days))
 
 
 def _refusal(text: str) -> EngineError:

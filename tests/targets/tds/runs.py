@@ -11,7 +11,7 @@ import pyarrow as pa
 from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Published, SessionTotals
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .engine import SqliteEngine
 
@@ -69,7 +69,7 @@ def mark(count: int) -> DatabaseMark:
     )
 
 
-def run(store: MssqlStore, session: str) -> Published:
+def run(store: SqlTarget, session: str) -> Published:
     """Insert new ones in bulk, stage in bulk, change and insert by parameters, let go, mark."""
     total = Published()
     store.ensure_schema()

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 from mssql_python import Error
 
-from rubix_token_sync.targets.mssql import statements as statements
+from rubix_token_sync.records.schema import RECORDS
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.mssql import statements
+from rubix_token_sync.targets.mssql.address import MssqlTarget, parse_connection_string
 from rubix_token_sync.targets.mssql.bulk import BulkConnection
-from rubix_token_sync.targets.mssql.connection_string import MssqlTarget, parse_connection_string
 from rubix_token_sync.targets.mssql.driver import DriverConnection, DriverCursor, open_connection
 from rubix_token_sync.targets.mssql.errors import RULES, read_driver_error, rule_for
-from rubix_token_sync.targets.mssql.tls import tls_version
+from rubix_token_sync.targets.registry import open_target, parse_target
 
 from . import runs
 from .engine import SqliteEngine
@@ -38,7 +40,7 @@ def connection(target: MssqlTarget) -> Iterator[DriverConnection]:
 def load(cursor: DriverCursor, over: BulkConnection, rows: pa.RecordBatch) -> None:
     if not over.is_open:
         over.open(cursor.login())
-    over.call(lambda: over.load(statements.STAGING, rows, statements.BULK_COLUMNS))
+    over.call(lambda: over.load(statements.STAGING, rows, rows.schema.names))
 
 
 def execute(conn: DriverConnection) -> None:
@@ -155,13 +157,9 @@ def test_the_likely_mistakes_say_what_happened_and_what_to_do(
     address: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pydantic import SecretStr
 
     from rubix_token_sync.errors import TargetError
-    from rubix_token_sync.targets.base import TargetOptions
-    from rubix_token_sync.targets.mssql.target import MssqlStore
 
-    monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
     monkeypatch.setattr("rubix_token_sync.targets.mssql.calls._GRACE_SECONDS", 0.5)
     change, prepare, code = MISTAKES[mistake]
     prepare(server)
@@ -170,7 +168,9 @@ def test_the_likely_mistakes_say_what_happened_and_what_to_do(
     if change:
         parts = [p for p in split(address) if not p.lower().startswith(keyword.lower() + "=")]
         text = ";".join([*parts, f"{keyword}={value}"])
-    store = MssqlStore(SecretStr(text), TargetOptions(attempts=2, call_seconds=1.0))
+    store = open_target(
+        parse_target(text), TargetOptions(attempts=2, call_seconds=1.0, wait_factor=0.001)
+    )
     before = time.monotonic()
     with pytest.raises(TargetError) as told:
         store.schema_version()
@@ -243,7 +243,7 @@ def test_nulls_that_come_late_are_stored(
     cursor = connection.cursor()
     for types, values in statements.Parameters(batch, 5).blocks(100):
         cursor.setinputsizes(types)
-        cursor.executemany(statements.STAGE_ROW, values)
+        cursor.executemany(statements.Statements(RECORDS).stage_row, values)
     connection.commit()
     assert engine.query("SELECT count(*), count(did) FROM TokenRecordStaging") == [(40, 21)]
 
@@ -289,12 +289,19 @@ def test_a_hung_call_leaves_the_interpreter_free_and_its_connection_unused(
     conn.close()
 
 
-def test_the_tls_version_is_told(
-    server: TdsServer, target: MssqlTarget, address: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("", "TLS, any certificate"),
+        ("Encrypt=no;", "no TLS"),
+    ],
+)
+def test_the_encryption_is_what_the_connection_string_demands(
+    change: str, said: str, server: TdsServer, address: str
 ) -> None:
-    from dataclasses import replace
-
-    assert tls_version(target) == "TLSv1.2"
-    assert tls_version(replace(target, encrypt="no")) == "no TLS"
-    server.encryption = False
-    assert tls_version(target) == "no TLS"
+    """The driver logs in with it or not at all: see "no encryption" above."""
+    if change:
+        server.encryption = False
+    store = open_target(parse_target(f"{change}{address}"), TargetOptions(call_seconds=10.0))
+    assert said in store.describe_connection()
+    store.close()

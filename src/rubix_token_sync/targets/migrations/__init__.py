@@ -12,12 +12,18 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from rubix_token_sync.targets.sql.tables import Tables
+
 __all__ = ["upgrade"]
 
 
-def upgrade(conn: sa.Connection) -> None:
-    """Bring the target behind ``conn`` to the newest revision; does nothing when it is."""
+def upgrade(conn: sa.Connection, tables: Tables) -> None:
+    """Bring the target behind ``conn`` to the newest revision; does nothing when it is.
+
+    ``tables`` are what the newest revision has, as this database spells them.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = conn
+    config.attributes["tables"] = tables
     command.upgrade(config, "head")

@@ -19,7 +19,7 @@ from rubix_token_sync.records.schema import COLUMN_SIZES, ROW_DIGEST_BYTES, data
 from rubix_token_sync.records.values import cut
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["adopt_bare_tables"]
+__all__ = ["add_missing_columns", "adopt_bare_tables"]
 
 _BLOCK = 1_000
 _LONG_AGO = datetime(1970, 1, 1)
@@ -34,7 +34,7 @@ def adopt_bare_tables(conn: sa.Connection, tables: Tables) -> None:
     if _is_bare(inspector, tables.records):
         _adopt_records(conn, operations, tables)
     if _is_bare(inspector, tables.sessions):
-        _add_missing(conn, operations, tables.sessions)
+        add_missing_columns(conn, tables.sessions)
         for index in tables.sessions.indexes:
             index.create(conn)
     if _is_bare(inspector, tables.databases):
@@ -47,7 +47,9 @@ def _is_bare(inspector: sa.Inspector, table: sa.Table) -> bool:
     return {c["name"] for c in inspector.get_columns(table.name)} != set(table.c.keys())
 
 
-def _add_missing(conn: sa.Connection, operations: Operations, table: sa.Table) -> None:
+def add_missing_columns(conn: sa.Connection, table: sa.Table) -> None:
+    """Give a table the columns that it lacks; what is there gets their default, or NULL."""
+    operations = Operations(MigrationContext.configure(conn))
     there = {column["name"] for column in sa.inspect(conn).get_columns(table.name)}
     for column in table.columns:
         if column.name not in there:
@@ -59,7 +61,7 @@ def _add_missing(conn: sa.Connection, operations: Operations, table: sa.Table) -
 
 def _adopt_records(conn: sa.Connection, operations: Operations, tables: Tables) -> None:
     records = tables.records
-    _add_missing(conn, operations, records)
+    add_missing_columns(conn, records)
     nulls: dict[bytes, int] = {}
     for block in _blocks(conn, records):
         keyed = []

@@ -8,7 +8,6 @@ as much as tens of thousands of rows.  This does what that method does (mssql-py
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,11 +22,10 @@ import sqlalchemy as sa
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import CommitAmbiguous, SyncError, TargetUnavailable
 from rubix_token_sync.targets.base import Lease
-from rubix_token_sync.targets.mssql import statements as statements
+from rubix_token_sync.targets.mssql import statements
 from rubix_token_sync.targets.mssql.calls import CallThread, as_driver_errors
-from rubix_token_sync.targets.mssql.pool import driver_cursor
-from rubix_token_sync.targets.sql.ledger import lost
-from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
+from rubix_token_sync.targets.mssql.connection import driver_cursor
+from rubix_token_sync.targets.sql.sessions import lost
 
 __all__ = ["BulkConnection", "BulkCopy"]
 
@@ -143,7 +141,7 @@ class BulkConnection:
 
 
 class BulkCopy:
-    """Bulk loads over one connection; whoever wants it waits for it.
+    """Bulk loads over one connection; one at a time.
 
     A second one would pay on no server that was tried: one keeps a session of the server
     busy, and others have the processors to read and to make records meanwhile.
@@ -163,9 +161,7 @@ class BulkCopy:
         self._engine = engine
         self._seconds = seconds
         self._translate = translate
-        self._turn = threading.Lock()
         self._over = BulkConnection(seconds)
-        self._login: dict[str, Any] | None = None
         self._stamps: bool | None = None
         self.works: bool | None = None if available else False
         """None until it was tried out."""
@@ -175,16 +171,6 @@ class BulkCopy:
         """Log out; of no use afterwards."""
         self._over.close()
 
-    def foresee_login(self, conn: sa.Connection) -> None:
-        """Keep what the next login needs, so that it takes no connection from the pool."""
-        with driver_cursor(conn) as cursor:
-            self._login = cursor.login()
-
-    def log_in(self) -> None:
-        """Have the connection ready."""
-        with self._connection():
-            pass
-
     def try_out(
         self,
         rows: pa.RecordBatch,
@@ -192,7 +178,7 @@ class BulkCopy:
         stored: Callable[[], Iterable[Sequence[Any]]],
         conn: sa.Connection | None = None,
     ) -> bool:
-        """Stage ``rows`` and look whether they are there just so; sets `works`.
+        """Stage ``rows`` and look whether they are there unchanged; sets `works`.
 
         ``stored`` reads what is staged; ``conn`` as in `stage`.
 
@@ -220,7 +206,7 @@ class BulkCopy:
         """
         loaded = statements.with_load(rows, load_id)
         with self._connection(conn) as over:
-            over.call(lambda: over.load(statements.STAGING, loaded, statements.BULK_COLUMNS))
+            over.call(lambda: over.load(statements.STAGING, loaded, loaded.schema.names))
 
     def stamps(self) -> bool:
         """Whether the table gives the time to records that are loaded straight into it.
@@ -242,8 +228,8 @@ class BulkCopy:
         """
         hold = statements.HOLD_LEASE.format(session=UUID(lease.session_id))
         # A column without any value need not travel; the table has NULL for it.
-        told = [name for name in STAGED_COLUMNS if rows.column(name).null_count < rows.num_rows]
-        in_order = rows.select(told).sort_by("record_key")  # neighbours in the unique index
+        names = [n for n in rows.schema.names if rows.column(n).null_count < rows.num_rows]
+        in_order = rows.select(names).sort_by("record_key")  # neighbours in the unique index
         committing = given_up = False
 
         def work(over: BulkConnection) -> None:
@@ -251,7 +237,7 @@ class BulkCopy:
             if over.ask(hold) is None:
                 raise lost(lease)
             failpoints.point("store.insert")
-            over.load(statements.RECORDS, in_order, told)
+            over.load(statements.RECORDS, in_order, names)
             failpoints.point("store.commit.before")
             if given_up:  # nobody waits for this call any more
                 raise TimeoutError
@@ -272,27 +258,23 @@ class BulkCopy:
 
     @contextlib.contextmanager
     def _connection(self, conn: sa.Connection | None = None) -> Iterator[BulkConnection]:
-        with self._turn:
-            over = self._over
-            kept = over.is_open
-            try:
-                if not kept:
-                    over.open(self._how_to_log_in(conn))
-                yield over
-            except mssql_python.OperationalError as error:
-                found = self._translate(error)
-                if kept and found.kind == "permanent":
-                    # Perhaps of that connection only: the next attempt has a new one.
-                    raise TargetUnavailable(found.message, code="connection_lost") from error
-                raise
-            finally:
-                if over.hung:
-                    self._over = BulkConnection(self._seconds)
+        over = self._over
+        kept = over.is_open
+        try:
+            if not kept:
+                over.open(self._login(conn))
+            yield over
+        except mssql_python.OperationalError as error:
+            found = self._translate(error)
+            if kept and found.kind == "permanent":
+                # Perhaps of that connection only: the next attempt has a new one.
+                raise TargetUnavailable(found.message, code="connection_lost") from error
+            raise
+        finally:
+            if over.hung:
+                self._over = BulkConnection(self._seconds)
 
-    def _how_to_log_in(self, conn: sa.Connection | None) -> dict[str, Any]:
-        login, self._login = self._login, None
-        if login is not None:
-            return login
+    def _login(self, conn: sa.Connection | None) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             conn = conn or stack.enter_context(self._engine.connect())
             return stack.enter_context(driver_cursor(conn)).login()

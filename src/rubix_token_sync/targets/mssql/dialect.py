@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mssql.mssqlpython import MSDialect_mssqlpython
 from sqlalchemy.engine.interfaces import IsolationLevel
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import quoted_name
 
 from rubix_token_sync.targets.mssql.driver import connection_is_over
+from rubix_token_sync.targets.sql.functions import before_colon
 
 __all__ = ["DIALECT", "Dialect"]
 
@@ -46,7 +48,7 @@ class Dialect(MSDialect_mssqlpython):
 
     def _get_default_schema_name(self, connection: Any) -> str:
         del connection
-        return quoted_name("dbo", quote=True)  # the store accepts no other
+        return quoted_name("dbo", quote=True)  # the target accepts no other
 
     def get_default_isolation_level(self, dbapi_conn: Any) -> IsolationLevel:
         del dbapi_conn
@@ -65,3 +67,10 @@ class Dialect(MSDialect_mssqlpython):
 
 
 registry.register("mssql.rubixsync", __name__, "Dialect")
+
+
+@compiles(before_colon, "mssql")
+def _before_colon(element: before_colon, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    # No CASE, whose branches the server may evaluate out of order.
+    return f"coalesce(left({text}, nullif(charindex(':', {text}), 0) - 1), {text})"

@@ -26,8 +26,8 @@ from mssql_python import ddbc_bindings
 from mssql_python.constants import ConstantsDDBC
 
 from rubix_token_sync.errors import SchemaError
+from rubix_token_sync.targets.mssql.address import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.targets.mssql.calls import CallThread, Hung, as_driver_errors
-from rubix_token_sync.targets.mssql.connection_string import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.targets.mssql.errors import read_driver_error, rule_for
 from rubix_token_sync.targets.mssql.socket import DriverSocket, watch_for_socket
 
@@ -256,11 +256,14 @@ def _diagnostics(raw: Any) -> list[Any]:
 def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
     """Log in, and prepare the session.
 
+    ``call_seconds`` bounds each call; the connection string's ``Command Timeout`` is stronger.
+
     Raises:
         mssql_python.Error: with ``diagnostics`` where they say more.
         SchemaError: the tables of this user would not be those of the schema dbo.
     """
     thread = CallThread()
+    call_seconds = target.command_timeout_s or call_seconds
     login_seconds = target.connect_timeout_s
     opened: list[Any] = []
     sockets: list[DriverSocket] = []

@@ -20,22 +20,27 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import sqlalchemy as sa
+
 from rubix_token_sync.errors import (
+    CommitAmbiguous,
     RecordRefused,
     SchemaError,
+    SyncError,
     TargetError,
     TargetOverloaded,
     TargetRefused,
     TargetUnavailable,
     TransactionTooLarge,
 )
+from rubix_token_sync.targets.mssql.address import MssqlTarget
 
-__all__ = ["RULES", "DriverError", "Rule", "read_driver_error", "rule_for"]
+__all__ = ["RULES", "DriverError", "Rule", "read_driver_error", "rule_for", "translate_error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What to do about an error, and what to tell the user."""
+    """What to do about an error, and what to say to the user."""
 
     error: type[TargetError]
     code: str
@@ -442,3 +447,41 @@ def rule_for(error: DriverError) -> Rule:
 
 def _one_line(text: str) -> str:
     return " ".join(re.sub(r"^(?:\[[^\]]*\])+", "", text).split())[:300]
+
+
+def translate_error(
+    error: BaseException, target: MssqlTarget, *, committing: bool = False
+) -> SyncError:
+    """What the driver or SQLAlchemy raised as one of ours, without the password."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, SyncError):
+        return original
+    found = read_driver_error(original)
+    rule = rule_for(found)
+    kind, code, sentence, remedy = rule.error, rule.code, rule.sentence, rule.remedy
+    if isinstance(error, sa.exc.TimeoutError):
+        kind, code = TargetUnavailable, "pool_exhausted"
+        sentence = "All connections of the pool were busy for too long."
+        remedy = "Raise CONNECTION_POOL_SIZE, or look for what holds the database up."
+    if kind is RecordRefused and "ux_tokenrecords_record_key" in found.text.lower():
+        # Our own keys are unique in a chunk: somebody else inserted this one just now.
+        kind, code, remedy = TargetUnavailable, "raced", ""
+        sentence = "Another session stored the same record at the same moment."
+    if committing and kind.kind == "transient" and kind is not TransactionTooLarge:
+        kind, code = CommitAmbiguous, "commit_unknown"
+        sentence = f"It is not known whether a commit happened. {sentence}"
+    said = _server_words(found.text)
+    if kind is RecordRefused:
+        sentence = f"{sentence} {said}".strip()
+    password = target.password.get_secret_value()
+    if password:
+        sentence, said = sentence.replace(password, "***"), said.replace(password, "***")
+    context = {"number": found.number, "sqlstate": found.sqlstate, "said": said}
+    return kind(f"{target.label}: {sentence}", code=code, remedy=remedy, context=context)
+
+
+def _server_words(text: str) -> str:
+    """The server's own words without the driver's brackets, on one line."""
+    while text.startswith("["):
+        text = text.partition("]")[2]
+    return " ".join(text.split())[:500]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
-from rubix_token_sync.targets.mssql.pool import patient
-from rubix_token_sync.targets.sql.publishing import SqlStore
+from rubix_token_sync.targets.mssql.connection import patient
+from rubix_token_sync.targets.mssql.staging import clean
+from rubix_token_sync.targets.mssql.statements import LEFT_BEHIND
+from rubix_token_sync.targets.sql.database import Database
 
-__all__ = ["LateIndexes"]
+__all__ = ["finish_load", "prepare_load", "schema_lock"]
 
 _RIGHT: Final = "SELECT HAS_PERMS_BY_NAME('dbo.TokenRecords', 'OBJECT', 'ALTER')"
 _NUMBER: Final = "INDEXPROPERTY(OBJECT_ID('dbo.TokenRecords'), '{name}', 'IndexID')"
@@ -24,59 +27,65 @@ _AZURE_EDITIONS: Final = frozenset({5, 8})
 _LOCK_WAIT_SECONDS: Final = 3_600.0
 
 
-class LateIndexes(SqlStore):
-    """The part of a SQL Server target that changes its schema while others use it."""
+@contextlib.contextmanager
+def schema_lock(conn: sa.Connection) -> Iterator[None]:
+    """See `Backend`."""
+    with patient(conn, _LOCK_WAIT_SECONDS):
+        taken = conn.exec_driver_sql(
+            "DECLARE @taken INT; EXEC @taken = sp_getapplock"
+            " @Resource = 'rubix_token_sync.schema', @LockMode = 'Exclusive',"
+            f" @LockOwner = 'Transaction', @LockTimeout = {int(_LOCK_WAIT_SECONDS * 500)};"
+            " SELECT @taken"
+        ).scalar_one()
+        if taken < 0:
+            raise TargetUnavailable(
+                "Another run has been changing the schema for too long.",
+                code="schema_locked",
+                remedy="Wait for it to end, then run again.",
+            )
+        yield
 
-    @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:
-        with patient(conn, _LOCK_WAIT_SECONDS):
-            taken = conn.exec_driver_sql(
-                "DECLARE @taken INT; EXEC @taken = sp_getapplock"
-                " @Resource = 'rubix_token_sync.schema', @LockMode = 'Exclusive',"
-                f" @LockOwner = 'Transaction', @LockTimeout = {int(_LOCK_WAIT_SECONDS * 500)};"
-                " SELECT @taken"
-            ).scalar_one()
-            if taken < 0:
-                raise TargetUnavailable(
-                    "Another run has been changing the schema for too long.",
-                    code="schema_locked",
-                    remedy="Wait for it to end, then run again.",
-                )
-            yield
 
-    def finish_load(self) -> None:
-        """Build missing secondary indexes, where this user may.
+def prepare_load(database: Database) -> None:
+    """A first load builds the secondary indexes at its end, any other has them.
 
-        One after the other: the server builds each on several processors, where its edition can.
-        """
+    A run that died before its end leaves them to this call of the next one, and its staged rows.
+    """
+    tables = database.tables
 
-        def find(conn: sa.Connection) -> list[sa.Index]:
-            missing = _missing(conn, _late_indexes(self.tables.records))
-            return missing if missing and _may_alter(conn) else []
+    def work(conn: sa.Connection) -> bool:
+        empty = conn.execute(sa.select(tables.records.c.id).limit(1)).first() is None
+        if empty and _may_alter(conn):
+            with schema_lock(conn):
+                for index in tables.late_indexes():
+                    failpoints.point("store.indexes.drop")
+                    conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON TokenRecords")
+            return True
+        return False
 
-        for index in self.read(find):
-            self._build(index)
+    if not database.transact(work):
+        finish_load(database)
+    clean(database, LEFT_BEHIND)
 
-    def _build(self, index: sa.Index) -> None:
-        def work(conn: sa.Connection) -> None:
-            with self._schema_lock(conn):
-                if _missing(conn, [index]):  # nobody else has built it meanwhile
-                    _build_index(conn, index)
 
-        self.transact(work)
+def finish_load(database: Database) -> None:
+    """Build missing secondary indexes, where this user may.
 
-    def _leave_out_indexes(self) -> bool:
-        records = self.tables.records
+    One after the other: the server builds each on several processors, where its edition can.
+    """
 
-        def work(conn: sa.Connection) -> bool:
-            empty = conn.execute(sa.select(records.c.id).limit(1)).first() is None
-            if empty and _may_alter(conn):
-                with self._schema_lock(conn):
-                    _drop_late_indexes(conn, records)
-                return True
-            return False
+    def find(conn: sa.Connection) -> list[sa.Index]:
+        missing = _missing(conn, database.tables.late_indexes())
+        return missing if missing and _may_alter(conn) else []
 
-        return self.transact(work)
+    for index in database.read(find):
+        database.transact(partial(_build, index=index))
+
+
+def _build(conn: sa.Connection, index: sa.Index) -> None:
+    with schema_lock(conn):
+        if _missing(conn, [index]):  # nobody else has built it meanwhile
+            _build_index(conn, index)
 
 
 def _may_alter(conn: sa.Connection) -> bool:
@@ -84,21 +93,10 @@ def _may_alter(conn: sa.Connection) -> bool:
     return bool(conn.exec_driver_sql(_RIGHT).scalar())
 
 
-def _late_indexes(records: sa.Table) -> list[sa.Index]:
-    return sorted((i for i in records.indexes if not i.unique), key=lambda i: str(i.name))
-
-
 def _missing(conn: sa.Connection, indexes: Sequence[sa.Index]) -> list[sa.Index]:
     asked = ", ".join(_NUMBER.format(name=index.name) for index in indexes)
     numbers = conn.exec_driver_sql(f"SELECT {asked}").one()
     return [index for index, number in zip(indexes, numbers, strict=True) if number is None]
-
-
-def _drop_late_indexes(conn: sa.Connection, records: sa.Table) -> None:
-    """Drop the secondary indexes of an empty table."""
-    for index in _late_indexes(records):
-        failpoints.point("store.indexes.drop")
-        conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON {records.name}")
 
 
 def _build_index(conn: sa.Connection, index: sa.Index) -> None:

@@ -2,111 +2,92 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetError, TargetUnavailable
+from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk
-from rubix_token_sync.targets.mssql import statements as statements
+from rubix_token_sync.targets.mssql import statements
 from rubix_token_sync.targets.mssql.bulk import BulkCopy
-from rubix_token_sync.targets.mssql.pool import driver_cursor
+from rubix_token_sync.targets.mssql.connection import driver_cursor
+from rubix_token_sync.targets.sql.database import Database
 
-__all__ = ["Staging"]
-
-Rows: TypeAlias = Sequence[Sequence[Any]]
+__all__ = ["Staging", "clean"]
 
 _SMALLEST_BULK: Final = 50
 """Rows below which a bulk copy's own login costs more than it saves."""
 
 
-class _Loads(threading.local):
-    """What one thread has staged: the rows of a load (by identity) and the load's id."""
+def clean(database: Database, where: str, *parameters: int) -> None:
+    """Remove staged rows, a bounded number at a time."""
+    sql = statements.CLEAN.format(where=where)
 
-    def __init__(self) -> None:
-        self.of_rows: dict[int, tuple[pa.RecordBatch, int]] = {}
-        self.by_bulk = 0
+    def work(conn: sa.Connection) -> int:
+        failpoints.point("store.clean")
+        return int(conn.exec_driver_sql(sql, parameters).scalar_one())
+
+    while database.transact(work):
+        pass
 
 
 class Staging:
-    """Stages chunks, by bulk copy or by parameterised inserts; each thread has its own loads."""
+    """Stages the chunks of one call of `publish` at a time, by bulk copy or by parameters."""
 
     def __init__(
-        self,
-        bulk: BulkCopy,
-        batch_size: int,
-        read: Callable[[Callable[[sa.Connection], Rows]], Rows],
-        remove: Callable[[int], None],
-        warn: Callable[[str], None],
+        self, bulk: BulkCopy, columns: RecordTable, batch_size: int, warn: Callable[[str], None]
     ) -> None:
-        """``read`` runs work on a connection; ``remove`` deletes the rows of a load.
-
-        Both raise TargetError.
-        """
-        self.source: str | None = None
-        """Whose lease is held: the next run for it removes what this one leaves behind."""
         self._bulk = bulk
+        self._columns = columns
+        self._statements = statements.Statements(columns)
         self._batch_size = batch_size
-        self._read = read
-        self._remove = remove
         self._warn = warn
-        self._mine = _Loads()
+        self._loads: dict[int, tuple[pa.RecordBatch, int]] = {}
+        """By the rows' identity: they are held, so that it stays theirs."""
+        self.bulk_loads = 0
+        """Since `forget` was called last."""
         self._probe = threading.Lock()
 
-    @property
-    def bulk_loads(self) -> int:
-        """How many bulk loads this thread did since its `loads` began."""
-        return self._mine.by_bulk
-
-    def count_bulk_load(self) -> None:
-        """One more of them."""
-        self._mine.by_bulk += 1
-
-    @contextlib.contextmanager
-    def loads(self) -> Iterator[None]:
-        """Remove at the end what this thread has staged: it is published, or never will be."""
-        self._mine.of_rows, self._mine.by_bulk = {}, 0
-        try:
-            yield
-        finally:
-            staged, self._mine.of_rows = self._mine.of_rows, {}
-            for _rows, load_id in staged.values():
-                try:
-                    self._remove(load_id)
-                except TargetError as error:
-                    # They harm nobody: the next run removes them, and says so if it cannot.
-                    self._warn(f"Staged rows were left behind. {error.message}")
+    def forget(self, database: Database) -> None:
+        """Remove what is staged: it is published, or never will be."""
+        staged, self._loads, self.bulk_loads = self._loads, {}, 0
+        for _rows, load_id in staged.values():
+            try:
+                clean(database, "load_id = ?", load_id)
+            except TargetError as error:
+                # They harm nobody: the next run removes them, and says so if it cannot.
+                self._warn(f"Staged rows were left behind. {error.message}")
 
     def load_of(self, rows: pa.RecordBatch) -> int:
         """The id under which `stage` has staged ``rows``."""
-        return self._mine.of_rows[id(rows)][1]
+        return self._loads[id(rows)][1]
 
-    def stage(self, conn: sa.Connection, chunk: Chunk) -> None:
+    def stage(self, conn: sa.Connection, source: str, chunk: Chunk) -> None:
         """Have the chunk's rows staged, all of them, unless an earlier attempt got this far."""
-        rows, mine = chunk.rows, self._mine.of_rows
-        staged = mine.pop(id(rows), None)
+        rows = chunk.rows
+        staged = self._loads.pop(id(rows), None)
         if staged is not None and self._count(conn, staged[1]) == rows.num_rows:
-            mine[id(rows)] = staged
+            self._loads[id(rows)] = staged
             return
         if staged is not None:
-            mine[-staged[1]] = staged  # of no use: to be removed with the others
+            self._loads[-staged[1]] = staged  # of no use: to be removed with the others
         load_id = self._new_load(rows)
         failpoints.point("store.stage")
-        if self.is_for_bulk(chunk) and self.bulk_works(conn):
+        if self.is_for_bulk(chunk) and self.bulk_works(source, conn):
             self._bulk.stage(rows, load_id, conn)
-            self.count_bulk_load()
+            self.bulk_loads += 1
         else:
             with driver_cursor(conn) as cursor:
                 blocks = statements.Parameters(rows, load_id).blocks(self._batch_size)
                 for types, values in blocks:
                     cursor.setinputsizes(types)
-                    cursor.executemany(statements.STAGE_ROW, values)
+                    cursor.executemany(self._statements.stage_row, values)
         count = self._count(conn, load_id)
         if count != rows.num_rows:
             raise TargetUnavailable(
@@ -119,21 +100,15 @@ class Staging:
         """Whether it is large enough."""
         return chunk.bulk and int(chunk.rows.num_rows) >= _SMALLEST_BULK
 
-    def bulk_works(self, conn: sa.Connection | None = None) -> bool:
-        """Whether bulk copy works here: found out once, with a few made-up rows.
-
-        ``conn`` is one that the caller has in hand, if any.
-        """
+    def bulk_works(self, source: str, conn: sa.Connection) -> bool:
+        """Whether bulk copy works here: found out once, with a few made-up rows."""
         with self._probe:
             if self._bulk.works is None:
-                rows = statements.sample(self.source or "")
+                rows = statements.sample(source, self._columns)
                 load_id = self._new_load(rows)
 
-                def read(conn: sa.Connection) -> Rows:
-                    return conn.exec_driver_sql(statements.STAGED, (load_id,)).all()
-
-                def stored() -> Rows:
-                    return read(conn) if conn is not None else self._read(read)
+                def stored() -> Sequence[Sequence[Any]]:
+                    return conn.exec_driver_sql(self._statements.staged, (load_id,)).all()
 
                 if not self._bulk.try_out(rows, load_id, stored, conn):
                     self._warn(
@@ -144,7 +119,7 @@ class Staging:
 
     def _new_load(self, rows: pa.RecordBatch) -> int:
         load_id = secrets.randbits(63)
-        self._mine.of_rows[id(rows)] = (rows, load_id)  # holds the rows: their id stays theirs
+        self._loads[id(rows)] = (rows, load_id)
         return load_id
 
     def _count(self, conn: sa.Connection, load_id: int) -> int:

@@ -16,24 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mssql_python.constants import ConstantsDDBC
 
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA
-from rubix_token_sync.targets.sql.tables import STAGED_COLUMNS
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
 
 __all__ = [
-    "BULK_COLUMNS",
     "CLEAN",
     "COUNT_STAGED",
     "HOLD_LEASE",
     "KNOWN",
+    "LEFT_BEHIND",
     "NOW",
-    "PUBLISH",
     "RECORDS",
-    "STAGED",
-    "STAGE_ROW",
     "STAGING",
     "STAMPS",
-    "STORED",
     "Parameters",
+    "Statements",
     "as_records",
     "joined",
     "sample",
@@ -61,32 +57,48 @@ STAMPS: Final = (
 )
 """1 where records that come without ``synced_at`` get the server's time, as the guide has it."""
 
-_TEXTS: Final = ("ipfs_data", "ipfs_error", "validation_errors")
 _CLEAN_ROWS: Final = 20_000
-_TIME: Final = pa.timestamp("us")
 
 
-def _differs() -> str:
-    parts = [
-        "r.row_digest <> s.row_digest",
-        "r.source_deleted_at IS NOT NULL",
-        "r.ipfs_fetched IS NULL",
-        "r.ipfs_fetched <> s.ipfs_fetched",
-    ]
-    for name in _TEXTS:
-        parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
-        parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
-        parts.append(f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))")
+class Statements:
+    """Those that name the columns of the records."""
+
+    def __init__(self, columns: RecordTable) -> None:
+        names = ", ".join(columns.names)
+        self.bulk_columns = ("load_id", *columns.names)
+        marks = ", ".join("?" for _ in self.bulk_columns)
+        self.stage_row = f"INSERT INTO {STAGING} ({', '.join(self.bulk_columns)}) VALUES ({marks})"  # noqa: S608 - our names
+        self.staged = f"SELECT {names} FROM {STAGING} WHERE load_id = ? ORDER BY record_key"  # noqa: S608
+        self.stored = f"SELECT {names} {_LIVE} ORDER BY record_key"
+        """Takes the smallest and the largest key of a database."""
+        self.publish = _publish(columns)
+        """Takes load id, number of staged rows, load id; one row: updated, inserted."""
+
+
+def _differs(columns: RecordTable) -> str:
+    parts = ["r.source_deleted_at IS NOT NULL"]
+    for column in columns.compared:
+        name = column.name
+        if column.kind == "text":
+            parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
+            parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
+            parts.append(f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))")
+        else:
+            parts.append(f"r.{name} <> s.{name}")
+            parts += [f"r.{name} IS NULL"] if column.default else []
+            if not column.required:
+                parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
+                parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
     return " OR ".join(parts)
 
 
-def _publish() -> str:
-    columns = ", ".join(STAGED_COLUMNS)
-    sets = ", ".join(f"{name} = s.{name}" for name in STAGED_COLUMNS if name != "record_key")
+def _publish(columns: RecordTable) -> str:
+    names = columns.names
+    sets = ", ".join(f"{name} = s.{name}" for name in names if name != "record_key")
     parts = (
         "SET NOCOUNT ON; DECLARE @inserted INT; DECLARE @updated INT; SET @updated = 0;",
-        f"INSERT INTO TokenRecords ({columns}, synced_at)",
-        f"SELECT {', '.join('s.' + name for name in STAGED_COLUMNS)}, {NOW}",
+        f"INSERT INTO TokenRecords ({', '.join(names)}, synced_at)",
+        f"SELECT {', '.join('s.' + name for name in names)}, {NOW}",
         f"FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS",
         "(SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key);",
         "SET @inserted = @@ROWCOUNT;",
@@ -94,15 +106,12 @@ def _publish() -> str:
         "IF @inserted < ? BEGIN",
         f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
         f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
-        f"WHERE s.load_id = ? AND ({_differs()});",
+        f"WHERE s.load_id = ? AND ({_differs(columns)});",
         "SET @updated = @@ROWCOUNT END;",
         "SELECT @updated, @inserted; SET NOCOUNT OFF",
     )
     return " ".join(parts)
 
-
-PUBLISH: Final = _publish()
-"""Takes load id, number of staged rows, load id; one row: updated, inserted."""
 
 _KEY: Final = f"CAST(? AS BINARY({RECORD_KEY_BYTES}))"  # the driver sends VARBINARY
 _LIVE: Final = (
@@ -110,20 +119,9 @@ _LIVE: Final = (
 )
 
 KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
-STORED: Final = f"SELECT {', '.join(STAGED_COLUMNS)} {_LIVE} ORDER BY record_key"
-"""Both take the smallest and the largest key of a database."""
-
-BULK_COLUMNS: Final = ("load_id", *STAGED_COLUMNS)
-_MARKS: Final = ", ".join("?" for _ in BULK_COLUMNS)
-
-STAGE_ROW: Final = f"INSERT INTO {STAGING} ({', '.join(BULK_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - our names
+"""Takes the smallest and the largest key of a database."""
 
 COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
-
-STAGED: Final = (
-    f"SELECT {', '.join(STAGED_COLUMNS)} FROM {STAGING} WHERE load_id = ?"  # noqa: S608
-    " ORDER BY record_key"
-)
 
 CLEAN: Final = (
     f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
@@ -131,20 +129,26 @@ CLEAN: Final = (
 )
 """Removes a bounded number of staged rows; one row: how many."""
 
+LEFT_BEHIND: Final = (
+    f"loaded_at < DATEADD(DAY, -2, SYSUTCDATETIME()) OR EXISTS (SELECT 1 FROM SyncLeases AS l"  # noqa: S608
+    f" WHERE l.source_ip = {STAGING}.source_ip AND l.acquired_at > {STAGING}.loaded_at)"
+)
+"""Staged by a run that is dead: days ago, or before another one took its source's lease."""
 
-def sample(source: str) -> pa.RecordBatch:
+
+def sample(source: str, columns: RecordTable) -> pa.RecordBatch:
     """Three made-up records with the values that a bulk copy might store differently."""
     moment = datetime(2001, 2, 3, 4, 5, 6, 789_012)
-    empty = {
-        field.name: b"\0" * field.type.byte_width
-        if pa.types.is_fixed_size_binary(field.type)
+    empty: dict[str, Any] = {
+        column.name: bytes(column.size or 0)
+        if column.kind == "bytes"
         else moment
-        if field.type == _TIME
+        if column.kind == "time"
         else ""
-        for field in RECORD_SCHEMA
-        if not field.nullable
+        for column in columns.staged
+        if column.required
     }
-    texts = [field.name for field in RECORD_SCHEMA if pa.types.is_string(field.type)]
+    texts = [column.name for column in columns.staged if column.kind == "text"]
     rows = [
         {**empty, "ipfs_fetched": False},
         {**empty, "ipfs_fetched": True, "ipfs_data": "x" * 9_000, "created_at": moment},
@@ -153,14 +157,14 @@ def sample(source: str) -> pa.RecordBatch:
     for number, row in enumerate(rows):
         row["record_key"] = bytes(RECORD_KEY_BYTES - 1) + bytes([number])
         row["source_ip"] = source
-    return pa.RecordBatch.from_pylist(rows, schema=RECORD_SCHEMA)
+    return pa.RecordBatch.from_pylist(rows, schema=columns.schema)
 
 
 def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:
     """``rows`` with the load's id in front: what a bulk copy takes."""
     ids = pa.array([load_id], pa.int64()).take(pa.array([0] * rows.num_rows, pa.int32()))
     return pa.RecordBatch.from_arrays(
-        [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *RECORD_SCHEMA])
+        [ids, *rows.columns], schema=pa.schema([pa.field("load_id", pa.int64()), *rows.schema])
     )
 
 
@@ -169,17 +173,17 @@ def joined(column: pa.Array) -> bytes:
     return b"".join(column.to_pylist())
 
 
-def as_records(block: pa.RecordBatch) -> pa.RecordBatch:
-    """What the driver fetched (large types) as RECORD_SCHEMA."""
-    columns = [
-        column.cast(pa.binary()).cast(field.type)
+def as_records(block: pa.RecordBatch, columns: RecordTable) -> pa.RecordBatch:
+    """What the driver fetched (large types) as a batch of records."""
+    arrays = [
+        array.cast(pa.binary()).cast(field.type)
         if pa.types.is_fixed_size_binary(field.type)
-        else column.fill_null(False)
+        else array.fill_null(False)
         if pa.types.is_boolean(field.type)
-        else column.cast(field.type)
-        for column, field in zip(block.columns, RECORD_SCHEMA, strict=True)
+        else array.cast(field.type)
+        for array, field in zip(block.columns, columns.schema, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
+    return pa.RecordBatch.from_arrays(arrays, schema=columns.schema)
 
 
 _BLOCK_BYTES: Final = 32 << 20
@@ -189,7 +193,7 @@ _INLINE_UNITS: Final = 4_000
 
 
 class Parameters:
-    """Rows as parameters of `STAGE_ROW`, with their types said explicitly.
+    """Rows as parameters of `Statements.stage_row`, with their types said explicitly.
 
     Left to itself the driver asks the server for the type of a column of
     NULLs, which not every server can answer.

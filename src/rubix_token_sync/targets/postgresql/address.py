@@ -1,15 +1,19 @@
-"""Addresses of PostgreSQL: a libpq URL, checked, with this program's defaults.
+"""Addresses of PostgreSQL: a libpq URL or keywords, checked, with this program's defaults.
 
-All of libpq's parameters may stand in the URL (``sslmode``, ``sslrootcert``,
+All of libpq's parameters may stand in it (``sslmode``, ``sslrootcert``,
 ``connect_timeout``, ``service`` …) and its environment variables count
-(``PGPASSWORD``, ``PGPASSFILE``, ``PGSSLMODE`` …).
+(``PGPASSWORD``, ``PGPASSFILE``, ``PGSSLMODE`` …).  What people paste from other
+programs is read, too: see `rubix_token_sync.targets.postgresql.forms`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
 
 from psycopg import conninfo
@@ -17,11 +21,13 @@ from psycopg.errors import Error
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.targets.postgresql.forms import as_libpq
 
-__all__ = ["PostgresAddress"]
+__all__ = ["PostgresAddress", "exists", "secrets"]
 
 _CONNECT_SECONDS: Final = 30
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 _KEEP_ALIVE: Final = {
     # A server that is gone without a word is noticed within a minute.
@@ -44,7 +50,7 @@ class PostgresAddress:
 
     @classmethod
     def parse(cls, address: SecretStr, environ: Mapping[str, str] | None = None) -> PostgresAddress:
-        """From a URL that begins with ``postgresql://`` or ``postgres://``.
+        """From a URL (``postgresql://…``), libpq's keywords, or another program's form.
 
         Without ``sslmode`` a server elsewhere must offer TLS (``require``, or
         ``verify-full`` where ``sslrootcert`` names whom to trust).
@@ -54,7 +60,7 @@ class PostgresAddress:
         """
         environ = os.environ if environ is None else environ
         try:
-            found = conninfo.conninfo_to_dict(address.get_secret_value().strip())
+            found = conninfo.conninfo_to_dict(as_libpq(address.get_secret_value().strip()))
         except Error:  # its text quotes what it stumbled over, which can be a password
             raise _refusal("is malformed") from None
         parameters = {name: str(value) for name, value in found.items() if value is not None}
@@ -64,12 +70,20 @@ class PostgresAddress:
         host, port = parameters.get("host", ""), parameters.get("port", "")
         if "@" in host or not all(part.isdigit() for part in port.split(",") if part):
             raise _refusal("has an '@', ':' or '/' too many")
+        if not all(0 < int(part) < 65_536 for part in port.split(",") if part):
+            raise SettingsError(
+                "The port in the PostgreSQL address is not a number from 1 to 65535.",
+                code="bad_postgresql_url",
+                remedy="PostgreSQL's usual port is 5432.",
+            )
+        _check_ssl_mode(parameters.get("sslmode"))
         local = _is_local(host or parameters.get("hostaddr", "") or environ.get("PGHOST", ""))
         service = "service" in parameters or "PGSERVICE" in environ
         if not local and not service and "PGSSLMODE" not in environ:
             trusted = "sslrootcert" in parameters or "PGSSLROOTCERT" in environ
             parameters.setdefault("sslmode", "verify-full" if trusted else "require")
         parameters.setdefault("application_name", "rubix-token-sync")
+        parameters["client_encoding"] = "UTF8"
         if "PGCONNECT_TIMEOUT" not in environ:
             parameters.setdefault("connect_timeout", str(_CONNECT_SECONDS))
         for name, value in _KEEP_ALIVE.items():
@@ -89,6 +103,32 @@ class PostgresAddress:
             if value.get_secret_value():
                 text = text.replace(value.get_secret_value(), "***")
         return text
+
+
+def secrets(address: str) -> list[str]:
+    """Passwords in an address, also in one that cannot be read."""
+    found = re.findall(r"(?:password|pwd)\s*=\s*[\"']?([^;&\s\"']+)", address, re.IGNORECASE)
+    with contextlib.suppress(SettingsError):  # raised again, and shown, where it is opened
+        parsed = PostgresAddress.parse(SecretStr(address)).secrets.values()
+        found += [value.get_secret_value() for value in parsed if value.get_secret_value()]
+    return found
+
+
+def exists(address: str) -> bool:  # noqa: ARG001 - part of every target's entry
+    """A server's database is looked for when it is opened."""
+    return True
+
+
+def _check_ssl_mode(mode: str | None) -> None:
+    if mode is None or mode in _SSL_MODES:
+        return
+    like = get_close_matches(mode.lower().replace("_", "-"), _SSL_MODES, n=1)
+    raise SettingsError(
+        "The sslmode in the PostgreSQL address is not one that there is.",
+        code="bad_postgresql_url",
+        remedy=(f"Did you mean {like[0]}? " if like else "")
+        + f"Write one of {', '.join(_SSL_MODES)}.",
+    )
 
 
 def _is_local(host: str) -> bool:

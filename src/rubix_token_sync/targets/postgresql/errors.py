@@ -3,7 +3,7 @@
 Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html.  Errors
 while connecting have no code in libpq, only text; the server's share of it is
 in the server's language, so what is not recognised there counts as transient
-(it is tried a few times, then told as it is).
+(it is tried a few times, then reported as it is).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
 )
 
-__all__ = ["translate_error"]
+__all__ = ["DRIVER_ERRORS", "translate_error"]
+
+DRIVER_ERRORS: Final = (psycopg.Error, OSError, UnicodeError, OverflowError)
 
 
 class _Meaning(NamedTuple):
@@ -75,6 +77,21 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
         "no_column",
         "A column is missing.",
         "Run `rubix-token-sync schema upgrade`.",
+    ),
+    "3F000": _Meaning(
+        TargetRefused,
+        "no_schema",
+        "The search_path of this user names no schema that there is.",
+        "Have it set right (ALTER ROLE … SET search_path = public), or create the schema.",
+    ),
+    "25P03": _Meaning(
+        TargetUnavailable, "timed_out", "The server ended a transaction that idled.", _LATER
+    ),
+    "25P04": _Meaning(
+        TargetUnavailable,
+        "timed_out",
+        "The server ended a transaction at its transaction_timeout.",
+        "It is tried again; if this lasts, have the user's transaction_timeout raised.",
     ),
     "53100": _Meaning(
         TargetRefused,

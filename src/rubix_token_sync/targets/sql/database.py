@@ -1,15 +1,12 @@
-"""A target as a place where work is done: transactions, retries, schema.
-
-A target adds `translate` (its errors into ours) and how it keeps others out of an upgrade.
-"""
+"""A target as a place where work is done: connections, transactions, retries, errors."""
 
 from __future__ import annotations
 
-import abc
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from tenacity import (
@@ -18,95 +15,116 @@ from tenacity import (
     retry_if_exception,
     stop_after_attempt,
     stop_after_delay,
-    wait_random_exponential,
 )
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import (
     CommitAmbiguous,
-    SchemaError,
-    SyncError,
     TargetError,
     TargetUnavailable,
     TransactionTooLarge,
 )
-from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
-from rubix_token_sync.targets.sql.tables import build_tables, can_cover
+from rubix_token_sync.records.schema import RECORDS, RecordTable
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.sql.backend import Backend
+from rubix_token_sync.targets.sql.tables import build_tables
 
-__all__ = ["SqlTarget"]
+__all__ = ["Database"]
 
 T = TypeVar("T")
 
-
-def _worth_retrying(error: BaseException) -> bool:
-    return (
-        isinstance(error, TargetError)
-        and error.kind != "permanent"
-        and not isinstance(error, TransactionTooLarge)
-    )
+_USUAL_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 60.0
 
 
-class SqlTarget(abc.ABC):
-    """One target: its engine, its tables, how work on it is tried and told."""
+class Database:
+    """One database: what the parts of a target do their work with.
 
-    kind: str
-    place: str
-    writers: int = 1
-    now: sa.TextClause
-    """The server's UTC time, as SQL."""
+    Methods may be called from several threads at once.
+    """
 
-    def __init__(self, engine: sa.Engine, options: TargetOptions) -> None:
-        self.engine = engine
+    def __init__(
+        self, backend: Backend, options: TargetOptions, records: RecordTable = RECORDS
+    ) -> None:
+        self.backend = backend
         self.options = options
-        self.tables = build_tables(engine.dialect.name)
+        self.engine = backend.engine
+        self.tables = build_tables(backend.spelling(), records)
+        self.now = sa.text(backend.now)
         self.retries = 0
-        self.made_tables = False
-        """By this object, in an empty database: a first load follows."""
+        """Attempts beyond the first, of all calls."""
 
     def close(self) -> None:
+        """Give back every connection."""
+        self.backend.close()
         self.engine.dispose()
 
-    @abc.abstractmethod
-    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
-        """The driver's error as one of ours; the only place that looks into it."""
+    def later(self, seconds: float) -> sa.TextClause:
+        """The server's time and so many seconds, as SQL."""
+        return sa.text(self.backend.later(seconds))
 
-    @contextlib.contextmanager
-    def _schema_lock(self, conn: sa.Connection) -> Iterator[None]:  # noqa: ARG002 - for others
-        """Only one process at a time creates or upgrades."""
-        yield
+    def time(self, conn: sa.Connection) -> datetime:
+        """The server's UTC time."""
+        kind = self.tables.leases.c.heartbeat_at.type
+        query = sa.select(sa.type_coerce(sa.literal_column(self.now.text), kind))
+        found: datetime = conn.execute(query).scalar_one()
+        return found
 
-    def wait_before_retry(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt: exponential with jitter."""
-        return wait_random_exponential(multiplier=0.5, min=0.1, max=60)(state)
-
-    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+    def transact(self, work: Callable[[sa.Connection], T], *, divisible: bool = False) -> T:
         """Run ``work`` in a transaction and commit; retried where that can help.
 
         ``work`` must be idempotent: after a lost acknowledgement of a COMMIT it
-        runs again.
+        runs again.  ``divisible``: a transaction that is too large is the caller's to halve.
+
+        Raises:
+            SyncError: what ``work`` raised, or the driver's error as one of ours.
         """
-        return self._retrying(lambda: self._attempt(work, commit=True))
+        return self.retrying(lambda: self.attempt(work, commit=True), divisible=divisible)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in a transaction that is never committed."""
-        return self._retrying(lambda: self._attempt(work, commit=False))
+        return self.retrying(lambda: self.attempt(work, commit=False))
 
-    def _retrying(self, attempt: Callable[[], T]) -> T:
+    @contextlib.contextmanager
+    def view(self) -> Iterator[sa.Connection]:
+        """One consistent view, for as long as the context lasts, where the database has such."""
+        with self.translated():
+            failpoints.point("store.records")
+            with self.engine.connect() as conn:
+                yield conn.execution_options(reading=True, view=True)
+
+    def retrying(self, attempt: Callable[[], T], *, divisible: bool = False) -> T:
+        """The result of ``attempt``, made again after errors that can pass."""
+
+        def worth_it(error: BaseException) -> bool:
+            if isinstance(error, TransactionTooLarge) and divisible:
+                return False
+            return isinstance(error, TargetError) and error.kind != "permanent"
+
         retrying = Retrying(
             stop=stop_after_attempt(self.options.attempts)
             | stop_after_delay(self.options.retry_seconds),
-            wait=self.wait_before_retry,
-            retry=retry_if_exception(_worth_retrying),
+            wait=self._wait,
+            retry=retry_if_exception(worth_it),
             before_sleep=self._count_retry,
             reraise=True,
         )
         return retrying(attempt)
 
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt: doubled each time, with jitter."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        first = self.backend.waits.get(getattr(error, "code", ""), _USUAL_WAIT)
+        wait = min(_LONGEST_WAIT, first * 2.0 ** (state.attempt_number - 1))
+        jitter = random.uniform(1.0, 1.5)  # noqa: S311 - spreads retries, hides nothing
+        return wait * jitter * self.options.wait_factor
+
     def _count_retry(self, _state: RetryCallState) -> None:
         self.retries += 1
 
-    def _attempt(self, work: Callable[[sa.Connection], T], *, commit: bool) -> T:
-        with self._translated():
+    def attempt(self, work: Callable[[sa.Connection], T], *, commit: bool) -> T:
+        """Run ``work`` in a transaction, once."""
+        with self.translated():
             failpoints.point("store.connect")
             with self.engine.connect() as conn:
                 if not commit:
@@ -121,14 +139,14 @@ class SqlTarget(abc.ABC):
                 return result
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
         """The driver's errors leave as ours."""
         try:
             yield
         except failpoints.FaultInjected as error:
             raise TargetUnavailable(f"The connection failed: {error}.", code="injected") from error
-        except self._database_errors() as error:
-            raise self.translate(error) from error
+        except self._errors as error:
+            raise self.backend.translate(error) from error
 
     def _commit(self, transaction: sa.Transaction) -> None:
         try:
@@ -138,89 +156,9 @@ class SqlTarget(abc.ABC):
             raise CommitAmbiguous(
                 "The acknowledgement of a commit was lost.", code="commit_unknown"
             ) from error
-        except self._database_errors() as error:
-            raise self.translate(error, committing=True) from error
+        except self._errors as error:
+            raise self.backend.translate(error, committing=True) from error
 
-    def _database_errors(self) -> tuple[type[BaseException], ...]:
-        return (sa.exc.SQLAlchemyError, *self._driver_errors())
-
-    def _driver_errors(self) -> tuple[type[BaseException], ...]:
-        """Errors of the driver that SQLAlchemy does not wrap."""
-        dbapi = self.engine.dialect.dbapi
-        return (dbapi.Error,) if dbapi is not None else ()
-
-    # ---------------------------------------------------------------- schema
-
-    def schema_version(self) -> str | None:
-        def work(conn: sa.Connection) -> str | None:
-            if not sa.inspect(conn).has_table("alembic_version"):
-                return None
-            version: str | None = conn.execute(
-                sa.text("SELECT version_num FROM alembic_version")
-            ).scalar()
-            return version
-
-        return self.read(work)
-
-    def holds_tables(self) -> bool:
-        name = self.tables.records.name
-        return self.read(lambda conn: sa.inspect(conn).has_table(name))
-
-    def ensure_schema(self) -> bool:
-        version = self.schema_version()
-        if version == SCHEMA_VERSION:
-            return False
-        if version is not None and version > SCHEMA_VERSION:
-            raise SchemaError(
-                f"The target's schema is of version {version}, "
-                f"newer than this program's {SCHEMA_VERSION}.",
-                code="schema_newer",
-                remedy="Install the newer rubix-token-sync that made it.",
-            )
-        if self.options.read_only:
-            raise SchemaError(
-                "The target holds no tables of this program's version.",
-                code="schema_missing",
-                remedy="Run `rubix-token-sync schema upgrade` or a first `sync`.",
-            )
-        from rubix_token_sync.targets import migrations
-
-        def work(conn: sa.Connection) -> None:
-            failpoints.point("store.upgrade")
-            with self._schema_lock(conn):
-                migrations.upgrade(conn)
-
-        self.transact(work)
-        self.made_tables = version is None
-        return True
-
-    def schema_script(self) -> str:
-        from sqlalchemy.schema import CreateIndex, CreateTable
-
-        dialect = self.engine.dialect
-        parts = []
-        for table in build_tables(dialect.name, covering=can_cover(dialect)).all():
-            parts.append(str(CreateTable(table).compile(dialect=dialect)).strip() + ";")
-            parts += [
-                str(CreateIndex(index).compile(dialect=dialect)).strip() + ";"
-                for index in sorted(table.indexes, key=lambda i: str(i.name))
-            ]
-        parts.append("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);")
-        parts.append(
-            f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');"  # noqa: S608
-        )
-        return "\n\n".join(parts) + "\n"
-
-    def describe_connection(self) -> str:
-        version = self.read(lambda conn: ".".join(map(str, _server_version(conn))))
-        return f"{self.kind} {version}"
-
-    def server_time(self) -> datetime:
-        column = self.tables.sessions.c.start_time.type
-        query = sa.select(sa.type_coerce(sa.literal_column(self.now.text), column))
-        value: datetime = self.read(lambda conn: conn.execute(query).scalar_one())
-        return value
-
-
-def _server_version(conn: sa.Connection) -> tuple[object, ...]:
-    return conn.dialect.server_version_info or ()
+    @property
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        return (sa.exc.SQLAlchemyError, *self.backend.driver_errors)

@@ -1,12 +1,7 @@
-"""What all targets share of writing: publish, isolate, count, mark.
-
-A target adds `_write_rows`, and what its floors below leave to it (`translate`,
-`_fence`, `_scan_records`); everything else is plain SQL that SQLAlchemy spells for it.
-"""
+"""Writing: publish, isolate, count, mark; the same for every target."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,53 +25,45 @@ from rubix_token_sync.targets.base import (
     Published,
     Rejected,
 )
-from rubix_token_sync.targets.sql.ledger import LEASE_SECONDS, lost
-from rubix_token_sync.targets.sql.reading import SqlReading, key_range, parts
+from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.migration_state import MigrationRows
+from rubix_token_sync.targets.sql.questions import key_range, parts
+from rubix_token_sync.targets.sql.sessions import Sessions
 
-__all__ = ["LEASE_SECONDS", "SqlStore", "key_range", "lost"]
+__all__ = ["Publishing"]
 
 
-class SqlStore(SqlReading):
-    """The shared part of every target; see `rubix_token_sync.targets.base.Target`."""
+class Publishing:
+    """See the methods of the same names in `rubix_token_sync.targets.base.Target`."""
 
-    indexes_invalid = True
-    """Whether an index tells which records have validation errors."""
-
-    @abc.abstractmethod
-    def _write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        """Insert new and update different records, set-based, in this transaction."""
-
-    def foresee_first_load(self) -> None:
-        """Nothing takes long to begin with on most targets."""
-
-    def prepare_load(self) -> None:
-        """Nothing is left behind by dead runs on targets without staging."""
-
-    def finish_load(self) -> None:
-        """Nothing is deferred on targets that do not defer."""
+    def __init__(self, database: Database, sessions: Sessions, migration: MigrationRows) -> None:
+        self._database = database
+        self._tables = database.tables
+        self._sessions = sessions
+        self._migration = migration
 
     def note_seen(self, lease: Lease, database_keys: Sequence[bytes]) -> None:
-        databases = self.tables.databases
+        databases = self._tables.databases
 
         def work(conn: sa.Connection) -> None:
-            self._fence(conn, lease)
+            self._sessions.fence(conn, lease)
             failpoints.point("store.seen")
             for part in parts(database_keys):
                 conn.execute(
                     sa.update(databases)
                     .where(databases.c.database_key.in_(part))
-                    .values(last_seen_at=self.now)
+                    .values(last_seen_at=self._database.now)
                 )
 
         if database_keys:
-            self.transact(work)
+            self._database.transact(work)
 
     def retire_database(self, lease: Lease, database_key: bytes) -> int:
-        records, databases = self.tables.records, self.tables.databases
+        records, databases = self._tables.records, self._tables.databases
         low, high = key_range(database_key)
 
         def work(conn: sa.Connection) -> int:
-            self._fence(conn, lease)
+            self._sessions.fence(conn, lease)
             failpoints.point("store.retire")
             conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
             return conn.execute(
@@ -85,26 +72,38 @@ class SqlStore(SqlReading):
                     records.c.record_key.between(low, high),
                     records.c.source_deleted_at.is_(None),
                 )
-                .values(source_deleted_at=self.now, synced_at=self.now)
+                .values(source_deleted_at=self._database.now, synced_at=self._database.now)
             ).rowcount
 
-        return self.transact(work)
+        return self._database.transact(work)
 
     def remove_records(self, lease: Lease, database_key: bytes) -> None:
-        records, databases = self.tables.records, self.tables.databases
+        records, databases = self._tables.records, self._tables.databases
         low, high = key_range(database_key)
 
         def work(conn: sa.Connection) -> None:
-            self._fence(conn, lease)
+            self._sessions.fence(conn, lease)
             conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
             conn.execute(sa.delete(records).where(records.c.record_key.between(low, high)))
 
-        self.transact(work)
+        self._database.transact(work)
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
-        before = self.retries
-        published = self._publish(lease, chunk)
-        published.retries = self.retries - before
+        before = self._database.retries
+        with self._database.backend.load(self._database, lease, chunk) as load:
+            if load.inserted is None:
+                published = self._publish(lease, chunk)
+                if load.unsure and not (
+                    published.inserted or published.updated or published.rejected
+                ):
+                    published.inserted = chunk.rows.num_rows  # they had been committed
+            else:
+                published = Published(inserted=load.inserted, batches=1)
+                rest = replace(chunk, rows=chunk.rows.slice(0, 0))
+                if rest.mark or rest.vanished or rest.errors or rest.migration:
+                    published.add(self._publish(lease, rest))
+        published.bulk_loads += load.bulk_loads
+        published.retries = self._database.retries - before
         return published
 
     def _publish(self, lease: Lease, chunk: Chunk) -> Published:
@@ -114,7 +113,7 @@ class SqlStore(SqlReading):
             if chunk.rows.num_rows < 2:
                 raise
             half = chunk.rows.num_rows // 2
-            first = Chunk(rows=chunk.rows.slice(0, half), bulk=chunk.bulk)
+            first = Chunk(chunk.rows.slice(0, half), bulk=chunk.bulk, replace=chunk.replace)
             published = self._publish(lease, first)
             rest = replace(chunk, rows=chunk.rows.slice(half))
             rest = _without(rest, published.rejected)
@@ -131,7 +130,7 @@ class SqlStore(SqlReading):
         pending = [chunk.rows]
         while pending:
             part = pending.pop()
-            piece = Chunk(rows=part, bulk=chunk.bulk)
+            piece = Chunk(part, bulk=chunk.bulk, replace=chunk.replace)
             try:
                 total.add(self._publish_piece(lease, piece))
             except RecordRefused as refused:
@@ -153,28 +152,40 @@ class SqlStore(SqlReading):
         def work(conn: sa.Connection) -> Published:
             piece = chunk
             if attempts and chunk.errors:  # an earlier attempt may have stored them
-                piece = replace(chunk, errors=self._unrecorded(conn, lease, chunk.errors))
+                fresh = self._sessions.unrecorded(conn, lease, chunk.errors)
+                piece = replace(chunk, errors=fresh)
             attempts.append(self._publish_once(conn, lease, piece))
             return attempts[-1]
 
-        return _what_happened(self.transact(work), attempts)
+        divisible = chunk.rows.num_rows > 1
+        return _what_happened(self._database.transact(work, divisible=divisible), attempts)
 
     def _publish_once(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> Published:
-        self._fence(conn, lease)
+        backend = self._database.backend
+        if chunk.rows.num_rows:
+            backend.stage(conn, lease, chunk)
+        self._sessions.fence(conn, lease)
         failpoints.point("store.publish")
-        published = self._write_rows(conn, chunk) if chunk.rows.num_rows else Published()
+        if chunk.replace:
+            self._remove_rows(conn, chunk.rows)
+        published = backend.write_rows(conn, chunk) if chunk.rows.num_rows else Published()
         published.vanished = self._write_vanished(conn, chunk.vanished)
         if chunk.errors:
-            self._insert_errors(conn, lease, chunk.errors)
+            self._sessions.insert_errors(conn, lease, chunk.errors)
         if chunk.mark is not None:
             failpoints.point("store.mark")
             published.marked = self._write_mark(conn, chunk.mark)
-        if chunk.also is not None:
-            chunk.also(conn)
+        if chunk.migration is not None:
+            self._migration.write(conn, chunk.migration)
         return published
 
+    def _remove_rows(self, conn: sa.Connection, rows: pa.RecordBatch) -> None:
+        records = self._tables.records
+        for part in parts(rows.column("record_key").to_pylist()):
+            conn.execute(sa.delete(records).where(records.c.record_key.in_(part)))
+
     def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
-        records = self.tables.records
+        records = self._tables.records
         split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
         if split:
             failpoints.point("store.vanish")
@@ -182,29 +193,30 @@ class SqlStore(SqlReading):
             conn.execute(
                 sa.update(records)
                 .where(records.c.record_key.in_(part), records.c.source_deleted_at.is_(None))
-                .values(source_deleted_at=self.now, synced_at=self.now)
+                .values(source_deleted_at=self._database.now, synced_at=self._database.now)
             ).rowcount
             for part in parts(split)
         )
 
-    def live_counts(self, conn: sa.Connection, database_key: bytes) -> MarkCounts:
+    def _live_counts(self, conn: sa.Connection, database_key: bytes) -> MarkCounts:
         """A database's live records, counted by the server."""
-        records = self.tables.records
+        records = self._tables.records
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
         counts = [sa.func.count(), sa.func.count(sa.case((records.c.ipfs_fetched == sa.true(), 1)))]
-        if not self.indexes_invalid:  # the rows must be looked at anyway: once
+        filtered = self._tables.spelling.filtered
+        if not filtered:  # the rows must be looked at anyway: once
             counts.append(sa.func.count(records.c.validation_errors))
         found = conn.execute(sa.select(*counts).where(*live)).one()
         invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
         return MarkCounts(
             found[0],
             found[1],
-            conn.execute(invalid).scalar_one() if self.indexes_invalid else found[2],
+            conn.execute(invalid).scalar_one() if filtered else found[2],
         )
 
     def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
-        counts = self.live_counts(conn, mark.database_key)
+        counts = self._live_counts(conn, mark.database_key)
         if counts.records != mark.record_count:
             raise ReportMismatch(
                 f"{mark.db_path}: {mark.record_count} records should be stored, "
@@ -214,15 +226,15 @@ class SqlStore(SqlReading):
                 "Run `rubix-token-sync verify` to see which records differ.",
                 context={"expected": mark.record_count, "counted": counts.records},
             )
-        databases = self.tables.databases
+        databases = self._tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
         if values.pop("content_checked"):
-            values["content_checked_at"] = self.now
+            values["content_checked_at"] = self._database.now
         values |= {
             "db_path": mark.db_path[:500],
-            "last_processed": self.now,
-            "last_seen_at": self.now,
+            "last_processed": self._database.now,
+            "last_seen_at": self._database.now,
             "ipfs_success_count": counts.ipfs_success,
             "ipfs_fail_count": counts.ipfs_failures,
             "validation_error_count": counts.validation_errors,

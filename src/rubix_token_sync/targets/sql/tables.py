@@ -1,8 +1,7 @@
-"""The tables, once, for every target.
+"""The tables, stated once: Alembic makes them and every statement uses them.
 
-Names, types, sizes and defaults are the guide's; what correctness adds is
-marked.  SQLite and Azure SQL spell table names as the guide does, PostgreSQL
-in lower case as the older system had them.
+The guide's tables keep its column names and sizes; what correctness adds is
+marked.  How a database spells them is its `Spelling`.
 """
 
 from __future__ import annotations
@@ -14,36 +13,42 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mssql
 
 from rubix_token_sync.records.schema import (
-    COLUMN_SIZES,
     DATABASE_KEY_BYTES,
     RECORD_KEY_BYTES,
-    ROW_DIGEST_BYTES,
+    RECORDS,
+    Column,
+    RecordTable,
 )
 
-__all__ = [
-    "LATE_INDEXES",
-    "STAGED_COLUMNS",
-    "Tables",
-    "build_tables",
-    "can_cover",
-    "keep_row_locks",
-]
-
-LATE_INDEXES: Final = (
-    "token_id",
-    "did",
-    "node_name",
-    "source_ip",
-    "db_path",
-    "ipfs_fetched",
-    "synced_at",
-)
-"""The guide's secondary indexes on TokenRecords, one column each."""
+__all__ = ["Spelling", "Tables", "build_tables"]
 
 _TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
 _TEXT: Final = sa.UnicodeText()
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What differs between databases in the tables."""
+
+    now: str
+    """The server's UTC time, as a column's default."""
+    false: str = "0"
+    new_uuid: str | None = None
+    """A new UUID, as a column's default; None where the server makes none."""
+    lower_case: bool = False
+    """Names of tables, as the older system had them."""
+    include: bool = True
+    """An index can carry columns beside its key."""
+    filtered: bool = True
+    """An index can be of the records with validation errors alone."""
+    not_indexed: frozenset[str] = frozenset()
+    """Columns whose values are longer than a key of an index may be."""
+    staging: bool = False
+    """Rows wait in a table of their own before they are published."""
+    after: tuple[str, ...] = ()
+    """Statements that follow when the tables are made."""
 
 
 class _Binary(mssql.BINARY):
@@ -61,27 +66,19 @@ def _fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
     return sa.LargeBinary(size).with_variant(_Binary(size), "mssql")
 
 
-_SERVER_NOW: Final = {
-    "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
-    "postgresql": "timezone('utc', now())",
-    "mssql": "GETUTCDATE()",
-}
-_NEW_UUID: Final = {
-    "postgresql": "(md5(random()::text || clock_timestamp()::text))::uuid",  # before 13, too
-    "mssql": "NEWID()",
-}
-
-
 @dataclass(frozen=True)
 class Tables:
     """The tables of one target, ready for SQLAlchemy statements."""
 
+    spelling: Spelling
+    columns: RecordTable
     metadata: sa.MetaData
     records: sa.Table
     databases: sa.Table
     sessions: sa.Table
     errors: sa.Table
     leases: sa.Table
+    sources: sa.Table
     duplicates: sa.Table
     migrations: sa.Table
     migrated: sa.Table
@@ -91,73 +88,53 @@ class Tables:
         """Every table, in order of creation."""
         return list(self.metadata.tables.values())
 
-
-def _record_columns(dialect: str = "") -> list[sa.Column[Any]]:
-    """The guide's columns of TokenRecords after ``id``, in its order, without defaults."""
-    size = COLUMN_SIZES
-    no = "false" if dialect == "postgresql" else "0"
-    return [
-        sa.Column("source_ip", sa.Unicode(size["source_ip"]), nullable=False),
-        sa.Column("node_name", sa.Unicode(size["node_name"]), nullable=False),
-        sa.Column("did", sa.Unicode(size["did"])),
-        sa.Column("token_id", sa.Unicode(size["token_id"])),
-        sa.Column("created_at", _TIME),
-        sa.Column("updated_at", _TIME),
-        sa.Column("token_status", sa.Unicode(size["token_status"])),
-        sa.Column("parent_token_id", sa.Unicode(size["parent_token_id"])),
-        sa.Column("token_value", _TEXT),
-        sa.Column("ipfs_data", _TEXT),
-        sa.Column("ipfs_fetched", sa.Boolean(), server_default=sa.text(no)),
-        sa.Column("ipfs_error", sa.Unicode(size["ipfs_error"])),
-        sa.Column("db_path", sa.Unicode(size["db_path"]), nullable=False),
-        sa.Column("ipfs_path", sa.Unicode(size["ipfs_path"])),
-        sa.Column("db_last_modified", _TIME, nullable=False),
-        sa.Column("synced_at", _TIME),
-        sa.Column("validation_errors", _TEXT),
-    ]
+    def late_indexes(self) -> list[sa.Index]:
+        """The guide's secondary indexes of the records, which a first load builds at its end."""
+        late = {_late(name) for name in (*self.columns.indexed, "known")}
+        found = [index for index in self.records.indexes if index.name in late]
+        return sorted(found, key=lambda index: str(index.name))
 
 
-STAGED_COLUMNS: Final = (
-    "record_key",
-    "row_digest",
-    *(c.name for c in _record_columns() if c.name != "synced_at"),
-)
-"""The columns of a batch, in RECORD_SCHEMA's order; ``synced_at`` is the server's time."""
+def _late(column: str) -> str:
+    return f"ix_tokenrecords_{column}"
 
 
-def can_cover(dialect: sa.Dialect) -> bool:
-    """False for PostgreSQL 10 (where already connected), whose indexes cannot INCLUDE columns."""
-    version = getattr(dialect, "server_version_info", None) or (11,)
-    return dialect.name != "postgresql" or version >= (11,)
+def _type(column: Column) -> sa.types.TypeEngine[Any]:
+    if column.kind == "text":
+        return _TEXT if column.size is None else sa.Unicode(column.size)
+    if column.kind == "bytes":
+        assert column.size is not None
+        return _fixed_bytes(column.size)
+    return _TIME if column.kind == "time" else sa.Boolean()
 
 
-def build_tables(dialect: str, *, covering: bool = True) -> Tables:
-    """The tables as the target with SQLAlchemy dialect name ``dialect`` spells them.
+def _sql(column: Column, default: str | None = None) -> sa.Column[Any]:
+    return sa.Column(
+        column.name,
+        _type(column),
+        nullable=not column.required or column.default is not None,
+        server_default=None if default is None else sa.text(default),
+    )
 
-    ``covering`` is what `can_cover` says of the server.
-    """
+
+def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
+    """The tables as a database spells them, with these columns of the records."""
     metadata = sa.MetaData()
-    now = sa.text(_SERVER_NOW[dialect])
+    now = sa.text(spelling.now)
+    defaults = {"now": spelling.now, "false": spelling.false}
 
     def name(text: str) -> str:
-        return text.lower() if dialect == "postgresql" else text
+        return text.lower() if spelling.lower_case else text
 
     def counter(column: str) -> sa.Column[int]:
         return sa.Column(column, sa.Integer(), server_default=sa.text("0"))
 
-    record_columns = _record_columns(dialect)
-    for column in record_columns:
-        if column.name == "synced_at":
-            column.server_default = sa.DefaultClause(now)
     records = sa.Table(
         name("TokenRecords"),
         metadata,
         sa.Column("id", _ID, primary_key=True, autoincrement=True),
-        *record_columns,
-        # Added: identity, change, vanished rows.
-        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
-        sa.Column("row_digest", _fixed_bytes(ROW_DIGEST_BYTES), nullable=False),
-        sa.Column("source_deleted_at", _TIME),
+        *(_sql(column, defaults.get(column.default or "")) for column in columns.columns),
+        sa.Column("source_deleted_at", _TIME),  # of vanished rows
     )
     # What is known of a database, and how many of its records live and have content, is
     # answered from an index alone.
@@ -166,24 +143,23 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         "ux_tokenrecords_record_key",
         records.c.record_key,
         unique=True,
-        postgresql_include=covered if covering else [],
+        postgresql_include=covered if spelling.include else [],
         mssql_include=covered,
     )
-    if dialect == "sqlite":  # has no INCLUDE
-        sa.Index("ix_tokenrecords_known", records.c.record_key, *(records.c[c] for c in covered))
-    if dialect != "mssql":  # which filters no index by an NVARCHAR(MAX) column
+    if not spelling.include:
+        sa.Index(_late("known"), records.c.record_key, *(records.c[c] for c in covered))
+    if spelling.filtered:
         invalid = records.c.validation_errors.is_not(None)
         sa.Index(
-            "ix_tokenrecords_invalid",
+            _late("invalid"),
             records.c.record_key,
             records.c.source_deleted_at,
             sqlite_where=invalid,
             postgresql_where=invalid,
         )
-    for late in LATE_INDEXES:
-        # SQL Server takes 1,700 bytes as a key; a did may have 2,000, and would be refused.
-        if (dialect, late) != ("mssql", "did"):
-            sa.Index(f"ix_tokenrecords_{late}", records.c[late])
+    for late in columns.indexed:
+        if late not in spelling.not_indexed:
+            sa.Index(_late(late), records.c[late])
 
     databases = sa.Table(
         name("ProcessedDatabases"),
@@ -214,8 +190,8 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
     sa.Index("ix_processeddatabases_source_ip", databases.c.source_ip)
 
     session_id = sa.Column("session_id", _UUID, primary_key=True)
-    if dialect in _NEW_UUID:
-        session_id.server_default = sa.DefaultClause(sa.text(_NEW_UUID[dialect]))
+    if spelling.new_uuid is not None:
+        session_id.server_default = sa.DefaultClause(sa.text(spelling.new_uuid))
     sessions = sa.Table(
         name("SyncSessions"),
         metadata,
@@ -270,19 +246,33 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         sa.Column("holder", sa.Unicode(500), nullable=False),
         sa.Column("acquired_at", _TIME, nullable=False),
         sa.Column("heartbeat_at", _TIME, nullable=False),
+        # By the server's clock; NULL in a lease of the first edition, which knew 60 s.
+        sa.Column("expires_at", _TIME),
+    )
+    sources = sa.Table(
+        name("SyncSources"),
+        metadata,
+        sa.Column("source_ip", sa.Unicode(45), primary_key=True),
+        # Which machine the source belongs to: see process_identity.own_machine.
+        sa.Column("machine", sa.Unicode(200), nullable=False),
+        sa.Column("host", sa.Unicode(255), nullable=False),
+        sa.Column("first_seen_at", _TIME, nullable=False),
     )
 
     duplicates = sa.Table(
         name("TokenRecordDuplicates"),
         metadata,
         sa.Column("original_id", sa.BigInteger(), primary_key=True, autoincrement=False),
-        *_record_columns(dialect),
-        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
+        *(
+            _sql(column, None if column.default == "now" else defaults.get(column.default or ""))
+            for column in columns.columns
+            if column.name != "row_digest"
+        ),
         sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
     )
     sa.Index("ix_tokenrecordduplicates_record_key", duplicates.c.record_key)
-    if dialect == "mssql":
-        _add_staging(metadata)
+    if spelling.staging:
+        _add_staging(metadata, spelling, columns)
 
     migrations = sa.Table(
         name("SyncMigrations"),
@@ -342,12 +332,15 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
         set_aside.c.id,
     )
     return Tables(
+        spelling,
+        columns,
         metadata,
         records,
         databases,
         sessions,
         errors,
         leases,
+        sources,
         duplicates,
         migrations,
         migrated,
@@ -355,19 +348,7 @@ def build_tables(dialect: str, *, covering: bool = True) -> Tables:
     )
 
 
-def keep_row_locks() -> list[str]:
-    """Statements for SQL Server after the tables are made.
-
-    It would trade the locks of some 5,000 rows for one of the whole table, and
-    every other machine would wait for the end of the transaction.
-    """
-    return [
-        f"ALTER TABLE {table} SET (LOCK_ESCALATION = DISABLE)"
-        for table in ("TokenRecords", "TokenRecordStaging")
-    ]
-
-
-def _add_staging(metadata: sa.MetaData) -> None:
+def _add_staging(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable) -> None:
     """Where rows wait for their publication; Microsoft's bulk copy sees no ``#temp`` table.
 
     Clustered by load: deleting from a heap would leave its pages behind.
@@ -376,9 +357,10 @@ def _add_staging(metadata: sa.MetaData) -> None:
         "TokenRecordStaging",
         metadata,
         sa.Column("load_id", sa.BigInteger(), nullable=False),
-        sa.Column("record_key", _fixed_bytes(RECORD_KEY_BYTES), nullable=False),
-        sa.Column("row_digest", _fixed_bytes(ROW_DIGEST_BYTES), nullable=False),
-        *(c for c in _record_columns() if c.name != "synced_at"),
-        sa.Column("loaded_at", _TIME, nullable=False, server_default=sa.text("GETUTCDATE()")),
+        *(
+            _sql(column, spelling.false if column.default == "false" else None)
+            for column in columns.staged
+        ),
+        sa.Column("loaded_at", _TIME, nullable=False, server_default=sa.text(spelling.now)),
     )
     sa.Index("ix_tokenrecordstaging_load_id", staging.c.load_id, mssql_clustered=True)

@@ -1,14 +1,16 @@
 """The first schema: from nothing, or from the guide's bare tables in place.
 
+What is made here is made as the newest revision has it; the later ones find nothing to do.
+
 Revision ID: 0001
 """
 
 from __future__ import annotations
 
-from alembic import op
+from alembic import context, op
 
 from rubix_token_sync.targets.migrations.guide_tables import adopt_bare_tables
-from rubix_token_sync.targets.sql.tables import build_tables, can_cover, keep_row_locks
+from rubix_token_sync.targets.sql.tables import Tables
 
 revision = "0001"
 down_revision = None
@@ -17,13 +19,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    conn = op.get_bind()
-    tables = build_tables(conn.dialect.name, covering=can_cover(conn.dialect))
+    conn, tables = op.get_bind(), context.config.attributes["tables"]
+    assert isinstance(tables, Tables)
     adopt_bare_tables(conn, tables)
     tables.metadata.create_all(conn)
-    if conn.dialect.name == "mssql":
-        for statement in keep_row_locks():
-            op.execute(statement)
+    for statement in tables.spelling.after:
+        op.execute(statement)
 
 
 def downgrade() -> None:

@@ -1,0 +1,38 @@
+"""Reading whole ranges of records from PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync.records.schema import RecordTable
+from rubix_token_sync.targets.postgresql.connection import driver
+from rubix_token_sync.targets.postgresql.copy_format import KnownRows
+from rubix_token_sync.targets.sql.questions import as_batch
+
+__all__ = ["known_rows", "scan"]
+
+_LIVE: Final = "FROM tokenrecords WHERE record_key BETWEEN %s AND %s AND source_deleted_at IS NULL"
+_KNOWN: Final = f"COPY (SELECT record_key, row_digest {_LIVE}) TO STDOUT (FORMAT BINARY)"
+
+
+def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+    """See `Backend`."""
+    known = KnownRows()
+    with driver(conn).cursor() as cursor, cursor.copy(_KNOWN, (low, high)) as copy:
+        for data in copy:
+            known.feed(data)
+    return known.columns()
+
+
+def scan(
+    conn: sa.Connection, low: bytes, high: bytes, columns: RecordTable
+) -> Iterator[pa.RecordBatch]:
+    """See `Backend`."""
+    query = f"SELECT {', '.join(columns.names)} {_LIVE} ORDER BY record_key"
+    result = conn.execution_options(yield_per=5_000).exec_driver_sql(query, (low, high))
+    for block in result.partitions():
+        yield as_batch(block, columns)

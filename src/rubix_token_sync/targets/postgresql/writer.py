@@ -1,0 +1,110 @@
+"""Writing rows into PostgreSQL.
+
+New rows go into the table by binary COPY.  Others are staged so in a temporary
+table of the same transaction and published by one ``INSERT … ON CONFLICT``: a
+dead run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.records.schema import RecordTable
+from rubix_token_sync.targets.base import Chunk, Published
+from rubix_token_sync.targets.postgresql.connection import driver
+from rubix_token_sync.targets.postgresql.copy_format import copy_payload
+
+__all__ = ["NOW", "Writer"]
+
+NOW: Final = "timezone('utc', clock_timestamp())"
+_COPY_ROWS: Final = 4_000
+_SAFE_KEY_BYTES: Final = 2_000
+"""An index takes any key of so many bytes; of a longer one it depends on how it compresses."""
+
+
+class Writer:
+    """The statements for one table of records."""
+
+    def __init__(self, columns: RecordTable) -> None:
+        names = ", ".join(columns.names)
+        self._indexed = [
+            c.name
+            for c in columns.staged
+            if c.indexed and c.kind == "text" and 3 * (c.size or _SAFE_KEY_BYTES) > _SAFE_KEY_BYTES
+        ]
+        self._create_staging = (
+            "CREATE TEMPORARY TABLE staged ON COMMIT DROP AS"  # noqa: S608 - our names
+            f" SELECT {names} FROM tokenrecords WITH NO DATA"
+        )
+        self._copy_staged = f"COPY staged ({names}) FROM STDIN (FORMAT BINARY)"
+        self._copy_new = f"COPY tokenrecords ({names}) FROM STDIN (FORMAT BINARY)"
+        changed = (*(name for name in columns.names if name != "record_key"), "synced_at")
+        sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+        stored = ", ".join(f"tokenrecords.{c.name}" for c in columns.compared)
+        fresh = ", ".join(f"excluded.{c.name}" for c in columns.compared)
+        # A row that this statement inserted has no xmax; one that it locked and updated has.
+        self._publish = (
+            f"WITH done AS (INSERT INTO tokenrecords ({names}, synced_at)"  # noqa: S608 - our names
+            f" SELECT {names}, {NOW} FROM staged ORDER BY record_key"
+            f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
+            f" WHERE ({stored}) IS DISTINCT FROM ({fresh})"
+            "  OR tokenrecords.source_deleted_at IS NOT NULL"
+            " RETURNING xmax = 0 AS fresh)"
+            " SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM done"
+        )
+
+    def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        """Insert new and update different records."""
+        self._try_keys(conn, chunk.rows)
+        counts = (self._insert(conn, chunk) if chunk.new else None) or self._merge(conn, chunk)
+        inserted, updated = counts
+        return Published(
+            inserted=inserted, updated=updated, batches=1, bulk_loads=1 if chunk.bulk else 0
+        )
+
+    def _try_keys(self, conn: sa.Connection, rows: pa.RecordBatch) -> None:
+        """Have the server refuse now what an index that is built later could not take."""
+        for name in self._indexed:
+            column = rows.column(name)
+            long = column.filter(pc.greater(pc.binary_length(column), _SAFE_KEY_BYTES))
+            if not len(long):
+                continue
+            conn.exec_driver_sql("CREATE TEMPORARY TABLE keys (key text) ON COMMIT DROP")
+            conn.exec_driver_sql("CREATE INDEX ON keys (key)")
+            for value in long.to_pylist():
+                conn.exec_driver_sql("INSERT INTO keys VALUES (%s)", (value,))
+            conn.exec_driver_sql("DROP TABLE keys")
+
+    def _insert(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int] | None:
+        """Straight into the table; None when a record is there after all."""
+        try:
+            with conn.begin_nested():
+                failpoints.point("store.publish.rows")
+                # Neighbours in the unique index, one after another.
+                return _copy_in(conn, self._copy_new, chunk.rows.sort_by("record_key")), 0
+        except psycopg.errors.UniqueViolation:
+            return None
+
+    def _merge(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int]:
+        conn.exec_driver_sql(self._create_staging)
+        _copy_in(conn, self._copy_staged, chunk.rows)
+        failpoints.point("store.publish.rows")
+        inserted, updated = conn.exec_driver_sql(self._publish).one()
+        conn.exec_driver_sql("DROP TABLE staged")
+        return inserted, updated
+
+
+def _copy_in(conn: sa.Connection, statement: str, rows: pa.RecordBatch) -> int:
+    """Records that the server took."""
+    failpoints.point("store.stage")
+    with driver(conn).cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for part in copy_payload(rows, _COPY_ROWS):
+                copy.write(part)
+        return cursor.rowcount

@@ -1,0 +1,101 @@
+"""What a database must bring along to be a target; everything else is shared.
+
+A target is a folder with the same files as the others: ``__init__`` (its schemes),
+``address`` (how it is named), ``connection`` (the engine), ``errors`` (their meaning),
+``indexes``, ``writer``, ``reader`` and ``target``, which puts them together as a `Backend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync.errors import SyncError
+from rubix_token_sync.targets.base import Chunk, Lease, Published
+from rubix_token_sync.targets.sql.tables import Spelling
+
+if TYPE_CHECKING:
+    from rubix_token_sync.targets.sql.database import Database
+
+__all__ = ["Backend", "Load"]
+
+
+@dataclass
+class Load:
+    """One call of `publish`, as the target's own way of loading sees it."""
+
+    inserted: int | None = None
+    """The chunk's rows are stored already, so many of them as new ones."""
+    unsure: bool = False
+    """They may be stored: the acknowledgement was lost."""
+    bulk_loads: int = 0
+
+
+class Backend(Protocol):
+    """One kind of database.  Its methods raise the driver's errors, which `translate` knows."""
+
+    kind: str
+    """The folder's name."""
+    place: str
+    """Where it is, for people: no secrets."""
+    engine: sa.Engine
+    now: str
+    """The server's UTC time, as SQL."""
+    driver_errors: tuple[type[BaseException], ...]
+    """What the driver raises and SQLAlchemy does not wrap."""
+    one_writer: bool
+    """A transaction that writes keeps every other writer out."""
+    waits: Mapping[str, float]
+    """An error's code → seconds before the second attempt, where it is not the usual wait."""
+
+    def spelling(self) -> Spelling:
+        """How it spells the tables; may know more once it was connected to."""
+
+    def later(self, seconds: float) -> str:
+        """`now` and so many seconds, as SQL."""
+
+    def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
+        """The driver's error as one of ours; the only place that looks into it."""
+
+    def describe(self, conn: sa.Connection) -> str:
+        """Version, encryption and user, for people; no secrets."""
+
+    def identity(self, conn: sa.Connection) -> str:
+        """The same text for every way to the same database."""
+
+    def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:
+        """In a transaction: only one process at a time changes the schema."""
+
+    def schema_notes(self, tables: list[sa.Table]) -> str:
+        """Comments in front of the script for a DBA."""
+
+    def prepare_load(self, database: Database) -> None:
+        """Once a run before the first chunk: leave indexes out, or build those that lack."""
+
+    def finish_load(self, database: Database) -> None:
+        """Once a run after the last chunk: build the indexes that lack, gather statistics."""
+
+    def load(
+        self, database: Database, lease: Lease, chunk: Chunk
+    ) -> contextlib.AbstractContextManager[Load]:
+        """Around everything that one call of `publish` does."""
+
+    def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
+        """Send rows ahead, before the lease is held."""
+
+    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        """Insert new and update different records, set-based, in this transaction."""
+
+    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+        """Keys and digests of live records in this range of keys, each concatenated."""
+
+    def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
+        """Live records in this range of keys, in key order, in bounded batches."""
+
+    def close(self) -> None:
+        """Give back what the engine does not hold."""

@@ -1,0 +1,190 @@
+"""What the target holds: states, known rows, content, whole records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
+from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
+from rubix_token_sync.targets.sql.database import Database
+
+__all__ = ["Questions", "as_batch", "key_range", "parts"]
+
+_TOKEN_SUFFIX = RECORD_KEY_BYTES - 8
+_IN_LIST = 500
+
+T = TypeVar("T")
+
+
+def key_range(database_key: bytes) -> tuple[bytes, bytes]:
+    """Smallest and largest record key of a database."""
+    return database_key + b"\x00" * _TOKEN_SUFFIX, database_key + b"\xff" * _TOKEN_SUFFIX
+
+
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[i : i + _IN_LIST] for i in range(0, len(items), _IN_LIST))
+
+
+class Questions:
+    """What the target holds; see the same names in `rubix_token_sync.targets.base.Target`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tables = database.tables
+
+    def database_states(self, source: str | None) -> list[DatabaseState]:
+        databases = self._tables.databases
+        names = list(DatabaseState.__dataclass_fields__)
+        query = sa.select(*(databases.c[name] for name in names)).order_by(databases.c.db_path)
+        if source is not None:
+            query = query.where(databases.c.source_ip == source)
+
+        def work(conn: sa.Connection) -> list[DatabaseState]:
+            failpoints.point("store.states")
+            return [
+                DatabaseState(**{**row._mapping, "database_key": bytes(row.database_key)})
+                for row in conn.execute(query)
+            ]
+
+        return self._database.read(work)
+
+    def holds_records(self) -> bool:
+        query = sa.select(self._tables.records.c.id).limit(1)
+        return self._database.read(lambda conn: conn.execute(query).first()) is not None
+
+    def holds_content(self) -> bool:
+        records = self._tables.records
+        query = sa.select(records.c.id).where(records.c.ipfs_fetched == sa.true()).limit(1)
+        return self._database.read(lambda conn: conn.execute(query).first()) is not None
+
+    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+        def work(conn: sa.Connection) -> tuple[bytes, bytes]:
+            failpoints.point("store.known")
+            return self._database.backend.known_rows(conn, *key_range(database_key))
+
+        return self._database.read(work)
+
+    def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
+        records = self._tables.records
+        columns = (records.c.ipfs_data, records.c.ipfs_fetched, records.c.ipfs_error)
+
+        def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
+            failpoints.point("store.content")
+            return {
+                bytes(row[0]): KnownContent(row[1], bool(row[2]), row[3])
+                for part in parts(record_keys)
+                for row in conn.execute(
+                    sa.select(records.c.record_key, *columns).where(records.c.record_key.in_(part))
+                )
+            }
+
+        return self._database.read(work) if record_keys else {}
+
+    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
+        records = self._tables.records
+
+        def work(conn: sa.Connection) -> dict[str, str]:
+            failpoints.point("store.content")
+            wanted = set(token_ids)
+            return {
+                row[0]: row[1]
+                for part in parts(token_ids)
+                for row in conn.execute(
+                    sa.select(records.c.token_id, records.c.ipfs_data).where(
+                        records.c.token_id.in_(part),
+                        records.c.ipfs_fetched == sa.true(),
+                        records.c.ipfs_data.is_not(None),
+                    )
+                )
+                if row[0] in wanted  # a collation may ignore case; token ids do not
+            }
+
+        return self._database.read(work) if token_ids else {}
+
+    def failed_tokens(self, database_key: bytes) -> set[bytes]:
+        records = self._tables.records
+        low, high = key_range(database_key)
+        query = sa.select(records.c.record_key).where(
+            records.c.record_key.between(low, high),
+            records.c.source_deleted_at.is_(None),
+            records.c.ipfs_fetched == sa.false(),
+        )
+        return self._database.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
+
+    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        records = self._tables.records
+        columns = [records.c[name] for name in self._tables.columns.names]
+
+        def work(conn: sa.Connection) -> dict[bytes, dict[str, Any]]:
+            return {
+                bytes(row.record_key): {
+                    **row._mapping,
+                    "record_key": bytes(row.record_key),
+                    "row_digest": bytes(row.row_digest),
+                    "ipfs_fetched": bool(row.ipfs_fetched),
+                }
+                for part in parts(record_keys)
+                for row in conn.execute(sa.select(*columns).where(records.c.record_key.in_(part)))
+            }
+
+        return self._database.read(work) if record_keys else {}
+
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
+        records = self._tables.records
+
+        def count(conn: sa.Connection, key: bytes) -> int:
+            low, high = key_range(key)
+            live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+            return int(conn.execute(sa.select(sa.func.count()).where(*live)).scalar_one())
+
+        return self._database.read(lambda conn: {key: count(conn, key) for key in database_keys})
+
+    def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
+        records = self._tables.records
+        query = sa.select(records.c.record_key, records.c.db_path, records.c.token_id).where(
+            records.c.source_ip == source, records.c.source_deleted_at.is_(None)
+        )
+        ranges = [key_range(key) for key in sorted(set(database_keys))]
+        above = [None, *(high for _, high in ranges)]
+        below = [*(low for low, _ in ranges), None]
+
+        def work(conn: sa.Connection) -> list[StrayRecord]:
+            found: list[StrayRecord] = []
+            for high, low in zip(above, below, strict=True):
+                gap = query
+                if high is not None:
+                    gap = gap.where(records.c.record_key > high)
+                if low is not None:
+                    gap = gap.where(records.c.record_key < low)
+                found += [StrayRecord(bytes(row[0]), row[1], row[2]) for row in conn.execute(gap)]
+            return found
+
+        return self._database.read(work)
+
+    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
+        with self._database.view() as conn:
+            yield from self._database.backend.scan(conn, *key_range(database_key))
+
+
+def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
+    """Rows of a driver, with the columns of a batch, as one."""
+    arrays = [
+        _array(values, field)
+        for values, field in zip(zip(*rows, strict=True), columns.schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns.schema)
+
+
+def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    if pa.types.is_timestamp(field.type):
+        present = next((value for value in values if value is not None), None)
+        if isinstance(present, str):  # SQLite keeps times as text
+            return pa.array(values, pa.string()).cast(field.type)
+    if pa.types.is_boolean(field.type):
+        values = [None if value is None else bool(value) for value in values]
+    return pa.array(values, field.type)

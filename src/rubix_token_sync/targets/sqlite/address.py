@@ -1,0 +1,38 @@
+"""Addresses of SQLite files: ``sqlite:///FILE``, as SQLAlchemy has them."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import unquote, urlsplit
+
+from rubix_token_sync.errors import SettingsError
+
+__all__ = ["exists", "path_of", "secrets"]
+
+
+def path_of(url: str) -> str:
+    """The file's path.
+
+    Raises:
+        SettingsError: code ``bad_sqlite_url``.
+    """
+    parts = urlsplit(url.strip())
+    path = unquote(parts.path)
+    more = parts.netloc or parts.query or parts.fragment
+    if more or "\0" in path or not path.startswith("/") or path == "/":
+        raise SettingsError(
+            "A SQLite target is sqlite:///FILE (relative) or sqlite:////PATH/FILE (absolute).",
+            code="bad_sqlite_url",
+            remedy="Write ? as %3F and # as %23 in it.",
+        )
+    return path[1:]
+
+
+def secrets(address: str) -> list[str]:  # noqa: ARG001 - part of every target's entry
+    """A path holds none."""
+    return []
+
+
+def exists(address: str) -> bool:
+    """False for a file that has not been made yet."""
+    return os.path.exists(path_of(address))

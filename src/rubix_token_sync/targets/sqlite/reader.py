@@ -1,0 +1,37 @@
+"""Reading whole ranges of records from SQLite, past SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync.records.schema import RecordTable
+from rubix_token_sync.targets.sql.questions import as_batch
+from rubix_token_sync.targets.sqlite.connection import driver
+
+__all__ = ["known_rows", "scan"]
+
+_LIVE: Final = "FROM TokenRecords WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
+
+
+def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+    """See `Backend`."""
+    rows = driver(conn).execute(f"SELECT record_key, row_digest {_LIVE}", (low, high))
+    keys, digests = bytearray(), bytearray()
+    while block := rows.fetchmany(10_000):
+        keys += b"".join([row[0] for row in block])
+        digests += b"".join([row[1] for row in block])
+    return bytes(keys), bytes(digests)
+
+
+def scan(
+    conn: sa.Connection, low: bytes, high: bytes, columns: RecordTable
+) -> Iterator[pa.RecordBatch]:
+    """See `Backend`."""
+    query = f"SELECT {', '.join(columns.names)} {_LIVE} ORDER BY record_key"
+    rows = driver(conn).execute(query, (low, high))
+    while block := rows.fetchmany(5_000):
+        yield as_batch(block, columns)

@@ -1,0 +1,78 @@
+"""Writing rows into SQLite: straight into the table, by one upsert keyed by ``record_key``.
+
+The transaction itself is the staging.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.records.schema import RecordTable
+from rubix_token_sync.targets.base import Chunk, Published
+from rubix_token_sync.targets.sqlite.connection import driver
+
+__all__ = ["NOW", "Writer"]
+
+NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_HIGHEST = "SELECT coalesce(max(id), 0) FROM TokenRecords"
+
+
+class Writer:
+    """The statements for one table of records."""
+
+    def __init__(self, columns: RecordTable, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._names = columns.names
+        # SQLite rewrites the indexes of whatever is set, equal or not; the key says the one
+        # kind already, and what is indexed is mostly as it was in a record that changed.
+        set_always = [c.name for c in columns.staged if not (c.by_key or c.indexed)]
+        self._seldom = [c.name for c in columns.staged if c.indexed and not c.by_key]
+        sets = ", ".join(f"{name} = excluded.{name}" for name in (*set_always, "synced_at"))
+        differs = " OR ".join(
+            f"TokenRecords.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
+        )
+        self._upsert = (
+            f"INSERT INTO TokenRecords ({', '.join(self._names)}, synced_at)"  # noqa: S608 - our names
+            f" VALUES ({', '.join('?' * len(self._names))}, ?)"
+            f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
+            f" WHERE {differs} OR TokenRecords.source_deleted_at IS NOT NULL"
+        )
+        seldom = ", ".join(self._seldom)
+        marks = ", ".join(f"?{number}" for number in range(1, len(self._seldom) + 1))
+        self._set_seldom = (
+            f"UPDATE TokenRecords SET ({seldom}) = ({marks})"  # noqa: S608 - our names
+            f" WHERE record_key = ?{len(self._seldom) + 1} AND ({seldom}) IS NOT ({marks})"
+        )
+
+    def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
+        """Insert new and update different records."""
+        before = conn.exec_driver_sql(_HIGHEST).scalar_one()
+        now = str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one())
+        raw = driver(conn)
+        changes = raw.total_changes
+        rows = chunk.rows.sort_by("record_key")  # neighbours in the unique index, one after another
+        for start in range(0, rows.num_rows, self._batch_size):
+            failpoints.point("store.stage")
+            raw.executemany(self._upsert, _tuples(rows.slice(start, self._batch_size), now))
+        changed = raw.total_changes - changes
+        inserted = int(conn.exec_driver_sql(_HIGHEST).scalar_one()) - int(before)
+        if changed > inserted:
+            names = (*self._seldom, "record_key")
+            values = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+            raw.executemany(self._set_seldom, values)
+        return Published(inserted=inserted, updated=changed - inserted, batches=1)
+
+
+def _tuples(rows: pa.RecordBatch, now: str) -> Iterator[tuple[Any, ...]]:
+    """The rows as SQLite takes them: times as SQLAlchemy's text form, ``synced_at`` last."""
+    columns = [
+        column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column
+        for column in rows.columns
+    ]
+    return zip(*(column.to_pylist() for column in columns), itertools.repeat(now))

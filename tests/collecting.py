@@ -1,0 +1,40 @@
+"""How long it takes to collect the tests: ``python -m tests.collecting``.
+
+Ends with 1 when it takes more than `LIMIT_SECONDS` of processor time, for then somebody
+imports or computes too much at the top of a module.  It collects twice and judges the
+second time: the first one may have to compile.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from typing import Final
+
+__all__ = ["LIMIT_SECONDS", "collecting_seconds"]
+
+LIMIT_SECONDS: Final = 5.0
+
+
+def collecting_seconds() -> float:
+    """Seconds of processor time (user and system) of ``pytest --collect-only``."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-qq"],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> int:
+    """Measure and print; gives the exit code."""
+    first, second = collecting_seconds(), collecting_seconds()
+    print(f"{first:.1f} s, then {second:.1f} s of processor time; at most {LIMIT_SECONDS:.0f} s")
+    return int(second > LIMIT_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
