@@ -92,10 +92,14 @@ _passed = 0
 _active = False
 
 
-def arm() -> None:
-    """Read the environment (again, in a process that was forked with another one)."""
+def arm(spec: str | None = None) -> None:
+    """Arm ``spec``, as RUBIX_SYNC_FAULT has it; "" disarms.
+
+    None: what the environment says (again, in a process that was forked with another one).
+    """
     global _armed, _log, _passed, _active
-    spec = os.environ.get("RUBIX_SYNC_FAULT", "")
+    if spec is None:
+        spec = os.environ.get("RUBIX_SYNC_FAULT", "")
     _armed = None
     if spec:
         name, nth, action, *rest = spec.split(":")
