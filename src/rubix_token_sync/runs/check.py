@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
+from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.settings import Settings, describe
 from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Target, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
@@ -168,12 +169,15 @@ def _check_nodes(
     found = discover(roots)
     yield CheckResult("discovery", True, f"{len(found.nodes)} databases")
     for skipped in found.skipped:
-        yield CheckResult("skipped", True, f"{skipped.path}: {skipped.sentence}")
+        ok = not skipped.hides_nodes
+        code = "" if ok else skipped.reason_code
+        yield CheckResult("skipped", ok, f"{skipped.path}: {skipped.sentence}", code=code)
+    place = Scratch(scratch, tuple(roots))
     for node in found.nodes:
-        yield _check_node(node, content, scratch)
+        yield _check_node(node, replace(content, scratch=place), place)
 
 
-def _check_node(node: Node, content: ContentOptions, scratch: str | None) -> CheckResult:
+def _check_node(node: Node, content: ContentOptions, scratch: Scratch) -> CheckResult:
     name = f"node {node.name}"
     try:
         with open_snapshot(node.db_path, scratch) as snapshot:
