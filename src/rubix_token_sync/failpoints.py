@@ -69,6 +69,7 @@ POINTS: Final = {
     "store.session.finish": "write how a session ended",
     "store.session.recover": "close the sessions of dead runs",
     "store.session.start": "write the session's row",
+    "store.source.adopt": "give a source to this machine",
     "store.stage": "send rows to the target",
     "store.states": "ask what the target says of every database",
     "store.upgrade": "create or upgrade the target's tables",

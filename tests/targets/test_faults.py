@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
+from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.target import SqlTarget
@@ -122,6 +123,22 @@ def test_a_lost_acknowledgement_is_replayed_without_a_trace(store: SqlTarget, le
     total = sa.select(sa.func.count()).select_from(records)
     assert store.read(lambda conn: conn.execute(total).scalar_one()) == 10
     assert len(store.known_rows(DATABASE)[0]) == 9 * 24
+
+
+def test_a_source_changes_hands_whole_or_not_at_all(store: SqlTarget, lease: Lease) -> None:
+    sources = store.tables.sources
+
+    def owners() -> list[str]:
+        return store.read(lambda conn: list(conn.scalars(sa.select(sources.c.machine))))
+
+    before = owners()
+    failpoints.arm("store.source.adopt:1:error:forever")
+    with pytest.raises(TargetUnavailable):
+        store.adopt_source(SOURCE, Machine("another", "other-host"))
+    assert owners() == before
+    failpoints.arm("store.source.adopt:1:error")
+    store.adopt_source(SOURCE, Machine("another", "other-host"))
+    assert owners() == ["another"]
 
 
 @pytest.mark.parametrize(
