@@ -27,12 +27,12 @@ from typing import Any, Final, Literal, TextIO
 from urllib.parse import quote, quote_plus
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.text import shown
 
 __all__ = [
     "LOGGER",
     "ProgressPace",
     "bind",
-    "escaped",
     "log_event",
     "log_to_file",
     "progress_line",
@@ -140,26 +140,19 @@ def log_to_file(
 
 # --- forms ---------------------------------------------------------------------
 
-# C0, DEL, C1, the two Unicode line ends, and lone surrogates.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def escaped(text: str) -> str:
-    """``text`` on one line, with every control character as a visible escape."""
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
-
 
 class _TextFormatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        line = (
-            f"{self.formatTime(record)} {record.levelname} {escaped(redact(record.getMessage()))}"
-        )
+        line = f"{self.formatTime(record)} {record.levelname} {shown(redact(record.getMessage()))}"
+        code = getattr(record, "rubix_fields", {}).get("code")
+        if code and record.levelno >= logging.WARNING:
+            line += f" [{shown(code)}]"
         if record.exc_info:
             # Set apart, so that no line of it can look like one of ours.
             trace = redact(self.formatException(record.exc_info))
-            line += "".join(f"\n  | {escaped(part)}" for part in trace.splitlines())
+            line += "".join(f"\n  | {shown(part)}" for part in trace.splitlines())
         return line
 
 
@@ -264,13 +257,19 @@ def set_up(
 
 @contextlib.contextmanager
 def through(stream: TextIO) -> Iterator[None]:
-    """Meanwhile the console's lines go to ``stream``: what draws on a terminal lends its own."""
+    """Meanwhile warnings and errors only are shown, on ``stream``: something draws there.
+
+    The file of the log goes on as before.
+    """
     consoles = [h for h in _handlers if type(h) is logging.StreamHandler]
-    before = [handler.setStream(stream) for handler in consoles]
+    before = [(handler.setStream(stream), handler.level) for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(max(handler.level, logging.WARNING))
     try:
         yield
     finally:
-        for handler, old in zip(consoles, before, strict=True):
+        for handler, (old, level) in zip(consoles, before, strict=True):
+            handler.setLevel(level)
             if old is not None:
                 handler.setStream(old)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rubix_token_sync.cli.answers import CONTRACT
+from rubix_token_sync.cli.contract import CONTRACT
 
 ROOT = Path(__file__).parents[2]
 GENERATED = runpy.run_path(str(ROOT / "docs" / "__main__.py"))["generated"]()

@@ -193,11 +193,19 @@ def test_all_is_well(ask: Ask, fleet: Path, tmp_path: Path) -> None:
 def test_failed_databases_are_problems(ask: Ask, synced: Path) -> None:
     found = ask("status", "--json")
     assert found.exit_code == found.json["exit_code"] == 1
-    assert {(p["code"], p["node_name"], p["detail"]) for p in found.json["problems"]} == {
-        ("database_failed", "node037", "no_tokens_table"),
-        ("database_failed", "node038", "not_a_database"),
-        ("database_failed", "node039", "empty_file"),
+    problems = {
+        (p["severity"], p["code"], p["node_name"], p["detail"]) for p in found.json["problems"]
     }
+    assert problems == {
+        ("error", "database_failed", "node037", "no_tokens_table"),
+        ("error", "database_failed", "node038", "not_a_database"),
+        ("error", "database_failed", "node039", "empty_file"),
+        # Below the threshold, or of nodes that have no repository: shown, with what to do.
+        ("warning", "content_missing", "node034", "no_repository"),
+        ("warning", "content_missing", "node035", "damaged"),
+        ("warning", "content_missing", "node041", "no_repository"),
+    }
+    assert all(p["cure"] for p in found.json["problems"] if p["code"] == "content_missing")
 
 
 @pytest.mark.parametrize(("silent", "stuck"), [(40, False), (65, True)])

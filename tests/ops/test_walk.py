@@ -213,7 +213,7 @@ def _disk_full(machine: Machine, webhook: Webhook) -> None:
     assert "No space left on device" in alert
     assert cure(alert) == "another `--report`; a sync that ended is complete"
     assert machine.night().returncode == 0
-    assert "mended" in told(webhook)
+    assert "resolved" in told(webhook)
 
 
 def _password_changed(
@@ -233,6 +233,6 @@ def _password_changed(
     machine.settings(server.tcp_url(database, user=role, password="second"), webhook)
     assert machine.ask("check")[0] == 0
     assert machine.night().returncode == 0
-    assert "mended" in told(webhook)
+    assert "resolved" in told(webhook)
     for secret in ("first", "second"):
         assert f":{secret}@" not in (machine.home / "sync.log").read_text()

@@ -1,12 +1,12 @@
-"""Telling people what needs them, and only that.
+"""Alerts: people hear of what needs them, once, and when it is over.
 
-`rules` decides what is a problem (no I/O); `memory` knows what was told before;
+`rules` decides what is worth an alert (no I/O); `memory` knows what was sent before;
 `channels` carries messages (Apprise) and heartbeats; `desk` puts them together.
 
-Who tells what: a run tells of its own source; what no run can tell, because it
-died or never started, is told by ``status --alert`` on one machine.  So nothing is
-told twice without the machines having to agree, and what was told is remembered
-in a local file: it must work when the target is what is broken.
+A run reports on its own source; what no run can report, because it died or never
+started, is reported by ``status --alert`` on one machine.  So nothing is sent twice
+without the machines having to agree, and what was sent is remembered in a local file:
+it must work when the target is what is broken.
 
 A channel that fails is logged and changes nothing: not the run, not its exit code.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 from rubix_token_sync.alerts.desk import AlertDesk, AlertOptions
 from rubix_token_sync.alerts.rules import (
     Alert,
-    ContentFailure,
     RunFacts,
     alert_of_failure,
     alerts_of_run,
@@ -27,7 +26,6 @@ __all__ = [
     "Alert",
     "AlertDesk",
     "AlertOptions",
-    "ContentFailure",
     "RunFacts",
     "alert_of_failure",
     "alerts_of_run",

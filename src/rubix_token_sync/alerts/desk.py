@@ -1,4 +1,4 @@
-"""From what is wrong to a message, once."""
+"""From what is wrong to a message, sent once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from rubix_token_sync import log
 from rubix_token_sync.alerts.channels import Channels, beat, read_urls_file
 from rubix_token_sync.alerts.memory import (
+    Changes,
     Memory,
-    News,
     default_state_directory,
     load_memory,
     memory_file,
@@ -25,6 +25,7 @@ from rubix_token_sync.alerts.rules import Alert
 from rubix_token_sync.log import log_event
 from rubix_token_sync.settings import Settings
 from rubix_token_sync.settings.masking import secrets_of_service
+from rubix_token_sync.text import counted, shown
 
 __all__ = ["AlertDesk", "AlertOptions"]
 
@@ -35,7 +36,7 @@ _LONGEST_LINE: Final = 400
 
 @dataclass(frozen=True)
 class AlertOptions:
-    """What is told, to whom; see the settings of the same names."""
+    """What is sent, to whom; see the settings of the same names."""
 
     urls: tuple[SecretStr, ...] = ()
     on: frozenset[str] = frozenset({"problem", "recovery"})
@@ -67,13 +68,13 @@ class AlertOptions:
 
 
 class AlertDesk:
-    """Tells what is new for one scope: a source, or the monitor of all of them."""
+    """Sends what is new for one scope: a source, or the monitor of all of them."""
 
     def __init__(self, options: AlertOptions, scope: str, target: str) -> None:
         """``target`` tells targets apart and holds no secrets.
 
         Raises:
-            SettingsError: a URL is none that Apprise can use.
+            SettingsError: Apprise cannot use a URL.
         """
         self.options = options
         self._scope = scope
@@ -83,40 +84,44 @@ class AlertDesk:
 
     @property
     def active(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is anybody to send to."""
         return self._channels is not None
 
     def remembered_records(self) -> int | None:
         """How many records the source had after the run before."""
         return load_memory(self._file).records
 
-    def tell(self, alerts: Sequence[Alert], *, records: int | None = None, about: str = "") -> News:
-        """Tell what is news of everything that is wrong now.  Never raises.
+    def send(
+        self, alerts: Sequence[Alert], *, records: int | None = None, about: str = ""
+    ) -> Changes:
+        """Send what is new of everything that is wrong now.  Never raises.
 
         ``about`` is what was looked at (`Memory.compare`).
         """
         memory = load_memory(self._file)
-        news, after = memory.compare(alerts, time.time(), self.options.repeat_seconds, about=about)
+        changes, after = memory.compare(
+            alerts, time.time(), self.options.repeat_seconds, about=about
+        )
         if records is not None:
             after.records = records
         if self._channels is None:
-            return news
-        problems = "problem" in self.options.on and (news.new or news.again)
-        sent = True
-        if problems:
-            sent = self._channels.send(*_problem_text(self._scope, news), "failure")
-        if "recovery" in self.options.on and news.over:
-            sent = self._channels.send(*_recovery_text(self._scope, news), "success") and sent
-        # What did not arrive is news next time.
-        self._remember(after if sent else _untold(memory, after))
-        return news
+            return changes
+        arrived = True
+        if "problem" in self.options.on and (changes.new or changes.again):
+            arrived = self._channels.send(*_problem_text(self._scope, changes), "failure")
+        if "recovery" in self.options.on and changes.over:
+            resolved = _recovery_text(self._scope, changes)
+            arrived = self._channels.send(*resolved, "success") and arrived
+        # What did not arrive is sent by the next run.
+        self._remember(after if arrived else Memory(memory.sent, after.records))
+        return changes
 
-    def tell_failure(self, alert: Alert) -> News:
-        """Tell that a run failed; nobody looked at anything else."""
-        return self.tell([alert], about="run/")
+    def send_failure(self, alert: Alert) -> Changes:
+        """Send that a run failed; nobody looked at anything else."""
+        return self.send([alert], about="run/")
 
-    def tell_success(self, title: str, body: str) -> None:
-        """Tell of a completed run, if that is wanted."""
+    def send_success(self, title: str, body: str) -> None:
+        """Send that a run completed, if that is wanted."""
         if self._channels is not None and "success" in self.options.on:
             self._channels.send(title, body, "success")
 
@@ -137,28 +142,23 @@ class AlertDesk:
             )
 
 
-def _untold(before: Memory, after: Memory) -> Memory:
-    return Memory(before.told, after.records)
-
-
 def _lines(messages: Sequence[str]) -> str:
-    shown = [
+    lines = [
         f"• {message[:_LONGEST_LINE]}{'…' if len(message) > _LONGEST_LINE else ''}"
         for message in messages[:_MOST_LINES]
     ]
     if len(messages) > _MOST_LINES:
-        shown.append(f"… and {len(messages) - _MOST_LINES} more: see `rubix-token-sync status`.")
-    return "\n".join(log.redact(line) for line in shown)
+        lines.append(f"… and {len(messages) - _MOST_LINES} more: see `rubix-token-sync status`.")
+    return "\n".join(shown(log.redact(line)) for line in lines)
 
 
-def _problem_text(scope: str, news: News) -> tuple[str, str]:
-    count = len(news.new) + len(news.again)
-    title = f"Rubix sync, {scope}: {count} problem{'s' if count != 1 else ''}"
-    parts = [_lines([alert.message for alert in news.new])] if news.new else []
-    if news.again:
-        parts.append("Still:\n" + _lines([alert.message for alert in news.again]))
-    return title, "\n\n".join(parts)
+def _problem_text(scope: str, changes: Changes) -> tuple[str, str]:
+    count = len(changes.new) + len(changes.again)
+    parts = [_lines([alert.message for alert in changes.new])] if changes.new else []
+    if changes.again:
+        parts.append("Still:\n" + _lines([alert.message for alert in changes.again]))
+    return f"Rubix sync, {scope}: {counted(count, 'problem')}", "\n\n".join(parts)
 
 
-def _recovery_text(scope: str, news: News) -> tuple[str, str]:
-    return f"Rubix sync, {scope}: mended", "No longer so:\n" + _lines(news.over)
+def _recovery_text(scope: str, changes: Changes) -> tuple[str, str]:
+    return f"Rubix sync, {scope}: resolved", "Resolved:\n" + _lines(changes.over)

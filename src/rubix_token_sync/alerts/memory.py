@@ -1,4 +1,4 @@
-"""What was told before, in a small file of this machine."""
+"""What was sent before, in a small file of this machine."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rubix_token_sync.alerts.rules import Alert
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.log import log_event
 
-__all__ = ["Memory", "News", "default_state_directory", "load_memory", "memory_file", "save_memory"]
+__all__ = [
+    "Changes",
+    "Memory",
+    "default_state_directory",
+    "load_memory",
+    "memory_file",
+    "save_memory",
+]
 
 _LOG = logging.getLogger(__name__)
-_FORGET_SECONDS: Final = 30 * 86_400.0
-"""Something that merely happened is news again after so long."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """Something that was told: when first, when last (Unix seconds), and what."""
+class Sent:
+    """An alert that was sent: when first, when last (Unix seconds), and what."""
 
     first: float
     last: float
     message: str
-    lasting: bool
 
 
 @dataclass
-class News:
-    """What is to be told now."""
+class Changes:
+    """What is to be sent now."""
 
     new: list[Alert] = field(default_factory=list)
     again: list[Alert] = field(default_factory=list)
-    """Told before, not over, and ``repeat`` seconds have gone."""
+    """Sent before, not over, and ``repeat`` seconds have passed."""
     over: list[str] = field(default_factory=list)
-    """Messages of what was told before and is no longer so."""
+    """Messages of what was sent before and is resolved."""
 
     def __bool__(self) -> bool:
         return bool(self.new or self.again or self.over)
@@ -51,40 +55,39 @@ class News:
 
 @dataclass
 class Memory:
-    """Everything told so far for one source and target."""
+    """Everything sent so far for one source and target."""
 
-    told: dict[str, Told] = field(default_factory=dict)
+    sent: dict[str, Sent] = field(default_factory=dict)
     records: int | None = None
 
     def compare(
         self, alerts: Sequence[Alert], now: float, repeat: float, *, about: str = ""
-    ) -> tuple[News, Memory]:
-        """What of ``alerts`` is news, and the memory once that has been told.
+    ) -> tuple[Changes, Memory]:
+        """What of ``alerts`` is to be sent, and the memory once that has happened.
 
         ``alerts`` is everything that is wrong now among keys that begin with ``about``;
-        nobody looked at the others.
+        nobody looked at the others.  What was sent and is not among them is over: every
+        alert ends with a message.
         """
-        news, told = News(), {}
+        changes, sent = Changes(), {}
         for alert in {alert.key: alert for alert in alerts}.values():
-            before = self.told.get(alert.key)
+            before = self.sent.get(alert.key)
             if before is None:
-                news.new.append(alert)
-                told[alert.key] = Told(now, now, alert.message, alert.lasting)
+                changes.new.append(alert)
+                sent[alert.key] = Sent(now, now, alert.message)
             elif now - before.last >= repeat or now < before.last:
-                news.again.append(alert)
-                told[alert.key] = Told(before.first, now, alert.message, alert.lasting)
+                changes.again.append(alert)
+                sent[alert.key] = Sent(before.first, now, alert.message)
             else:
-                told[alert.key] = before
-        for key, before in self.told.items():
-            if key in told:
+                sent[alert.key] = before
+        for key, before in self.sent.items():
+            if key in sent:
                 continue
-            if not key.startswith(about):
-                told[key] = before
-            elif before.lasting:
-                news.over.append(before.message)
-            elif now - before.last < max(repeat, _FORGET_SECONDS):
-                told[key] = before
-        return news, Memory(told, self.records)
+            if key.startswith(about):
+                changes.over.append(before.message)
+            else:
+                sent[key] = before
+        return changes, Memory(sent, self.records)
 
 
 def default_state_directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -114,20 +117,15 @@ def memory_file(directory: Path, scope: str, target: str) -> Path:
 
 
 def load_memory(path: Path) -> Memory:
-    """What the file says.  An unreadable one is said so: something may be told twice."""
+    """What the file says.  An unreadable one is logged: something may be sent twice."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-        told = {
-            str(key): Told(
-                float(entry["first"]),
-                float(entry["last"]),
-                str(entry["message"]),
-                bool(entry["lasting"]),
-            )
+        sent = {
+            str(key): Sent(float(entry["first"]), float(entry["last"]), str(entry["message"]))
             for key, entry in document["told"].items()
         }
         records = document["records"]
-        return Memory(told, None if records is None else int(records))
+        return Memory(sent, None if records is None else int(records))
     except FileNotFoundError:
         return Memory()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -135,7 +133,7 @@ def load_memory(path: Path) -> Memory:
             _LOG,
             logging.WARNING,
             "alert_memory_unreadable",
-            f"{path} cannot be used; what was told before may be told again: {error}",
+            f"{path} cannot be used; what was sent before may be sent again: {error}",
         )
         return Memory()
 
@@ -150,8 +148,9 @@ def save_memory(path: Path, memory: Memory) -> None:
     document = {
         "records": memory.records,
         "told": {
-            key: {"first": t.first, "last": t.last, "message": t.message, "lasting": t.lasting}
-            for key, t in sorted(memory.told.items())
+            # Earlier versions of this program read "lasting".
+            key: {"first": t.first, "last": t.last, "message": t.message, "lasting": True}
+            for key, t in sorted(memory.sent.items())
         },
     }
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")

@@ -1,58 +1,31 @@
-"""What is a problem: decisions only."""
+"""What is worth an alert: decisions only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from rubix_token_sync.errors import LeaseHeld, SyncError
-from rubix_token_sync.ipfs.content import FailureCode
-from rubix_token_sync.monitor.health import Problem, Status
+from rubix_token_sync.monitor.health import Status
+from rubix_token_sync.monitor.problems import Problem
 
 __all__ = [
-    "NEWS_CODES",
     "Alert",
-    "ContentFailure",
     "RunFacts",
     "alert_of_failure",
     "alerts_of_run",
     "alerts_of_status",
 ]
 
-NEWS_CODES: Final = frozenset(
-    {
-        FailureCode.NO_REPOSITORY,
-        FailureCode.DAMAGED,
-        FailureCode.UNSUPPORTED_FORMAT,
-        FailureCode.ACCESS_DENIED,
-        FailureCode.READ_ERROR,
-        FailureCode.DAEMON_REFUSED,
-    }
-)
-"""Reasons for missing content that lie with the machine; the others lie with the token."""
+_OF_NO_RUN = frozenset({"stuck", "never_ran", "last_run_failed", "last_run_interrupted"})
+"""Problems that a run does not report of its own source: `status --alert` does."""
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One thing to tell.  ``key`` is the same for the same thing.
-
-    ``lasting`` False: it happened; nobody can say that it is over.
-    """
+    """One thing to send.  ``key`` is the same for the same thing."""
 
     key: str
     message: str
-    lasting: bool = True
-
-
-@dataclass(frozen=True)
-class ContentFailure:
-    """Tokens of one database whose content a run could not get, for one reason."""
-
-    node_name: str
-    db_path: str
-    code: str
-    count: int
 
 
 @dataclass(frozen=True)
@@ -62,12 +35,12 @@ class RunFacts:
     source: str
     status: Status
     """Of this source alone."""
-    content_failures: Sequence[ContentFailure] = ()
-    """Those that this run met."""
     records_before: int | None = None
     """How many records the source had after the run before."""
     content_below: float | None = None
+    """Per cent of the records that should have content."""
     records_drop: float | None = None
+    """Per cent by which records may fall."""
 
     @property
     def records(self) -> int:
@@ -86,18 +59,8 @@ def alert_of_failure(error: BaseException) -> Alert | None:
 
 def alerts_of_run(facts: RunFacts) -> list[Alert]:
     """Every problem that a completed run leaves behind."""
-    # Whether runs die is not for a run to say.
-    own = [p for p in facts.status.problems if p.code in ("database_failed", "overdue")]
+    own = [p for p in facts.status.problems if p.code not in _OF_NO_RUN]
     alerts = [_of_problem(problem) for problem in own]
-    alerts += [
-        Alert(
-            f"content/{failure.db_path}/{failure.code}",
-            f"{failure.node_name}: {failure.count:,} tokens without content [{failure.code}]",
-            lasting=False,
-        )
-        for failure in facts.content_failures
-        if failure.code in NEWS_CODES
-    ]
     for source in facts.status.sources:
         rate = source.ipfs_success_rate
         if facts.content_below is not None and rate is not None and rate < facts.content_below:
@@ -117,20 +80,19 @@ def alerts_of_run(facts: RunFacts) -> list[Alert]:
                     "records_drop",
                     f"Records fell by {fall:.1f} % since the run before, "
                     f"from {before:,} to {facts.records:,}.",
-                    lasting=False,
                 )
             )
     return alerts
 
 
 def alerts_of_status(status: Status) -> list[Alert]:
-    """What no run tells of itself: that one hangs, died, was stopped, or never came."""
-    told = ("stuck", "overdue", "never_ran", "last_run_interrupted")
-    return [_of_problem(problem) for problem in status.problems if problem.code in told]
+    """What no run reports of itself: that one hangs, died, was stopped, or never came."""
+    wanted = ("stuck", "overdue", "never_ran", "last_run_interrupted")
+    return [_of_problem(problem) for problem in status.problems if problem.code in wanted]
 
 
 def _of_problem(problem: Problem) -> Alert:
-    # A run that hangs is told of once; runs that end the same way night after night, too.
+    # A run that hangs is reported once; runs that end the same way night after night, too.
     session = problem.session_id if problem.code == "stuck" else None
     place = problem.db_path or session or problem.source_ip or ""
     detail = f"/{problem.detail}" if problem.detail else ""

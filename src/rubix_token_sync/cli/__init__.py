@@ -17,9 +17,8 @@ from typing import Any, Final
 
 import click
 
-from rubix_token_sync import __version__
+import rubix_token_sync as rts
 from rubix_token_sync.cli.suggest import unknown_word
-from rubix_token_sync.runs.cancel import Interrupted
 from rubix_token_sync.surroundings import prepare
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -28,14 +27,14 @@ _READER_LEFT: Final = 141  # 128 + SIGPIPE, as other tools end
 
 COMMANDS: Final = {
     "sync": ("sync", "Bring the target up to date with every node below ROOT."),
-    "discover": ("look", "Show what sync would read, and what it skips and why."),
-    "check": ("look", "Test everything a run needs, through the run's own code."),
+    "discover": ("discover", "Show what sync would read, and what it skips and why."),
+    "check": ("check", "Test everything a run needs, through the run's own code."),
     "verify": ("verify", "Compare nodes and target record by record; exit 5 on differences."),
     "retry-failed": ("sync", "Ask again for content that failed, and only for that."),
-    "status": ("monitor", "Show the runs under way on all machines, and stuck ones."),
-    "sessions": ("monitor", "Show past runs with their rates."),
-    "databases": ("monitor", "Show every database: records, content, age."),
-    "errors": ("monitor", "Show what failed, by category and reason."),
+    "status": ("status", "Show the runs under way on all machines, and stuck ones."),
+    "sessions": ("sessions", "Show past runs with their rates."),
+    "databases": ("databases", "Show every database: records, content, age."),
+    "errors": ("errors", "Show what failed, by category and reason."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
     "config": ("config", "Show every setting with its origin; test a settings file."),
@@ -67,7 +66,7 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
         command = getattr(module, cmd_name.replace("-", "_"))
         if not isinstance(command, click.Command):
-            raise TypeError(f"{cmd_name} is no command")
+            raise TypeError(f"{cmd_name} is not a command")
         return command
 
     def resolve_command(
@@ -91,7 +90,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="rubix-token-sync")
+@click.version_option(rts.__version__, prog_name="rubix-token-sync")
 def command_line() -> None:
     """One true, current, queryable picture of every token of every Rubix node."""
 
@@ -102,8 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
         prepare()
     # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text at all
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may not be text at all
+            stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
     code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -111,6 +111,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         _drop_output()
         code = code or _READER_LEFT
+    except OSError as error:
+        _drop_output()
+        from rubix_token_sync.cli.output import unwritable
+
+        code = code or _fail(unwritable(error), [])
     gc.freeze()  # the interpreter need not look for cycles in what ends with the process
     sys.exit(code)
 
@@ -142,21 +147,46 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         if "--json" in arguments:
-            from rubix_token_sync.cli.failure import print_failure
-
-            print_failure(error.exit_code, "usage", "system", error.format_message(), "")
+            _print_failure(error.exit_code, "usage", "system", error.format_message(), "")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130
-    except Interrupted as interrupt:  # before there was anything to tell of
+    except rts.Interrupted as interrupt:  # before there was anything to report
         return 128 + interrupt.signal_number
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
-        from rubix_token_sync.cli.failure import tell
-
-        return tell(
-            error,
-            verbose=bool({"--verbose", "-v"} & set(arguments)),
-            as_json="--json" in arguments,
-        )
+        return _fail(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _fail(error: Exception, arguments: list[str]) -> int:
+    """Print one error: code, sentence, cure (as JSON on stdout, too); returns the exit code."""
+    failure = rts.explain_failure(error)
+    if {"--verbose", "-v"} & set(arguments):
+        print(failure.trace, file=sys.stderr)
+    print(f"Error: {failure.message} [{failure.code}]", file=sys.stderr)
+    if failure.remedy:
+        print(failure.remedy, file=sys.stderr)
+    if "--json" in arguments and failure.code != "output_unwritable":
+        _print_failure(
+            failure.exit_code, failure.code, failure.category, failure.message, failure.remedy
+        )
+    return failure.exit_code
+
+
+def _print_failure(exit_code: int, code: str, category: str, message: str, remedy: str) -> None:
+    """The document that ``--json`` puts on stdout when a command fails."""
+    from rubix_token_sync.cli.output import print_json
+
+    print_json(
+        {
+            "ok": False,
+            "exit_code": exit_code,
+            "error": {
+                "code": code,
+                "category": category,
+                "message": rts.redact(message),
+                "remedy": rts.redact(remedy),
+            },
+        }
+    )

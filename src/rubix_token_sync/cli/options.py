@@ -1,50 +1,53 @@
-"""Options that commands share, and what they become.
+"""Options that commands share, as typed objects.
 
-What a command needs in order to run is loaded when it runs: ``--help`` of any
-command shows its options at once.
+A command's function takes one frozen dataclass; `takes` fills it from what click parsed.
+What a command needs in order to run is loaded when it runs: ``--help`` of any command
+shows its options at once.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import click
 
-from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.log import escaped, log_event
+import rubix_token_sync as rts
 
 if TYPE_CHECKING:
-    from rubix_token_sync.ipfs.fetch import ContentOptions
-    from rubix_token_sync.settings import Settings
-    from rubix_token_sync.settings.search import SettingsFile, TargetChoice
-    from rubix_token_sync.targets.base import TargetOptions
-    from rubix_token_sync.targets.registry import TargetAddress
+    from rubix_token_sync import Configuration, SettingsOverrides
 
 __all__ = [
     "Common",
+    "Judging",
+    "Loading",
+    "Looking",
+    "age",
     "common_options",
-    "content_options",
-    "load_common",
+    "judging_options",
     "loading_options",
-    "mistyped_variables",
-    "no_target_named",
+    "metrics_options",
     "root_arguments",
-    "store_options",
+    "stack",
+    "takes",
 ]
 
+_LOG = logging.getLogger(__name__)
+
 F = TypeVar("F", bound=Callable[..., Any])
+A = TypeVar("A")
 
 PROFILES: Final = ("high-performance", "resource-constrained")
-"""Those of `rubix_token_sync.settings`, which take long to load; a test compares."""
+"""Those of the settings, which take long to load; a test compares."""
 
 
-def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one; options appear in ``--help`` in this order."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -53,11 +56,88 @@ def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def takes(kind: Callable[..., A]) -> Callable[[Callable[[A], int]], Callable[..., int]]:
+    """The command's function gets one object of ``kind``, made of all options."""
+
+    def wrap(function: Callable[[A], int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def call(**given: object) -> int:
+            return function(kind(**given))
+
+        return call
+
+    return wrap
+
+
+def age(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
+    """A callback of click for ``90s``, ``30m``, ``24h``, ``7d``, ``2w``."""
+    try:
+        return None if value is None else rts.parse_age(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+# --- what every command that knows a target has ----------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Values of `common_options`; None: not given."""
+
+    roots: tuple[str, ...] = ()
+    target: str | None
+    target_file: str | None
+    allow_insecure_target_file: bool | None
+    source_ip: str | None
+    no_default_target: bool
+    config: str | None
+    profile: Literal["high-performance", "resource-constrained"] | None
+    log_file: str | None
+    log_format: Literal["text", "json"] | None
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+    def configured(self, *, needs_target: bool = True) -> Configuration:
+        """Settings and target in force; the log is set up, and what a person should see is logged.
+
+        The first line on stderr says which settings file and which target are used, unless
+        ``quiet``.  A command that never opens its target passes ``needs_target`` False.
+
+        Raises:
+            SettingsError: a setting or the target file is wrong.
+        """
+        settings = rts.settings_of(
+            *self.roots, config=self.config, profile=self.profile, **self.overrides()
+        )
+        rts.start_log(
+            settings,
+            verbosity="quiet" if self.quiet else "verbose" if self.verbose else "normal",
+        )
+        configuration = rts.configure(
+            settings=settings, embedded=not self.no_default_target, needs_target=needs_target
+        )
+        if not self.quiet:
+            if settings.log_format == "json":
+                rts.log_event(_LOG, logging.INFO, "settings_chosen", configuration.chosen)
+            else:
+                click.echo(rts.shown(configuration.chosen), err=True)
+        for note in configuration.notes:
+            _LOG.warning("%s", note)
+        return configuration
+
+    def overrides(self) -> SettingsOverrides:
+        """The options that are settings."""
+        names = rts.SettingsOverrides.__annotations__
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
+        return cast("SettingsOverrides", given)
+
+
 root_arguments = click.argument(
     "roots", nargs=-1, metavar="[ROOT]...", type=click.Path(path_type=str)
 )
 
-common_options = _stack(
+common_options = stack(
     click.option("--target", metavar="URL", help="sqlite:///FILE, postgresql://… or mssql://…"),
     click.option(
         "--target-file",
@@ -93,15 +173,61 @@ common_options = _stack(
     click.option("--quiet", "-q", is_flag=True, help="Warnings and errors only."),
     click.option("--verbose", "-v", is_flag=True, help="More detail; tracebacks of errors."),
 )
-"""What every command that knows a target has."""
 
-loading_options = _stack(
+
+# --- how much may be wrong --------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging(Common):
+    """Values of `judging_options`."""
+
+    strict: bool | None
+    max_missing_content: float | None
+
+
+judging_options = stack(
+    click.option(
+        "--strict", is_flag=True, default=None, help="Every warning counts as an error (exit 1)."
+    ),
+    click.option(
+        "--max-missing-content",
+        type=float,
+        metavar="SHARE",
+        help="Exit 1 when more than this share (0 to 1) of a database's records lack content "
+        "that a cure would bring. Default: 0.1.",
+    ),
+)
+
+
+# --- how content is fetched and records are loaded ---------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading(Judging):
+    """Values of `loading_options`."""
+
+    num_ipfs_workers: int | None
+    ipfs_timeout: float | None
+    batch_size: int | None
+    bulk_insert_size: int | None
+    connection_pool_size: int | None
+    retry_attempts: int | None
+    ipfs_network: bool | None
+    content_ways: str | None
+    gateways: tuple[str, ...]
+    ipfs_program: str | None
+
+
+loading_options = stack(
     click.option("--num-ipfs-workers", type=int, metavar="N", help="Contents fetched at once."),
     click.option("--ipfs-timeout", type=float, metavar="S", help="Seconds for one fetch."),
     click.option("--batch-size", type=int, metavar="N", help="Records written together."),
     click.option("--bulk-insert-size", type=int, metavar="N", help="Bulk load from N records on."),
     click.option("--connection-pool-size", type=int, metavar="N", help="Connections at most."),
-    click.option("--retry-attempts", type=int, metavar="N", help="Attempts at what may pass."),
+    click.option(
+        "--retry-attempts", type=int, metavar="N", help="Attempts after transient failures."
+    ),
     click.option(
         "--ipfs-network",
         is_flag=True,
@@ -116,172 +242,67 @@ loading_options = _stack(
     click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Trustless gateway."),
     click.option("--ipfs-program", metavar="FILE", help="ipfs program for the last resort."),
 )
-"""How content is fetched and records are loaded."""
+
+metrics_options = stack(
+    click.option(
+        "--metrics-port",
+        type=int,
+        metavar="N",
+        help="Serve metrics to Prometheus there during the run.",
+    ),
+    click.option("--metrics-address", metavar="HOST", help="Address of that port."),
+    click.option(
+        "--metrics-file",
+        metavar="FILE",
+        help="Write metrics there after the run, for node_exporter.",
+    ),
+)
 
 
-@dataclass(frozen=True)
-class Common:
-    """What the shared options became."""
-
-    settings: Settings
-    target: TargetAddress
-    as_json: bool
-    quiet: bool
-    verbose: bool
-    notes: tuple[str, ...]
-
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """The roots of this run."""
-        return tuple(self.settings.roots) or (os.getcwd(),)
+# --- questions to a target -----------------------------------------------------------
 
 
-def load_common(
-    options: dict[str, Any], *, stream: Any = None, needs_target: bool = True
-) -> Common:
-    """Settings, target and log from a command's options; unset ones are None.
+@dataclass(frozen=True, kw_only=True)
+class Looking(Common):
+    """What every question has."""
 
-    Says on stderr which settings file and which target are used, and why, unless
-    ``quiet``.  A command that never opens its target passes ``needs_target`` False.
+    sources: tuple[str, ...]
+    as_csv: bool
 
-    Raises:
-        SettingsError: a setting or the target file is wrong, or no target is named.
-    """
-    from rubix_token_sync import log
-    from rubix_token_sync.nodes.keep_out import keep_out, node_around
-    from rubix_token_sync.settings import Settings, load_settings
-    from rubix_token_sync.settings.search import find_settings_file, find_target
 
-    flags = {
-        name: value
-        for name, value in options.items()
-        if value not in (None, ()) and name in Settings.model_fields
-    }
-    found = find_settings_file(options.get("config"), os.environ, node_around)
-    settings = load_settings(flags, found.path, options.get("profile"))
-    if settings.log_file is not None:
-        keep_out(settings.log_file, "The log")
-    quiet, verbose = bool(options.get("quiet")), bool(options.get("verbose"))
-    log.set_up(
-        verbosity="quiet" if quiet else "verbose" if verbose else "normal",
-        log_file=settings.log_file,
-        log_format=settings.log_format,
-        secrets=settings.secrets(),
-        stream=stream,
+source_option = click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only this machine; repeat."
+)
+node_option = click.option(
+    "--node", "nodes", multiple=True, metavar="NAME", help="Only this node; repeat."
+)
+since_option = click.option(
+    "--since", callback=age, metavar="AGE", help="Only what is not older: 90s, 30m, 24h, 7d, 2w."
+)
+max_age_option = click.option(
+    "--max-age",
+    callback=age,
+    metavar="AGE",
+    help="A node whose last successful sync is older is overdue.",
+)
+stuck_after_option = click.option(
+    "--stuck-after",
+    callback=age,
+    metavar="AGE",
+    default="60s",
+    show_default=True,
+    help="A run that has been silent for longer is stuck.",
+)
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+
+
+def limit_option(default: int | None) -> Callable[[F], F]:
+    """``--limit``; None: no limit."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1, 100_000),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help="At most N rows of each list.",
     )
-    embedded = not options.get("no_default_target")
-    choice = find_target(settings, found.path, node_around, embedded=embedded)
-    if not quiet:
-        _say_where(found, choice, as_events=settings.log_format == "json")
-    target, warnings = _target(settings, choice, needed=needs_target)
-    notes = (*found.notes, *choice.notes, *mistyped_variables(), *warnings)
-    return Common(settings, target, bool(options.get("as_json")), quiet, verbose, notes)
-
-
-def mistyped_variables() -> list[str]:
-    """A sentence for each variable of the environment that looks like a setting and is not."""
-    from rubix_token_sync.settings import unknown_variables
-
-    return [
-        f"The environment variable {name} is not a setting of this program."
-        + (f" Did you mean {near}?" if near else "")
-        for name, near in unknown_variables().items()
-    ]
-
-
-def _target(
-    settings: Settings, choice: TargetChoice, *, needed: bool
-) -> tuple[TargetAddress, tuple[str, ...]]:
-    """The target that was chosen, and what has to be said about its file."""
-    from rubix_token_sync import log
-    from rubix_token_sync.targets.connection_file import read_target_file
-    from rubix_token_sync.targets.registry import parse_target
-
-    if choice.kind == "none" and needed:
-        raise no_target_named()
-    warnings: tuple[str, ...] = ()
-    text = settings.target.get_secret_value()
-    if choice.kind == "file":
-        file = read_target_file(choice.value, allow_insecure=settings.allow_insecure_target_file)
-        text, warnings = file.text.get_secret_value(), file.warnings
-    target = parse_target(text)
-    log.register_secrets(target.secrets())
-    return target, warnings
-
-
-def no_target_named() -> SettingsError:
-    """The error of a command that would have to guess where the records are."""
-    return SettingsError(
-        "No target is named: not on the command line, in the environment or in the settings "
-        "file, and there is no connection file.",
-        code="no_target_named",
-        remedy="Set target_file or target in the settings file, put azure_sql_connection.txt "
-        "beside it, or name the target by --target or --target-file.",
-    )
-
-
-def _say_where(found: SettingsFile, choice: TargetChoice, *, as_events: bool) -> None:
-    """The first line of every command: which settings and which target, and why."""
-    from rubix_token_sync.settings.masking import masked
-
-    file = f"{found.path} ({found.why})" if found.path is not None else "none"
-    if choice.kind == "file":
-        shown = f"as the connection file {choice.value} says"
-    else:
-        shown = masked(choice.value) if choice.kind == "address" else ""
-        shown = "a connection string" if shown == "***" else shown
-    where = f"{shown} ({choice.why})" if shown else choice.why
-    if as_events:
-        log_event(
-            logging.getLogger(__name__),
-            logging.INFO,
-            "settings_chosen",
-            f"Settings file: {file}. Target: {where}.",
-            settings_file=found.path,
-            target=shown,
-            because=choice.why,
-        )
-    else:
-        click.echo(escaped(f"Settings file: {file}. Target: {where}."), err=True)
-
-
-def store_options(settings: Settings, *, read_only: bool = False) -> TargetOptions:
-    """How the target is loaded."""
-    from rubix_token_sync.targets.base import TargetOptions
-
-    return TargetOptions(
-        batch_size=settings.batch_size,
-        bulk_insert_size=settings.bulk_insert_size,
-        pool_size=settings.connection_pool_size,
-        attempts=settings.retry_attempts,
-        read_only=read_only,
-    )
-
-
-def content_options(settings: Settings) -> ContentOptions:
-    """How content is fetched."""
-    from pydantic import SecretStr
-
-    from rubix_token_sync.ipfs.fetch import ContentOptions
-
-    token = settings.ipfs_api_token
-    return ContentOptions(
-        workers=settings.num_ipfs_workers,
-        timeout_s=settings.ipfs_timeout,
-        attempts=settings.retry_attempts,
-        network=settings.ipfs_network,
-        ways=settings.content_ways,
-        gateways=tuple(settings.gateways),
-        program=settings.ipfs_program,
-        daemon_authorization=SecretStr(token.get_secret_value()) if token else None,
-    )
-
-
-def recheck_age(settings: Settings) -> timedelta:
-    """After which absent content is asked for again."""
-    return timedelta(days=settings.content_recheck_days)
-
-
-def report_directory(settings: Settings) -> Path:
-    """Where reports go."""
-    return Path(settings.report or "reports")

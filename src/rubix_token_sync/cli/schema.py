@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import click
 
-from rubix_token_sync.cli.options import common_options, load_common, store_options
+import rubix_token_sync as rts
+from rubix_token_sync.cli.options import Common, common_options, takes
+from rubix_token_sync.cli.output import answer, say
+
+__all__ = ["schema"]
 
 
 @click.group()
@@ -17,47 +18,44 @@ def schema() -> None:
 
 @schema.command()
 @common_options
-def show(**options: Any) -> int:
+@takes(Common)
+def show(arguments: Common) -> int:
     """Print the DDL that makes the tables in an empty database of the target's kind.
 
     Nothing is connected to.  After a DBA has run it, the program needs no DDL
     rights (see docs/AZURE_SQL.md for the grants).
     """
-    from rubix_token_sync.targets.base import SCHEMA_VERSION
-    from rubix_token_sync.targets.registry import open_target
+    script = rts.schema_script(arguments.configured())
 
-    common = load_common(options)
-    store = open_target(common.target, store_options(common.settings, read_only=True))
-    try:
-        script = store.schema_script()
-    finally:
-        store.close()
-    if common.as_json:
-        print(json.dumps({"version": SCHEMA_VERSION, "ddl": script}, indent=2))
-    else:
-        click.echo(script, nl=False)
+    def table() -> None:
+        for line in script.ddl.splitlines():
+            say(line)
+
+    answer(
+        as_json=arguments.as_json,
+        quiet=False,
+        document={"version": script.version, "ddl": script.ddl},
+        table=table,
+    )
     return 0
 
 
 @schema.command()
 @common_options
-def upgrade(**options: Any) -> int:
+@takes(Common)
+def upgrade(arguments: Common) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
-    from rubix_token_sync.targets.base import SCHEMA_VERSION
-    from rubix_token_sync.targets.registry import open_target
-
-    common = load_common(options)
-    store = open_target(common.target, store_options(common.settings))
-    try:
-        before = store.schema_version()
-        changed = store.ensure_schema()
-        place = store.place
-    finally:
-        store.close()
-    if common.as_json:
-        document = {"target": place, "from": before, "to": SCHEMA_VERSION, "changed": changed}
-        print(json.dumps(document, indent=2))
-    elif not common.quiet:
-        what = f"upgraded from {before or 'nothing'}" if changed else "already"
-        click.echo(f"{place}: {what} at version {SCHEMA_VERSION}.")
+    done = rts.upgrade_schema(arguments.configured())
+    what = f"upgraded from {done.before or 'nothing'} to" if done.changed else "already at"
+    answer(
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+        document={
+            "target": done.target,
+            "from": done.before,
+            "to": done.version,
+            "changed": done.changed,
+        },
+        table=lambda: say(f"{done.target}: {what} version {done.version}."),
+    )
     return 0

@@ -12,8 +12,8 @@ from typing import Final
 
 import click
 
+import rubix_token_sync as rts
 from rubix_token_sync.deploy.calendar import refusal
-from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import program_path
 
 __all__ = ["FORMS", "install_service", "render"]
@@ -89,7 +89,7 @@ def install_service(
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise SettingsError(
+            raise rts.SettingsError(
                 f"{path} cannot be written: {error.strerror}.",
                 code="service_unwritable",
                 remedy="Run as root for /etc, or choose another directory by --to.",
@@ -107,7 +107,7 @@ def install_service(
 def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
     """Nothing that could add a line or a directive to a unit or to cron's table."""
     if not _USER.fullmatch(values["user"]):
-        raise SettingsError(
+        raise rts.SettingsError(
             f"{values['user']!r} is not a user's name.",
             code="bad_user_name",
             remedy="Name the user that owns the nodes by --user.",
@@ -115,14 +115,14 @@ def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
     calendar = values["calendar"]
     reason = refusal(calendar) if _CALENDAR.fullmatch(calendar) else "it has other characters"
     if reason is not None:
-        raise SettingsError(
+        raise rts.SettingsError(
             f"{calendar!r} is not a time at which systemd could start a run: {reason}.",
             code="bad_calendar",
             remedy="Write it as systemd.time(7) has it, for example '*-*-* 02:17:00' or 'daily'.",
         )
     for path in (values["config"], *roots):
         if not path.isprintable() or set(path) & set("%$\\\"'`"):
-            raise SettingsError(
+            raise rts.SettingsError(
                 f"{path!r} cannot be written into a unit safely.",
                 code="path_not_plain",
                 remedy="Use paths without quotes, %, $, backslashes and control characters.",
@@ -159,7 +159,7 @@ def _own_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # this user id has no name
-        raise SettingsError(
+        raise rts.SettingsError(
             "This user has no name, so no service can run as it.",
             code="bad_user_name",
             remedy="Name the user that owns the nodes by --user.",

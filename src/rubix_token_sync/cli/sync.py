@@ -2,247 +2,200 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import rubix_token_sync as rts
 from rubix_token_sync.cli.options import (
-    Common,
+    Loading,
     common_options,
-    content_options,
-    load_common,
+    judging_options,
     loading_options,
-    recheck_age,
-    report_directory,
+    metrics_options,
+    node_option,
     root_arguments,
-    store_options,
+    stack,
+    takes,
 )
-from rubix_token_sync.cli.watch import Watch, metrics_options
-from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.runs.cancel import CancelToken
+from rubix_token_sync.cli.output import Cell, Column, answer, count, length, print_table, say, state
+from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 
 if TYPE_CHECKING:
-    from rubix_token_sync.runs.progress import Progress
-    from rubix_token_sync.runs.result import RunOptions, RunResult
+    from rubix_token_sync import CancelToken, Configuration, Observer, SyncResult
 
-_LOG = logging.getLogger(__name__)
+__all__ = ["retry_failed", "sync"]
 
-_run_options = [
+_LISTED = 40
+_FINE = ("processed", "current", "retired")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments(Loading):
+    """Options of `sync` and `retry-failed`."""
+
+    report: str | None
+    no_progress: bool
+    nodes: tuple[str, ...]
+    allow_shrink: bool
+    metrics_port: int | None
+    metrics_address: str | None
+    metrics_file: str | None
+    dry_run: bool = False
+    force: bool = False
+
+
+_run_options = stack(
+    root_arguments,
+    common_options,
+    judging_options,
+    loading_options,
     click.option("--report", metavar="DIR", help="Where the JSON report goes. Default: reports."),
     click.option("--no-progress", is_flag=True, help="No live bar on a terminal."),
-    click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this node; repeat."),
+    node_option,
     click.option(
         "--allow-shrink",
         is_flag=True,
         help="Accept that a large share of a database vanished.",
     ),
-    *metrics_options,
-]
-
-
-def _with_run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_run_options):
-        function = option(function)
-    return function
+    metrics_options,
+)
 
 
 @click.command("sync")
-@root_arguments
-@common_options
-@loading_options
-@_with_run_options
+@_run_options
 @click.option("--dry-run", is_flag=True, help="Read and compare, write nothing anywhere.")
 @click.option(
     "--force",
     is_flag=True,
     help="Compare every record with its node, and write again what differs.",
 )
-def sync(**options: Any) -> int:
+@takes(RunArguments)
+def sync(arguments: RunArguments) -> int:
     """Bring the target up to date with every node below each ROOT.
 
     ROOT defaults to the configured roots, else the current directory.  Exit
-    codes: 0 done; 1 a database or a record was left undone; 2 usage; 3 the
+    codes: 0 done; 1 a database or a record was left undone, or more content than
+    --max-missing-content is missing for a reason that can be cured; 2 usage; 3 the
     target refuses us; 4 another run is under way; 130 Ctrl-C; 143 SIGTERM.
     """
-    return _command("sync", options)
+
+    def work(
+        configuration: Configuration, observers: list[Observer], stop: CancelToken
+    ) -> SyncResult:
+        return rts.sync(
+            nodes=arguments.nodes,
+            force=arguments.force,
+            allow_shrink=arguments.allow_shrink,
+            dry_run=arguments.dry_run,
+            observers=observers,
+            stop=stop,
+            configuration=configuration,
+        )
+
+    return _command("Comparing" if arguments.dry_run else "Syncing", arguments, work)
 
 
 @click.command("retry-failed")
-@root_arguments
-@common_options
-@loading_options
-@_with_run_options
-def retry_failed(**options: Any) -> int:
-    """Ask again for content that failed, on nodes whose databases are known."""
-    return _command("retry-failed", options)
+@_run_options
+@takes(RunArguments)
+def retry_failed(arguments: RunArguments) -> int:
+    """Ask again for content that failed, on nodes whose databases are known.
 
-
-def _command(name: str, options: dict[str, Any]) -> int:
-    from rubix_token_sync.reports.report import prepare_directory
-    from rubix_token_sync.runs.sync import sync as run_sync
-
-    common = load_common(options)
-    for note in common.notes:
-        _LOG.warning("%s", note)
-    run_options = run_options_of(name, common, options)
-    if not run_options.dry_run:
-        prepare_directory(report_directory(common.settings))
-    with Watch(common, run_options) as watch:
-        with interruptible() as stop:
-            if run_options.dry_run:
-                from rubix_token_sync.runs.dry_run import dry_run
-
-                outcome = dry_run(run_options, stop=stop)
-            else:
-                with showing(common, options) as show:
-                    outcome = run_sync(
-                        run_options,
-                        on_progress=watch.over(show),
-                        stop=stop,
-                        on_failed=lambda failed: _report_failed(common, failed),
-                    )
-        report = _written(common, outcome)
-        watch.done(outcome)
-    if common.as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    elif not common.quiet:
-        from rubix_token_sync.cli.summary import print_summary
-
-        print_summary(outcome, report)
-    return outcome.exit_code
-
-
-def _written(common: Common, outcome: RunResult) -> dict[str, Any]:
-    """The report, also as files but for a dry run."""
-    from rubix_token_sync.reports.page import can_make_pages, write_page
-    from rubix_token_sync.reports.report import build_report, write_report
-
-    report = build_report(outcome)
-    if not outcome.options.dry_run:
-        path = write_report(report, report_directory(common.settings))
-        report["report_file"] = str(path)
-        if can_make_pages():
-            report["page_file"] = str(write_page(report, path))
-    return report
-
-
-def _report_failed(common: Common, outcome: RunResult) -> None:
-    """A run that failed leaves its report, too; what ended it is told whatever happens here."""
-    try:
-        report = _written(common, outcome)
-    except SettingsError as error:
-        _LOG.warning("%s", error)
-    else:
-        _LOG.info("Report: %s", report["report_file"])
-
-
-def run_options_of(name: str, common: Common, options: dict[str, Any]) -> RunOptions:
-    """What a run is told; ``options`` are those of `loading_options` and ``--node``.
-
-    Raises:
-        SettingsError: a root is no directory, or scratch space is inside a node.
+    Exit codes: those of `sync`.
     """
-    from rubix_token_sync.nodes.keep_out import keep_out
-    from rubix_token_sync.runs.result import RunOptions
 
-    settings = common.settings
-    for root in common.roots:
-        check_root(root)
-    if settings.scratch is not None:
-        keep_out(settings.scratch, "The scratch directory")
-    return RunOptions(
-        roots=common.roots,
-        source=settings.source_ip,
-        target=common.target,
-        store=store_options(settings),
-        content=content_options(settings),
-        command=name,
-        nodes=frozenset(options["nodes"]),
-        force=bool(options.get("force")),
-        only_failed=name == "retry-failed",
-        dry_run=bool(options.get("dry_run")),
-        max_shrink=None if options.get("allow_shrink") else settings.max_shrink,
-        max_shrink_rows=settings.max_shrink_rows,
-        recheck=recheck_age(settings),
-        heartbeat_seconds=settings.heartbeat_seconds,
-        lease_seconds=settings.lease_seconds,
-        scratch=settings.scratch,
-    )
-
-
-def check_root(root: str) -> None:
-    """Raises SettingsError for what is no directory."""
-    if not Path(root).is_dir():
-        raise SettingsError(
-            f"{root} is no directory.",
-            code="no_such_root",
-            remedy="Give a directory below which the nodes are.",
+    def work(
+        configuration: Configuration, observers: list[Observer], stop: CancelToken
+    ) -> SyncResult:
+        return rts.retry_failed(
+            nodes=arguments.nodes,
+            allow_shrink=arguments.allow_shrink,
+            observers=observers,
+            stop=stop,
+            configuration=configuration,
         )
 
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[CancelToken]:
-    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
-    stop = CancelToken()
-
-    def handler(number: int, _frame: FrameType | None) -> None:
-        if stop.signal_number is not None:
-            _say("Stopped at once; the next run takes over.")
-            os._exit(128 + number)  # nothing that could wait any longer
-        stop.signal_number = number  # before anything is said: a second one may come at once
-        _say("Stopping after the chunk under way …")
-        stop.give(number)
-
-    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+    return _command("Asking again", arguments, work)
 
 
-def _say(line: str) -> None:
-    # Past sys.stderr, which the main thread may be in the middle of using.
-    with contextlib.suppress(OSError):
-        show_cursor = "\x1b[?25h" if os.isatty(2) else ""
-        os.write(2, f"{show_cursor}{line}\n".encode())
-
-
-@contextlib.contextmanager
-def showing(common: Common, options: dict[str, Any]) -> Iterator[Callable[[Progress], None]]:
-    """A live bar where a person looks at a terminal."""
-    if common.quiet or options["no_progress"] or not sys.stderr.isatty():
-        yield lambda _progress: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    from rubix_token_sync import log
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[detail]}"),
+def _command(
+    verb: str,
+    arguments: RunArguments,
+    work: Callable[[Configuration, list[Observer], CancelToken], SyncResult],
+) -> int:
+    configuration = arguments.configured()
+    report = rts.ReportObserver(configuration.report_directory)
+    watchers = [report, *rts.watchers_of(configuration)]
+    with (
+        interruptible() as stop,
+        showing(verb, quiet=arguments.quiet, no_progress=arguments.no_progress) as bar,
+    ):
+        result = work(configuration, [*watchers, *bar], stop)
+    document = rts.report_of(result)
+    for name, path in (("report_file", report.file), ("page_file", report.page)):
+        if path is not None:
+            document[name] = str(path)
+    answer(
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+        document=document,
+        table=lambda: _summary(result, document),
     )
-    # While the bar is drawn, sys.stderr is the console's: lines go above the bar.
-    with Bar(*columns, console=console, transient=True) as bar, log.through(sys.stderr):
-        task = bar.add_task("Syncing", total=1.0, detail="")
+    return result.exit_code
 
-        def show(progress: Progress) -> None:
-            records, _ = progress.so_far()
-            rate = records / progress.seconds
-            bar.update(task, completed=progress.share, detail=f"{records:,} records, {rate:,.0f}/s")
 
-        yield show
+def _summary(result: SyncResult, report: dict[str, Any]) -> None:
+    """What a person reads at the end of a run: failures first."""
+    touched = [d for d in result.databases if d.status != "current"]
+    touched.sort(key=lambda d: (d.status in _FINE, d.db_path))
+    if touched:
+        print_table(
+            [
+                Column("Node"), Column("Records", right=True), Column("New", 2, right=True),
+                Column("Changed", 3, right=True), Column("Gone", 4, right=True),
+                Column("Content", 1, right=True), Column("Invalid", 5, right=True),
+                Column("Status"),
+            ],
+            [
+                [
+                    d.node_name, count(d.records), count(d.inserted), count(d.updated),
+                    count(d.vanished), count(d.ipfs_success), count(d.validation_errors),
+                    state(d.status)
+                    if d.status == "processed"
+                    else Cell(f"{d.status}: {d.reason}", state(d.status).style),
+                ]
+                for d in touched[:_LISTED]
+            ],
+        )  # fmt: skip
+        if len(touched) > _LISTED:
+            say(f"… and {len(touched) - _LISTED:,} more; all of them are in the report.")
+        say()
+    counters = result.counters
+    say(
+        f"{result.status.title()} in {length(report['duration_seconds'])}: "
+        f"{rts.counted(counters.databases_processed, 'database')} processed, "
+        f"{counters.databases_current:,} unchanged, {counters.databases_failed:,} failed."
+    )
+    if counters.records_processed:
+        say(
+            f"{rts.counted(counters.records_processed, 'record')} processed "
+            f"({report['records_per_second']:,.0f} records/s)."
+        )
+    if report["total_records"]:
+        content = report["total_records_with_content"]
+        say(
+            f"The target holds {rts.counted(report['total_records'], 'record')} of "
+            f"{result.options.source}, {content:,} with proven content "
+            f"({content * 100 / report['total_records']:.2f} %)."
+        )
+    missing = report["missing_content"]
+    for code, number in (report["content_failures"] if missing is None else missing).items():
+        say(f"{number:,} without content: {code}", indent="  ")
+    print_problems(result.problems)
+    say(f"Target: {result.place}")
+    for title, name in (("Report", "report_file"), ("Page", "page_file")):
+        if name in report:
+            say(f"{title}: {report[name]}")

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+import rubix_token_sync as rts
 from rubix_token_sync.cli.options import (
+    Loading,
     common_options,
-    load_common,
+    judging_options,
     loading_options,
+    node_option,
     root_arguments,
+    takes,
 )
-from rubix_token_sync.cli.sync import interruptible, run_options_of, showing
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.cli.output import answer, say
+from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 
 if TYPE_CHECKING:
-    from rubix_token_sync.runs.jobs import Difference
-    from rubix_token_sync.runs.verify import Verification
+    from rubix_token_sync import Difference, RunOptions, VerifyResult
+
+__all__ = ["verify"]
 
 _LOG = logging.getLogger(__name__)
 _LETTERS = {
@@ -30,14 +35,24 @@ _LETTERS = {
     "*": "columns differ",
     "c": "content differs",
 }
-_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(Loading):
+    """Options of `verify`."""
+
+    nodes: tuple[str, ...]
+    no_progress: bool
+    combined: str | None
+    repair: bool
 
 
 @click.command()
 @root_arguments
 @common_options
+@judging_options
 @loading_options
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this node; repeat.")
+@node_option
 @click.option("--no-progress", is_flag=True, help="No live bar on a terminal.")
 @click.option(
     "--combined",
@@ -47,73 +62,76 @@ _SHOWN = 20
 @click.option(
     "--repair", is_flag=True, help="Make equal again what differs; needs the right to write."
 )
-def verify(**options: Any) -> int:
+@takes(VerifyArguments)
+def verify(arguments: VerifyArguments) -> int:
     """Compare nodes and target record by record, content included.
 
     Letters: + only the node has it; - only the target has it; * columns
-    differ; c content differs.  Exit codes: 0 equal; 5 different; 1 something
-    could not be compared; 2 usage; 3 the target refuses us.
+    differ; c content differs.  Exit codes: 0 everything was compared and is equal
+    (with --repair: now); 5 different; 1 something could not be compared; 2 usage;
+    3 the target refuses us.
     """
-    from rubix_token_sync.log import log_event
-    from rubix_token_sync.runs.verify import repair
-    from rubix_token_sync.runs.verify import verify as compare
-
-    common = load_common(options)
-    for note in common.notes:
-        _LOG.warning("%s", note)
-    run_options = replace(run_options_of("verify", common, options), force=True)
-    listed: list[Difference] = []
-    combined: IO[str] | None = None
-    if options["combined"]:
-        combined = _opened(options["combined"])
-    try:
-
-        def note_difference(difference: Difference) -> None:
-            if combined is not None:
-                combined.write(_line(difference) + "\n")
-            if len(listed) < _SHOWN:
-                listed.append(difference)
-
-        with interruptible() as stop, showing(common, options) as show:
-            result = (repair if options["repair"] else compare)(
-                run_options, on_difference=note_difference, on_progress=show, stop=stop
-            )
-    finally:
-        if combined is not None:
-            combined.close()
+    configuration = arguments.configured()
+    written = [_DifferenceFile(arguments.combined)] if arguments.combined else []
+    with (
+        interruptible() as stop,
+        showing("Verifying", quiet=arguments.quiet, no_progress=arguments.no_progress) as bar,
+    ):
+        result = rts.verify(
+            nodes=arguments.nodes,
+            repair=arguments.repair,
+            observers=[*written, *bar],
+            stop=stop,
+            configuration=configuration,
+        )
     for path, error in [*result.failed, *result.unreadable]:
-        log_event(
+        rts.log_event(
             _LOG, logging.WARNING, "database_failed", f"{path}: {error}",
             db_path=path, category=error.category, code=error.code,
         )  # fmt: skip
-    if common.as_json:
-        print(json.dumps(_document(result, listed), indent=2, ensure_ascii=False))
-    elif not common.quiet or result.exit_code:
-        _tell(result, listed)
+    answer(
+        as_json=arguments.as_json,
+        quiet=arguments.quiet and not result.exit_code,
+        document=_document(result),
+        table=lambda: _summary(result),
+    )
     return result.exit_code
 
 
-def _opened(path: str) -> IO[str]:
-    from rubix_token_sync.nodes.keep_out import keep_out
+class _DifferenceFile(rts.Observer):
+    """Writes each difference into a file."""
 
-    keep_out(path, "The list of differences")
-    try:
-        return Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be written: {error.strerror}.",
-            code="combined_unwritable",
-            remedy="Name another file by --combined.",
-        ) from error
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def on_start(self, options: RunOptions) -> None:  # noqa: ARG002 - the observer's form
+        rts.keep_out(self._path, "The list of differences")
+        try:
+            self._file = Path(self._path).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise rts.SettingsError(
+                f"{self._path} cannot be written: {error.strerror}.",
+                code="combined_unwritable",
+                remedy="Name another file by --combined.",
+            ) from error
+
+    def on_difference(self, difference: Difference) -> None:
+        if self._file is not None:
+            self._file.write(_line(difference) + "\n")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def _line(difference: Difference) -> str:
     token = json.dumps(difference.token_id, ensure_ascii=False)  # quoted: ids are hostile
     columns = f" {','.join(difference.columns)}" if difference.columns else ""
-    return f"{difference.letter} {difference.db_path} {token}{columns}"
+    return rts.shown(f"{difference.letter} {difference.db_path} {token}{columns}")
 
 
-def _document(result: Verification, listed: list[Difference]) -> dict[str, Any]:
+def _document(result: VerifyResult) -> dict[str, Any]:
     return {
         "equal": result.exit_code == 0,
         "repaired": result.repaired,
@@ -138,6 +156,8 @@ def _document(result: Verification, listed: list[Difference]) -> dict[str, Any]:
             {"db_path": path, "code": error.code, "message": str(error)}
             for path, error in result.unreadable
         ],
+        "unread_directories": result.unread,
+        "problems": result.problems,
         "examples": [
             {
                 "letter": d.letter,
@@ -145,12 +165,12 @@ def _document(result: Verification, listed: list[Difference]) -> dict[str, Any]:
                 "token_id": d.token_id,
                 "columns": list(d.columns),
             }
-            for d in listed
+            for d in result.examples
         ],
     }
 
 
-def _verdict(result: Verification) -> str:
+def _verdict(result: VerifyResult) -> str:
     if result.missing or (result.differences and not result.repaired):
         return "different"
     if result.exit_code:
@@ -158,31 +178,26 @@ def _verdict(result: Verification) -> str:
     return "equal again" if result.differences else "equal"
 
 
-def _tell(result: Verification, listed: list[Difference]) -> None:
-    for difference in listed:
-        click.echo(_line(difference))
+def _summary(result: VerifyResult) -> None:
+    for difference in result.examples:
+        say(_line(difference))
     total = sum(result.differences.values())
-    if total > len(listed):
-        click.echo(f"… and {total - len(listed):,} more; --combined FILE writes them all.")
-    for state in result.missing:
-        click.echo(f"- {state.db_path} is gone; the target holds {state.record_count:,} records.")
+    if total > len(result.examples):
+        say(f"… and {total - len(result.examples):,} more; --combined FILE writes them all.")
+    for gone in result.missing:
+        held = rts.counted(gone.record_count, "record")
+        say(f"- {gone.db_path} is gone; the target holds {held}.")
     for letter, meaning in _LETTERS.items():
         if result.differences[letter]:
-            click.echo(f"{result.differences[letter]:,} records: {meaning}.")
-    click.echo(
-        f"{result.records:,} records of {result.databases} databases compared in "
-        f"{result.seconds:.1f} s: {_verdict(result)}."
+            say(f"{rts.counted(result.differences[letter], 'record')}: {meaning}.")
+    say(
+        f"{rts.counted(result.records, 'record')} of {rts.counted(result.databases, 'database')} "
+        f"compared in {result.seconds:.1f} s: {_verdict(result)}."
     )
     if result.unverified:
-        click.echo(
-            f"{result.unverified:,} contents are only in the target and span several blocks; "
-            "they were proven when they were stored."
+        say(
+            f"{rts.counted(result.unverified, 'content')} of several blocks "
+            f"{'is' if result.unverified == 1 else 'are'} in the target only and cannot be "
+            "proven from it; it was proven when it was stored."
         )
-    if result.unreadable:
-        click.echo(
-            f"{len(result.unreadable)} databases cannot be read; the target holds nothing of them."
-        )
-    if result.unread:
-        click.echo(f"{result.unread} directories could not be read and may hide nodes (see above).")
-    if result.failed:
-        click.echo(f"{len(result.failed)} databases could not be compared (see above).")
+    print_problems(result.problems)

@@ -5,12 +5,13 @@ Base units, ``_total`` for what only grows, one prefix: Prometheus's conventions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.runs.progress import Progress
     from rubix_token_sync.runs.result import RunResult
 
@@ -91,6 +92,7 @@ def outcome_families(
     success_at: float | None,
     exit_code: int,
     outcome: RunResult | None,
+    problems: Sequence[Problem] = (),
 ) -> Iterator[Metric]:
     """A run that is over; ``outcome`` None: it failed.  Times are Unix seconds."""
     from prometheus_client.core import GaugeMetricFamily
@@ -129,14 +131,22 @@ def outcome_families(
     for reason, count in sorted(counters.content_failures.items()):
         failures.add_metric([source, reason], count)
     yield failures
-    nodes = [d for d in outcome.databases if d.status == "processed"]
+    severities = GaugeMetricFamily(
+        PREFIX + "problems",
+        "Problems after the last run by severity (docs/RELIABILITY.md).",
+        labels=["source", "severity"],
+    )
+    for severity in ("error", "warning"):
+        found = sum(problem.severity == severity for problem in problems)
+        severities.add_metric([source, severity], found)
+    yield severities
     for name, meaning, attribute in (
         ("node_records", "Records of the node.", "records"),
         ("node_records_with_content", "Records of the node with content.", "ipfs_success"),
         ("node_records_invalid", "Records with validation errors.", "validation_errors"),
     ):
         family = GaugeMetricFamily(PREFIX + name, meaning, labels=["source", "node", "db_path"])
-        for node in nodes:
+        for node in outcome.databases:
             family.add_metric([source, node.node_name, node.db_path], getattr(node, attribute))
         yield family
     failed = GaugeMetricFamily(

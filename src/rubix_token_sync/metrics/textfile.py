@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.metrics.endpoint import extra_missing
 from rubix_token_sync.metrics.families import PREFIX, outcome_families
-from rubix_token_sync.runs.result import RunResult
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+    from rubix_token_sync.monitor.problems import Problem
+    from rubix_token_sync.runs.result import RunResult
 
 __all__ = ["write_textfile"]
 
@@ -26,7 +28,13 @@ class _Collected:
         return iter(self._families)
 
 
-def write_textfile(path: Path, source: str, exit_code: int, outcome: RunResult | None) -> None:
+def write_textfile(
+    path: Path,
+    source: str,
+    exit_code: int,
+    outcome: RunResult | None,
+    problems: Sequence[Problem] = (),
+) -> None:
     """Write the last run's numbers, atomically; ``outcome`` None: it failed.
 
     The time of the last success outlives failures: it is taken over from the file.
@@ -42,7 +50,7 @@ def write_textfile(path: Path, source: str, exit_code: int, outcome: RunResult |
     completed = outcome is not None and outcome.status == "COMPLETED"
     success = now if completed else _last_success(path)
     registry = CollectorRegistry()
-    families = list(outcome_families(source, now, success, exit_code, outcome))
+    families = list(outcome_families(source, now, success, exit_code, outcome, problems))
     registry.register(_Collected(families))
     try:
         write_to_textfile(str(path), registry)

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.runs import last_runs
-from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = [
+    "PENDING",
     "DatabaseFailure",
     "DatabaseRow",
-    "content_failures_of_run",
+    "UnreadDirectory",
     "failed_databases",
     "list_databases",
+    "unread_directories",
 ]
+
+PENDING: Final = "pending"
+"""Code of the event that a run writes for each database it did not reach."""
+
+_IN_LIST: Final = 500
 
 
 @dataclass(frozen=True)
 class DatabaseFailure:
-    """Why a database could not be processed in the last sync of its source."""
+    """Why a database is not what its node has: it failed, or a run did not reach it."""
 
     source_ip: str
     node_name: str
@@ -38,7 +47,11 @@ class DatabaseFailure:
 
 @dataclass(frozen=True)
 class DatabaseRow:
-    """One database.  ``state`` is ``current``, ``failed`` (in the last sync) or ``overdue``."""
+    """One database.
+
+    ``state``: ``current``; ``failed``: it could not be processed since its last success;
+    ``pending``: the last run ended before it; ``overdue``.
+    """
 
     source_ip: str
     node_name: str
@@ -63,33 +76,94 @@ class DatabaseRow:
     error: DatabaseFailure | None = None
 
 
+@dataclass(frozen=True)
+class UnreadDirectory:
+    """A directory that the last sync of its source could not look into."""
+
+    source_ip: str
+    session_id: str
+    path: str
+    reason: str
+    message: str
+
+
 def list_databases(
-    store: SqlTarget,
+    store: Answers,
     filters: Filters,
     now: datetime,
     *,
     max_age: timedelta | None = None,
-    reasons: bool = True,
 ) -> list[DatabaseRow]:
-    """Every database that is known or failed, by source, node and path.
+    """Every database that is known, failed or pending, by source, node and path.
 
-    ``filters.since`` keeps those whose last success is not older.  ``reasons`` False
-    leaves ``content_failures`` empty, which spares a look at TokenRecords.
+    ``filters.since`` keeps those whose last success is not older.
     """
     databases = store.tables.databases
     query = sa.select(databases).where(*filters.by(databases, now))
     known = store.read(lambda conn: conn.execute(query).all())
-    failed = {(f.source_ip, f.db_path): f for f in failed_databases(store, filters, now)}
-    why = _content_failures(store, filters, now) if reasons else {}
+    marks = {(row.source_ip, row.db_path): row.last_seen_at or row.last_processed for row in known}
+    failed = {
+        (failure.source_ip, failure.db_path): failure
+        for failure in failed_databases(store, filters, now, marks)
+    }
+    missing = any(row.ipfs_fail_count for row in known)
+    why = _content_failures(store, filters, now) if missing or failed else {}
     rows = []
     for row in known:
         place = (row.source_ip, row.db_path)
         rows.append(_known(row, why.get(place, {}), failed.pop(place, None), now, max_age))
     rows += [_unknown(failure) for failure in failed.values()]
+    rows = _counted_again(store, rows, why)
     if filters.since is not None:
         oldest = filters.since.total_seconds()
         rows = [r for r in rows if r.age_seconds is not None and r.age_seconds <= oldest]
     return sorted(rows, key=lambda r: (r.source_ip, r.node_name, r.db_path))
+
+
+def _counted_again(
+    store: Answers,
+    rows: Sequence[DatabaseRow],
+    why: dict[tuple[str, str], dict[str, int]],
+) -> list[DatabaseRow]:
+    """The same, with what the target holds of databases whose mark is older than their records."""
+    unsure = [row.db_path for row in rows if row.error is not None]
+    records = store.tables.records
+    held: dict[tuple[str, str], Any] = {}
+    for start in range(0, len(unsure), _IN_LIST):
+        query = (
+            sa.select(
+                records.c.source_ip,
+                records.c.db_path,
+                sa.func.count().label("records"),
+                sa.func.sum(sa.case((records.c.ipfs_fetched == sa.true(), 1), else_=0)).label("ok"),
+                sa.func.sum(sa.case((records.c.validation_errors.is_not(None), 1), else_=0)).label(
+                    "invalid"
+                ),
+            )
+            .where(
+                records.c.db_path.in_(unsure[start : start + _IN_LIST]),
+                records.c.source_deleted_at.is_(None),
+            )
+            .group_by(records.c.source_ip, records.c.db_path)
+        )
+        for found in store.read(lambda conn, q=query: conn.execute(q).all()):  # type: ignore[misc]
+            held[found.source_ip, found.db_path] = found
+    counted = []
+    for row in rows:
+        found = held.get((row.source_ip, row.db_path)) if row.error is not None else None
+        if found is not None:
+            content = int(found.ok or 0)
+            row = replace(
+                row,
+                record_count=found.records,
+                ipfs_success_count=content,
+                ipfs_fail_count=found.records - content,
+                ipfs_success_rate=round(content * 100 / found.records, 2),
+                validation_error_count=int(found.invalid or 0),
+                content_failures=why.get((row.source_ip, row.db_path), {}),
+            )
+        counted.append(row)
+    return counted
 
 
 def _known(
@@ -104,7 +178,7 @@ def _known(
     records = row.record_count or 0
     state = "current"
     if failure is not None:
-        state = "failed"
+        state = "pending" if failure.code == PENDING else "failed"
     elif max_age is not None and age > max_age.total_seconds():
         state = "overdue"
     return DatabaseRow(
@@ -132,13 +206,13 @@ def _known(
 
 
 def _unknown(failure: DatabaseFailure) -> DatabaseRow:
-    """A database of which nothing is held, because it has never been processed."""
+    """A database that has never been processed to its end."""
     return DatabaseRow(
         source_ip=failure.source_ip,
         node_name=failure.node_name,
         db_path=failure.db_path,
         ipfs_path=None,
-        state="failed",
+        state="pending" if failure.code == PENDING else "failed",
         last_modified=None,
         last_processed=None,
         last_success_at=None,
@@ -154,42 +228,134 @@ def _unknown(failure: DatabaseFailure) -> DatabaseRow:
     )
 
 
-def failed_databases(store: SqlTarget, filters: Filters, now: datetime) -> list[DatabaseFailure]:
-    """Databases that the newest finished sync of each source could not process."""
-    newest = [run.session_id for run in last_runs(store, now, sources=filters.sources).values()]
+def failed_databases(
+    store: Answers,
+    filters: Filters,
+    now: datetime,
+    marks: dict[tuple[str, str], datetime],
+) -> list[DatabaseFailure]:
+    """Databases whose newest event is a failure (or `PENDING`) that no success has followed.
+
+    ``marks`` is when each known database was last found as its node has it.  Of a database
+    that was never stored there is no mark: its failure is over when a later completed sync
+    found as many databases without it.
+    """
     errors = store.tables.errors
-    found: list[DatabaseFailure] = []
-    for start in range(0, len(newest), 500):
+    newest = sa.func.row_number().over(
+        partition_by=(errors.c.source_ip, errors.c.db_path), order_by=errors.c.id.desc()
+    )
+    ranked = (
+        sa.select(errors, newest.label("place"))
+        .where(*_about_databases(errors), *filters.by(errors, now))
+        .subquery()
+    )
+    query = sa.select(ranked).where(ranked.c.place == 1).order_by(ranked.c.id)
+    found = [
+        DatabaseFailure(
+            row.source_ip,
+            row.node_name or "",
+            row.db_path,
+            str(row.session_id),
+            row.code,
+            row.message,
+            row.occurred_at,
+        )
+        for row in store.read(lambda conn: conn.execute(query).all())
+    ]
+    open_ones, unmarked = [], []
+    for failure in found:
+        mark = marks.get((failure.source_ip, failure.db_path))
+        if mark is None:
+            unmarked.append(failure)
+        elif failure.occurred_at > mark:
+            open_ones.append(failure)
+    return open_ones + _still_there(store, unmarked)
+
+
+def _about_databases(errors: sa.Table) -> list[sa.ColumnElement[bool]]:
+    # The others are about records of a database that was processed.
+    return [
+        errors.c.category.in_(("database", "system")),
+        errors.c.token_id.is_(None),
+        errors.c.db_path.is_not(None),
+        errors.c.code != "record_refused",
+    ]
+
+
+def _still_there(store: Answers, failures: Sequence[DatabaseFailure]) -> list[DatabaseFailure]:
+    if not failures:
+        return []
+    sessions, errors = store.tables.sessions, store.tables.errors
+    runs = sa.select(
+        sessions.c.session_id,
+        sessions.c.source_ip,
+        sessions.c.status,
+        sessions.c.start_time,
+        sessions.c.total_databases_found,
+    ).where(
+        sessions.c.source_ip.in_({failure.source_ip for failure in failures}),
+        sessions.c.command == "sync",
+    )
+    lost = (
+        sa.select(errors.c.session_id, sa.func.count().label("databases"))
+        .where(*_about_databases(errors))
+        .group_by(errors.c.session_id)
+    )
+    known = {str(row.session_id): row for row in store.read(lambda conn: conn.execute(runs).all())}
+    losses = {
+        str(row.session_id): row.databases
+        for row in store.read(lambda conn: conn.execute(lost).all())
+    }
+
+    def over(failure: DatabaseFailure) -> bool:
+        then = known.get(failure.session_id)
+        if then is None:
+            return False
+        least = (then.total_databases_found or 0) - losses.get(failure.session_id, 0)
+        return any(
+            run.source_ip == failure.source_ip
+            and run.status == "COMPLETED"
+            and run.start_time > then.start_time
+            and (run.total_databases_found or 0) >= least
+            for run in known.values()
+        )
+
+    return [failure for failure in failures if not over(failure)]
+
+
+def unread_directories(
+    store: Answers, filters: Filters, now: datetime, *, sources: Iterable[str] = ()
+) -> list[UnreadDirectory]:
+    """What the newest finished sync of each source could not look into."""
+    newest = [run.session_id for run in last_runs(store, now, sources=tuple(sources)).values()]
+    errors = store.tables.errors
+    found: list[UnreadDirectory] = []
+    for start in range(0, len(newest), _IN_LIST):
         query = (
             sa.select(errors)
             .where(
-                errors.c.session_id.in_(newest[start : start + 500]),
+                errors.c.session_id.in_(newest[start : start + _IN_LIST]),
+                errors.c.code == "directory_unread",
                 *filters.by(errors, now),
-                # The others are about records of a database that was processed.
-                errors.c.category.in_(("database", "system")),
-                errors.c.token_id.is_(None),
-                errors.c.db_path.is_not(None),
-                errors.c.code != "record_refused",
             )
             .order_by(errors.c.id)
         )
-        found += [
-            DatabaseFailure(
-                row.source_ip,
-                row.node_name or "",
-                row.db_path,
-                str(row.session_id),
-                row.code,
-                row.message,
-                row.occurred_at,
+        for row in store.read(lambda conn, q=query: conn.execute(q).all()):  # type: ignore[misc]
+            context: dict[str, Any] = json.loads(row.context or "{}")
+            found.append(
+                UnreadDirectory(
+                    row.source_ip,
+                    str(row.session_id),
+                    str(context.get("path", "")),
+                    str(context.get("reason", "")),
+                    row.message,
+                )
             )
-            for row in store.read(lambda conn, q=query: conn.execute(q).all())  # type: ignore[misc]
-        ]
     return found
 
 
 def _content_failures(
-    store: SqlTarget, filters: Filters, now: datetime
+    store: Answers, filters: Filters, now: datetime
 ) -> dict[tuple[str, str], dict[str, int]]:
     records = store.tables.records
     inner = (
@@ -210,15 +376,3 @@ def _content_failures(
     for row in store.read(lambda conn: conn.execute(query).all()):
         counts[row.source_ip, row.db_path][row.code or "unknown"] = row.records
     return {place: dict(sorted(codes.items())) for place, codes in counts.items()}
-
-
-def content_failures_of_run(store: SqlTarget, session_id: str) -> list[tuple[str, str, str, int]]:
-    """Node, path, code and count of the contents that one run could not get."""
-    errors = store.tables.errors
-    query = (
-        sa.select(errors.c.node_name, errors.c.db_path, errors.c.code, errors.c.occurrences)
-        .where(errors.c.session_id == session_id, errors.c.category == "ipfs")
-        .order_by(errors.c.id)
-    )
-    rows = store.read(lambda conn: conn.execute(query).all())
-    return [(row[0] or "", row[1] or "", row[2], row[3]) for row in rows]

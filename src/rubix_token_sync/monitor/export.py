@@ -18,11 +18,12 @@ from typing import IO, Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.targets.sql.target import SqlTarget
+from rubix_token_sync.text import cell
 
-__all__ = ["EXPORT_COLUMNS", "export_errors", "guarded", "iso"]
+__all__ = ["EXPORT_COLUMNS", "export_errors", "iso"]
 
 EXPORT_COLUMNS: Final = (
     "kind",
@@ -40,7 +41,6 @@ EXPORT_COLUMNS: Final = (
 """``kind`` is ``content`` and ``validation`` (one line a record) or ``event`` (SyncErrors)."""
 
 _BLOCK: Final = 5_000
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def iso(value: datetime | None) -> str | None:
@@ -48,12 +48,7 @@ def iso(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat(timespec="milliseconds") + "Z"
 
 
-def guarded(value: object) -> object:
-    """A cell for CSV: no spreadsheet takes it for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def export_errors(store: SqlTarget, filters: Filters, now: datetime, path: Path) -> int:
+def export_errors(store: Answers, filters: Filters, now: datetime, path: Path) -> int:
     """Write every error that the filters let through; returns how many lines.
 
     The file appears when it is complete, readable by its owner only.
@@ -84,7 +79,7 @@ def _write(file: IO[str], lines: Iterator[Mapping[str, Any]], *, as_csv: bool) -
         table = csv.writer(file)
         table.writerow(EXPORT_COLUMNS)
         for line in lines:
-            table.writerow([guarded(line[name]) for name in EXPORT_COLUMNS])
+            table.writerow([cell(line[name]) for name in EXPORT_COLUMNS])
             count += 1
         return count
     for line in lines:
@@ -94,7 +89,7 @@ def _write(file: IO[str], lines: Iterator[Mapping[str, Any]], *, as_csv: bool) -
     return count
 
 
-def _lines(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
+def _lines(store: Answers, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
     if filters.category in (None, "ipfs"):
         yield from _records(store, filters, now, "content", "ipfs", "ipfs_error")
     if filters.category in (None, "validation"):
@@ -103,7 +98,7 @@ def _lines(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[s
 
 
 def _records(
-    store: SqlTarget, filters: Filters, now: datetime, kind: str, category: str, column: str
+    store: Answers, filters: Filters, now: datetime, kind: str, category: str, column: str
 ) -> Iterator[dict[str, Any]]:
     records = store.tables.records
     text = records.c[column]
@@ -125,11 +120,11 @@ def _records(
         query = query.where(records.c.ipfs_fetched == sa.false())
     for row in _paged(store, query, records.c.id):
         codes = [row.code] if kind == "content" else _codes(row.message)
-        for told in codes:
+        for found in codes:
             yield {
                 "kind": kind,
                 "category": category,
-                "code": told,
+                "code": found,
                 "message": row.message,
                 "at": iso(row.at),
                 "source_ip": row.source_ip,
@@ -151,7 +146,7 @@ def _codes(message: str) -> list[str]:
     return codes or ["other"]
 
 
-def _events(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
+def _events(store: Answers, filters: Filters, now: datetime) -> Iterator[dict[str, Any]]:
     errors = store.tables.errors
     query = sa.select(errors).where(*filters.by(errors, now, time="occurred_at"))
     if filters.category:
@@ -173,7 +168,7 @@ def _events(store: SqlTarget, filters: Filters, now: datetime) -> Iterator[dict[
 
 
 def _paged(
-    store: SqlTarget, query: sa.Select[Any], key: sa.ColumnElement[int]
+    store: Answers, query: sa.Select[Any], key: sa.ColumnElement[int]
 ) -> Iterator[sa.Row[Any]]:
     """In order of the key, block by block: no cursor stays open while the file is written."""
     after: int | None = None

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.records.validate import Code
-from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Example", "FailureReport", "NodeRow", "Reason", "failure_report", "validation_code"]
 
@@ -69,7 +69,7 @@ class FailureReport:
     events: list[Reason]
 
 
-def failure_report(store: SqlTarget, filters: Filters, now: datetime) -> FailureReport:
+def failure_report(store: Answers, filters: Filters, now: datetime) -> FailureReport:
     """The guide's error queries; ``filters.limit`` holds for each list.
 
     ``filters.since`` looks at records by ``synced_at`` and at events by when they
@@ -92,7 +92,7 @@ def validation_code(code: Code, column: sa.ColumnElement[str]) -> sa.ColumnEleme
     return column.contains(f'"code":"{code.value}"', autoescape=True)
 
 
-def _live(store: SqlTarget, filters: Filters, now: datetime) -> list[sa.ColumnElement[bool]]:
+def _live(store: Answers, filters: Filters, now: datetime) -> list[sa.ColumnElement[bool]]:
     records = store.tables.records
     return [
         records.c.source_deleted_at.is_(None),
@@ -100,7 +100,7 @@ def _live(store: SqlTarget, filters: Filters, now: datetime) -> list[sa.ColumnEl
     ]
 
 
-def _by_node(store: SqlTarget, filters: Filters, now: datetime) -> list[NodeRow]:
+def _by_node(store: Answers, filters: Filters, now: datetime) -> list[NodeRow]:
     if filters.since is None:
         return _by_node_of_marks(store, filters, now)
     records = store.tables.records
@@ -126,7 +126,7 @@ def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.cast(column, sa.BigInteger()))
 
 
-def _by_node_of_marks(store: SqlTarget, filters: Filters, now: datetime) -> list[NodeRow]:
+def _by_node_of_marks(store: Answers, filters: Filters, now: datetime) -> list[NodeRow]:
     """The same numbers without a look at every record: the server counted them at the mark."""
     databases = store.tables.databases
     query = (
@@ -143,7 +143,7 @@ def _by_node_of_marks(store: SqlTarget, filters: Filters, now: datetime) -> list
     return _node_rows(store, query, filters)
 
 
-def _node_rows(store: SqlTarget, query: sa.Select[Any], filters: Filters) -> list[NodeRow]:
+def _node_rows(store: Answers, query: sa.Select[Any], filters: Filters) -> list[NodeRow]:
     counted = query.subquery()
     ordered = (
         sa.select(counted)
@@ -163,7 +163,7 @@ def _node_rows(store: SqlTarget, query: sa.Select[Any], filters: Filters) -> lis
     ]
 
 
-def _content(store: SqlTarget, filters: Filters, now: datetime) -> list[Reason]:
+def _content(store: Answers, filters: Filters, now: datetime) -> list[Reason]:
     records = store.tables.records
     inner = (
         sa.select(
@@ -197,7 +197,7 @@ def _content(store: SqlTarget, filters: Filters, now: datetime) -> list[Reason]:
     ]
 
 
-def _validation(store: SqlTarget, filters: Filters, now: datetime) -> list[Reason]:
+def _validation(store: Answers, filters: Filters, now: datetime) -> list[Reason]:
     """One pass over the invalid records counts every code that this program knows."""
     records = store.tables.records
     text = records.c.validation_errors
@@ -221,7 +221,7 @@ def _validation(store: SqlTarget, filters: Filters, now: datetime) -> list[Reaso
     ]
 
 
-def _examples(store: SqlTarget, ids: list[int], message: str) -> dict[int, Example]:
+def _examples(store: Answers, ids: list[int], message: str) -> dict[int, Example]:
     records = store.tables.records
     columns = ("id", "source_ip", "node_name", "db_path", "token_id", message)
     found: dict[int, Example] = {}
@@ -236,7 +236,7 @@ def _examples(store: SqlTarget, ids: list[int], message: str) -> dict[int, Examp
     return found
 
 
-def _events(store: SqlTarget, filters: Filters, now: datetime) -> list[Reason]:
+def _events(store: Answers, filters: Filters, now: datetime) -> list[Reason]:
     errors = store.tables.errors
     conditions = filters.by(errors, now, time="occurred_at")
     if filters.category:

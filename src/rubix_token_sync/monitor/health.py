@@ -1,40 +1,20 @@
-"""What somebody must look at, and whether anything must be.
-
-`read_status` asks the target; `judge` decides and does no I/O.
-"""
+"""How it stands: facts from the target, and what `problems.judge` says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from rubix_token_sync.monitor.databases import DatabaseRow, list_databases
+from rubix_token_sync.monitor.answers import Answers
+from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unread_directories
 from rubix_token_sync.monitor.filters import Filters
+from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
-from rubix_token_sync.targets.sql.target import SqlTarget
 
-__all__ = ["Problem", "SourceRow", "Status", "judge", "read_status"]
+__all__ = ["SourceRow", "Status", "read_status"]
 
 _MOST_RUNNING = 1_000
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to look at.
-
-    ``code``: ``stuck``, ``last_run_failed``, ``last_run_interrupted``,
-    ``database_failed``, ``overdue``, ``never_ran``.
-    """
-
-    code: str
-    message: str
-    source_ip: str | None = None
-    node_name: str | None = None
-    db_path: str | None = None
-    session_id: str | None = None
-    detail: str | None = None
-    """The code of the error behind it, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +30,7 @@ class SourceRow:
     age_seconds: float | None
     databases: int
     databases_failed: int
+    databases_pending: int
     record_count: int
     ipfs_success_count: int
     ipfs_fail_count: int
@@ -66,35 +47,43 @@ class Status:
     problems: list[Problem]
     running: list[RunRow]
     sources: list[SourceRow]
+    databases: list[DatabaseRow]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a problem is an error, else 0."""
+        return worst(self.problems)
 
     @property
     def ok(self) -> bool:
-        """Nobody has to look."""
-        return not self.problems
+        """Nothing is wrong; there may be warnings."""
+        return self.exit_code == 0
 
 
 def read_status(
-    store: SqlTarget,
+    store: Answers,
     filters: Filters,
     now: datetime,
     *,
     stuck_seconds: float = STUCK_SECONDS,
-    max_age: timedelta | None = None,
+    rules: Rules | None = None,
 ) -> Status:
-    """Runs under way, every source, and what is wrong.
+    """Runs under way, every source and database, and what is wrong.
 
-    Looks at sessions, marks and errors only, never at the records: it answers at
-    once however large the target is.
+    Looks at sessions, marks and errors, and at those records only that have no content.
     """
+    rules = rules or Rules()
     asked = replace(filters, since=None, statuses=("RUNNING",), limit=_MOST_RUNNING)
     running = list_runs(store, asked, now, stuck_seconds=stuck_seconds)
     last = last_runs(store, now, sources=filters.sources)
     completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
-    databases = list_databases(
-        store, replace(filters, since=None), now, max_age=max_age, reasons=False
-    )
+    databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
     sources = _sources(running, last, completed, databases, now)
-    return Status(now, judge(running, sources, databases, max_age), running, sources)
+    unread = unread_directories(
+        store, replace(filters, since=None, nodes=()), now, sources=filters.sources
+    )
+    facts = Facts(running, sources, databases, unread)
+    return Status(now, judge(facts, rules), running, sources, databases)
 
 
 def _sources(
@@ -124,6 +113,7 @@ def _sources(
                 else round(max(0.0, (now - ended).total_seconds()), 3),
                 databases=len(mine),
                 databases_failed=sum(d.state == "failed" for d in mine),
+                databases_pending=sum(d.state == "pending" for d in mine),
                 record_count=records,
                 ipfs_success_count=content,
                 ipfs_fail_count=sum(d.ipfs_fail_count for d in mine),
@@ -133,86 +123,3 @@ def _sources(
             )
         )
     return rows
-
-
-def judge(
-    running: Iterable[RunRow],
-    sources: Sequence[SourceRow],
-    databases: Iterable[DatabaseRow],
-    max_age: timedelta | None,
-) -> list[Problem]:
-    """Everything that somebody must look at, the worst first."""
-    problems = [_stuck(run) for run in running if run.stuck]
-    if not sources:
-        problems.append(
-            Problem(
-                "never_ran", "No sync has ever run into this target. Run `rubix-token-sync sync`."
-            )
-        )
-    for source in sources:
-        run = source.last_run
-        if run is not None and run.status in ("FAILED", "INTERRUPTED"):
-            problems.append(_ended_badly(run))
-    for row in databases:
-        if row.error is not None:
-            problems.append(
-                Problem(
-                    "database_failed",
-                    f"{row.node_name}: {row.error.message}",
-                    row.source_ip,
-                    row.node_name,
-                    row.db_path,
-                    row.error.session_id,
-                    row.error.code,
-                )
-            )
-        elif row.state == "overdue" and row.age_seconds is not None:
-            problems.append(
-                Problem(
-                    "overdue",
-                    f"{row.node_name} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
-                    row.source_ip,
-                    row.node_name,
-                    row.db_path,
-                )
-            )
-    if max_age is not None:
-        problems += [
-            _source_overdue(source)
-            for source in sources
-            # One with databases is told of by them.
-            if not source.databases
-            and (source.age_seconds is None or source.age_seconds > max_age.total_seconds())
-        ]
-    return problems
-
-
-def _stuck(run: RunRow) -> Problem:
-    return Problem(
-        "stuck",
-        f"The run on {run.host or run.source_ip} (process {run.pid or 'unknown'}) has been silent "
-        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died, or hangs.",
-        run.source_ip,
-        session_id=run.session_id,
-    )
-
-
-def _ended_badly(run: RunRow) -> Problem:
-    how = "failed" if run.status == "FAILED" else "was interrupted"
-    why = f": {run.error_summary}" if run.error_summary else "."
-    return Problem(
-        f"last_run_{run.status.lower()}",
-        f"The last run of {run.source_ip} {how}{why}",
-        run.source_ip,
-        session_id=run.session_id,
-    )
-
-
-def _source_overdue(source: SourceRow) -> Problem:
-    if source.age_seconds is None:
-        told = f"{source.source_ip} has never completed a sync."
-    else:
-        told = (
-            f"{source.source_ip} last completed a sync {source.age_seconds / 3600:,.1f} hours ago."
-        )
-    return Problem("overdue", told, source.source_ip)

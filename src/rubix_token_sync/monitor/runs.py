@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["STUCK_SECONDS", "RunRow", "Trend", "last_runs", "list_runs", "trend"]
 
@@ -81,7 +81,7 @@ class RunRow:
 
 
 def list_runs(
-    store: SqlTarget, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
+    store: Answers, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
 ) -> list[RunRow]:
     """Runs, the newest first: the guide's two session queries in one."""
     sessions = store.tables.sessions
@@ -97,7 +97,7 @@ def list_runs(
 
 
 def last_runs(
-    store: SqlTarget, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
+    store: Answers, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
 ) -> dict[str, RunRow]:
     """The newest finished sync of each source, or the newest with ``status``."""
     sessions = store.tables.sessions

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from rubix_token_sync.errors import SyncError
+from rubix_token_sync.text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -72,7 +73,13 @@ def _template() -> Template:
     )
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["took"] = _length
+    # Every value goes through both: markup and control characters of names from disk.
+    environment.finalize = _visible
     return environment.get_template("page.html.j2")
+
+
+def _visible(value: object) -> object:
+    return shown(value) if type(value) is str else value
 
 
 def render_page(report: dict[str, Any]) -> str:
@@ -104,10 +111,15 @@ def _length(seconds: float) -> str:
 
 def _cards(report: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Label, value, and whether it calls for attention."""
+    records, content = report["total_records"], report["ipfs_success_rate"]
+    if records is None:  # a dry run: the target was not asked
+        records = report["total_records_processed"]
+    elif records:
+        content = report["total_records_with_content"] * 100 / records
     return [
-        ("Records", f"{report['total_records_processed']:,}", False),
-        ("Records a second", f"{report['records_per_second']:,.0f}", False),
-        ("Content", f"{report['ipfs_success_rate']:.2f} %", report["ipfs_success_rate"] < 95),
+        ("Records", f"{records:,}", False),
+        ("Records/s", f"{report['records_per_second']:,.0f}", False),
+        ("Content", f"{content:.2f} %", content < 95),
         ("Stored", f"{report['sql_success_rate']:.2f} %", report["sql_success_rate"] < 100),
         ("Took", _length(report["duration_seconds"]), False),
         ("Databases read", f"{report['total_databases_processed']:,}", False),
@@ -181,12 +193,13 @@ def _rate_chart(samples: list[dict[str, float]]) -> str | None:
         x_labels_major_count=6,
         include_x_axis=True,
     )
-    chart.add("tokens a second", [(s["seconds"], s["tokens_per_second"]) for s in samples])
+    chart.add("tokens/s", [(s["seconds"], s["tokens_per_second"]) for s in samples])
     return _svg(chart)
 
 
 def _content_chart(report: dict[str, Any]) -> str | None:
-    reasons = report["content_failures"]
+    held = report["missing_content"]
+    reasons = report["content_failures"] if held is None else held
     if not reasons:
         return None
     pygal = _pygal()
@@ -226,7 +239,7 @@ def _health_chart(nodes: list[dict[str, Any]]) -> str | None:
         truncate_label=24,
     )
     held.reverse()
-    chart.x_labels = [node["node_name"] for node in held]
+    chart.x_labels = [shown(node["node_name"]) for node in held]
     chart.add("with content", [node["ipfs_success"] for node in held])
     chart.add("without content", [node["ipfs_failures"] for node in held])
     return _svg(chart)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any, Final
 
 from rubix_token_sync import __version__, failpoints
 from rubix_token_sync.errors import SettingsError, SyncError
+from rubix_token_sync.monitor.health import Status
+from rubix_token_sync.monitor.problems import Problem
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.runs.result import RunResult
+from rubix_token_sync.text import json_text
 
 __all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report"]
 
@@ -30,13 +34,17 @@ def _time(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds") + "Z"
 
 
-def build_report(outcome: RunResult) -> dict[str, Any]:
-    """Everything a run did, as plain JSON values.
+def build_report(
+    outcome: RunResult, held: Status | None = None, problems: Sequence[Problem] = ()
+) -> dict[str, Any]:
+    """Everything a run did and how it left the target, as plain JSON values.
 
-    Counts of records and contents are those that the target itself counted when
-    each database was marked; rates are per cent; times are UTC.
+    ``held`` is what the target says of the source after the run: totals of records and
+    contents are its own, whether a database was read or not.  Times, duration and rate are
+    those of the session, as the target has them.  Rates are per cent; times are UTC.
     """
     counters = outcome.counters
+    ended, seconds = _session_times(outcome, held)
     stored = counters.inserted + counters.updated + counters.vanished
     return {
         "report_version": REPORT_VERSION,
@@ -48,17 +56,15 @@ def build_report(outcome: RunResult) -> dict[str, Any]:
         "target": outcome.place,
         "status": outcome.status,
         "exit_code": outcome.exit_code,
-        "start_time": _time(outcome.started_at),
-        "end_time": _time(outcome.started_at + timedelta(seconds=outcome.seconds)),
-        "duration_seconds": round(outcome.seconds, 3),
+        "start_time": _time(ended - timedelta(seconds=seconds)),
+        "end_time": _time(ended),
+        "duration_seconds": round(seconds, 3),
         "total_databases_found": counters.databases_found,
         "total_databases_processed": counters.databases_processed,
         "total_databases_unchanged": counters.databases_current,
         "total_databases_failed": counters.databases_failed,
         "total_records_processed": counters.records_processed,
-        "records_per_second": round(counters.records_processed / outcome.seconds, 1)
-        if outcome.seconds
-        else 0.0,
+        "records_per_second": round(counters.records_processed / seconds, 1) if seconds else 0.0,
         "tokens_read": counters.tokens_read,
         "records_inserted": counters.inserted,
         "records_updated": counters.updated,
@@ -79,11 +85,49 @@ def build_report(outcome: RunResult) -> dict[str, Any]:
         "sql_bulk_loads": counters.bulk_loads,
         "sql_retries": counters.retries,
         "throttled_seconds": round(outcome.throttled_seconds, 3),
-        "rate_samples": counters.curve.samples(),
+        "rate_samples": _since_start(counters.curve.samples(), outcome.seconds - seconds),
         "dead_sessions_found": outcome.dead_sessions,
         "databases": [asdict(database) for database in outcome.databases],
         "skipped": [asdict(skipped) for skipped in outcome.discovery.skipped],
         "errors": [asdict(entry) for entry in outcome.errors],
+        "problems": [asdict(problem) for problem in problems],
+        **_holdings(held),
+    }
+
+
+def _since_start(samples: list[dict[str, float]], earlier: float) -> list[dict[str, float]]:
+    """The samples by the session's clock, which begins ``earlier`` seconds after the run's."""
+    return [
+        {**sample, "seconds": round(max(0.0, sample["seconds"] - max(0.0, earlier)), 3)}
+        for sample in samples
+    ]
+
+
+def _session_times(outcome: RunResult, held: Status | None) -> tuple[datetime, float]:
+    """End and duration, as the session's row has them where there is one."""
+    runs = [source.last_run for source in held.sources] if held is not None else []
+    for run in runs:
+        if run is not None and run.session_id == outcome.session_id and run.end_time is not None:
+            return run.end_time, run.duration_seconds or 0.0
+    return outcome.started_at + timedelta(seconds=outcome.seconds), outcome.seconds
+
+
+def _holdings(held: Status | None) -> dict[str, Any]:
+    """What the target holds of the source: null where it was not asked (a dry run)."""
+    names = ("total_records", "total_records_with_content", "total_records_invalid")
+    if held is None:
+        return {**dict.fromkeys(names), "missing_content": None}
+    missing: Counter[str] = Counter()
+    for row in held.databases:
+        missing.update(row.content_failures)
+    counts = (
+        sum(source.record_count for source in held.sources),
+        sum(source.ipfs_success_count for source in held.sources),
+        sum(source.validation_error_count for source in held.sources),
+    )
+    return {
+        **dict(zip(names, counts, strict=True)),
+        "missing_content": dict(sorted(missing.items())),
     }
 
 
@@ -120,8 +164,7 @@ def write_report(report: dict[str, Any], directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         failpoints.point("report.write")
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(report, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+            file.write(json_text(report) + "\n")
             file.flush()
             failpoints.point("report.fsync")
             os.fsync(file.fileno())

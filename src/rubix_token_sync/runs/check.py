@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from rubix_token_sync.errors import SyncError, TargetError
+from rubix_token_sync.ipfs.cures import CURES, curable
 from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
 from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
@@ -19,6 +20,7 @@ from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.settings import Settings, describe
 from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Target, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
+from rubix_token_sync.text import counted
 
 __all__ = ["CheckResult", "run_checks"]
 
@@ -61,7 +63,8 @@ def run_checks(
         finally:
             store.close()
     if roots:
-        results += _check_nodes(roots, content, settings.scratch)
+        share = 0.0 if settings.strict else settings.max_missing_content
+        results += _check_nodes(roots, content, settings.scratch, share)
     return results
 
 
@@ -164,20 +167,30 @@ def _mark(source: str, key: bytes, count: int) -> DatabaseMark:
 
 
 def _check_nodes(
-    roots: Sequence[str], content: ContentOptions, scratch: str | None
+    roots: Sequence[str],
+    content: ContentOptions,
+    scratch: str | None,
+    max_missing_content: float,
 ) -> Iterator[CheckResult]:
     found = discover(roots)
-    yield CheckResult("discovery", True, f"{len(found.nodes)} databases")
+    yield CheckResult("discovery", True, counted(len(found.nodes), "database"))
     for skipped in found.skipped:
-        ok = not skipped.hides_nodes
-        code = "" if ok else skipped.reason_code
-        yield CheckResult("skipped", ok, f"{skipped.path}: {skipped.sentence}", code=code)
+        hides = skipped.hides_nodes
+        yield CheckResult(
+            "skipped",
+            not hides,
+            f"{skipped.path}: {skipped.sentence}",
+            "Run as a user that may read it: there may be nodes below." if hides else "",
+            "directory_unread" if hides else "",
+        )
     place = Scratch(scratch, tuple(roots))
     for node in found.nodes:
-        yield _check_node(node, replace(content, scratch=place), place)
+        yield _check_node(node, replace(content, scratch=place), place, max_missing_content)
 
 
-def _check_node(node: Node, content: ContentOptions, scratch: Scratch) -> CheckResult:
+def _check_node(
+    node: Node, content: ContentOptions, scratch: Scratch, max_missing_content: float
+) -> CheckResult:
     name = f"node {node.name}"
     try:
         with open_snapshot(node.db_path, scratch) as snapshot:
@@ -195,9 +208,15 @@ def _check_node(node: Node, content: ContentOptions, scratch: Scratch) -> CheckR
     finally:
         chain.close()
     fetched = sum(data is not None for data in resolved.data)
-    first = next((str(f) for f in resolved.failure if f is not None), "")
-    told = f"{count:,} tokens; content of {fetched} of the first {len(sample)}"
-    ok = fetched > 0 or "access_denied" not in first
+    failures = [failure for failure in resolved.failure if failure is not None]
+    repository = node.repository is not None
+    cured = [f for f in failures if curable(f.code, repository=repository)]
+    first = next(iter([*cured, *failures]), None)
+    found = f"{counted(count, 'token')}; content of {fetched} of the first {len(sample)}"
     return CheckResult(
-        name, ok, f"{node.db_path}: {told}" + (f" ({first})" if first else ""), first
+        name,
+        len(cured) <= max_missing_content * len(sample),
+        f"{node.db_path}: {found}" + (f" ({first})" if first is not None else ""),
+        CURES.get(first.code, "") if first is not None else "",
+        first.code if first is not None else "",
     )

@@ -133,6 +133,11 @@ class Run(Survey):
 
     def _give_up(self, store: Target, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
+        self.errors += [
+            ErrorEntry("system", "pending", f"Not reached: {reason}", d.node_name, d.db_path)
+            for d in self.databases.values()
+            if d.status == "pending"
+        ]
         try:
             self._record_errors(store, session)
             session.finish(status, self.progress.totals(), self._summary(reason))

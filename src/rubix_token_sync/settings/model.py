@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from rubix_token_sync.settings.masking import secrets_in, secrets_of_service
+from rubix_token_sync.settings.search import SettingsFile
 
 GUIDE_NAMES: Final = frozenset(
     {
@@ -207,6 +208,14 @@ class Settings(BaseModel):
     content_recheck_days: _Number = Field(
         7.0, ge=0, le=36_500, description="After this many days absent content is looked for again."
     )
+    max_missing_content: _Number = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="An error (exit code 1) when more than this share of a database's records "
+        "lack content that a cure would bring; below it a warning.",
+    )
+    strict: bool = Field(False, description="Every warning is an error (exit code 1).")
     max_shrink: _Number = Field(
         0.5,
         ge=0,
@@ -270,6 +279,16 @@ class Settings(BaseModel):
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _found: SettingsFile = PrivateAttr(default=SettingsFile(None, "none looked for"))
+
+    def note_file(self, found: SettingsFile) -> None:
+        """Remember which file they come from."""
+        self._found = found
+
+    @property
+    def settings_file(self) -> SettingsFile:
+        """The file that they come from, as `rubix_token_sync.settings.search` found it."""
+        return self._found
 
     def origin(self, name: str) -> str:
         """Where the value of the setting ``name`` comes from, in words."""

@@ -1,0 +1,20 @@
+"""The keys of the rows in ``--json`` and the columns of ``--csv``; documented in docs/JSON.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import rubix_token_sync as rts
+from rubix_token_sync.cli.output import columns_of
+
+__all__ = ["CONTRACT"]
+
+CONTRACT: Final = {
+    "problem": columns_of(rts.Problem),
+    "run": columns_of(rts.RunRow),
+    "source": columns_of(rts.SourceRow),
+    "database": columns_of(rts.DatabaseRow),
+    "node": columns_of(rts.NodeRow),
+    "reason": columns_of(rts.Reason),
+    "trend": columns_of(rts.Trend),
+}

@@ -1,0 +1,165 @@
+"""`databases`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+import rubix_token_sync as rts
+from rubix_token_sync.cli.options import (
+    Judging,
+    Looking,
+    common_options,
+    csv_option,
+    judging_options,
+    limit_option,
+    max_age_option,
+    node_option,
+    since_option,
+    source_option,
+    takes,
+)
+from rubix_token_sync.cli.output import (
+    Column,
+    ago,
+    answer,
+    count,
+    per_cent,
+    print_table,
+    say,
+    short_paths,
+    state,
+)
+
+if TYPE_CHECKING:
+    from rubix_token_sync import DatabaseRow
+
+__all__ = ["databases"]
+
+Order = Literal["state", "node", "records", "missing", "age"]
+_ORDERS: Final = ("state", "node", "records", "missing", "age")
+_URGENCY: Final = {"failed": 0, "pending": 1, "overdue": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabasesArguments(Looking, Judging):
+    """Options of `databases`."""
+
+    since: timedelta | None
+    nodes: tuple[str, ...]
+    max_age: timedelta | None
+    failed: bool
+    sort: Order | None
+    limit: int | None
+
+
+@click.command()
+@common_options
+@judging_options
+@since_option
+@source_option
+@node_option
+@max_age_option
+@click.option("--failed", is_flag=True, help="Only those that are not current.")
+@click.option(
+    "--sort",
+    type=click.Choice(_ORDERS),
+    help="By state (failures first; the default of the table), name, records, missing content "
+    "or age.",
+)
+@limit_option(None)
+@csv_option
+@takes(DatabasesArguments)
+def databases(arguments: DatabasesArguments) -> int:
+    """Show every node's database: records, content missing by reason, invalid, age.
+
+    Exit codes: 0 every database is current; 1 one failed, was not reached by the
+    last run, lacks records or content that a cure would bring, or (with --max-age) is
+    overdue; 2 usage; 3 the target cannot be reached.
+    """
+    with rts.open_target(configuration=arguments.configured()) as target:
+        found = target.databases(
+            since=arguments.since,
+            sources=arguments.sources,
+            nodes=arguments.nodes,
+            max_age=arguments.max_age,
+        )
+        problems = target.problems_of(found)
+        exit_code = 1 if any(problem.severity == "error" for problem in problems) else 0
+        machine = arguments.as_json or arguments.as_csv
+        order = arguments.sort or (None if machine else "state")
+        rows = list(found) if order is None else _ordered(found, order)
+        if arguments.failed:
+            rows = [row for row in rows if row.state != "current"]
+        rows = rows[: arguments.limit]
+        answer(
+            as_json=arguments.as_json,
+            as_csv=arguments.as_csv,
+            quiet=arguments.quiet,
+            document={
+                "ok": exit_code == 0,
+                "exit_code": exit_code,
+                "server_time": target.server_time(),
+                "target": target.place,
+                "databases": rows,
+                "problems": problems,
+            },
+            rows=(rts.DatabaseRow, rows),
+            table=lambda: _show(rows, found),
+        )
+    return exit_code
+
+
+def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:
+    if order == "state":
+        return sorted(rows, key=lambda row: _URGENCY.get(row.state, 9))
+    if order == "node":
+        return sorted(rows, key=lambda row: (row.node_name, row.db_path))
+    if order == "records":
+        return sorted(rows, key=lambda row: -row.record_count)
+    if order == "missing":
+        return sorted(rows, key=lambda row: -row.ipfs_fail_count)
+    return sorted(rows, key=lambda row: -(row.age_seconds or float("inf")))
+
+
+def _show(rows: list[DatabaseRow], everything: list[DatabaseRow]) -> None:
+    """One line a database, then the sum."""
+    if not everything:
+        say("No databases.")
+        return
+    names = short_paths([(row.node_name, row.db_path) for row in rows])
+    print_table(
+        [
+            Column("Source", 4), Column("Node"), Column("Records", right=True),
+            Column("Content", 1, right=True), Column("Missing", 5, right=True),
+            Column("Invalid", 6, right=True), Column("Rejected", 7, right=True),
+            Column("Last success", 2), Column(""), Column("Why", 3, wraps=True),
+        ],
+        [
+            [
+                row.source_ip, name, count(row.record_count), per_cent(row.ipfs_success_rate),
+                count(row.ipfs_fail_count), count(row.validation_error_count),
+                count(row.rejected_count), ago(row.age_seconds), state(row.state), _why(row),
+            ]
+            for name, row in zip(names, rows, strict=True)
+        ],
+    )  # fmt: skip
+    if len(rows) < len(everything):
+        say(f"… and {len(everything) - len(rows):,} more.")
+    say()
+    parts = [rts.counted(len(everything), "database")]
+    for word in _URGENCY:
+        number = sum(row.state == word for row in everything)
+        if number or word == "failed":
+            parts.append(f"{number:,} {word}")
+    parts.append(rts.counted(sum(row.record_count for row in everything), "record"))
+    say(", ".join(parts) + ".")
+
+
+def _why(row: DatabaseRow) -> str:
+    if row.error is not None:
+        return f"{row.error.message[:200]} [{row.error.code}]"
+    return ", ".join(f"{code} {number:,}" for code, number in row.content_failures.items())

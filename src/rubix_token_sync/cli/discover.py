@@ -1,0 +1,47 @@
+"""`discover`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+import rubix_token_sync as rts
+from rubix_token_sync.cli.options import Common, common_options, root_arguments, takes
+from rubix_token_sync.cli.output import Column, answer, print_table, say
+
+__all__ = ["discover"]
+
+
+@click.command()
+@root_arguments
+@common_options
+@takes(Common)
+def discover(arguments: Common) -> int:
+    """Show what sync would read below each ROOT, and what it skips and why."""
+    roots = arguments.configured().roots
+    found = rts.discover(*roots)
+
+    def table() -> None:
+        print_table(
+            [Column("Node"), Column("Database"), Column("Repository", 1)],
+            [[node.name, node.db_path, node.repository or "-"] for node in found.nodes],
+        )
+        for skipped in found.skipped:
+            say(f"skipped {skipped.path}: {skipped.sentence} [{skipped.reason_code}]")
+        say(
+            f"{rts.counted(len(found.nodes), 'database')} found, "
+            f"{rts.counted(len(found.skipped), 'thing')} skipped."
+        )
+
+    answer(
+        as_json=arguments.as_json,
+        quiet=False,
+        document={
+            "roots": list(roots),
+            "nodes": [asdict(node) for node in found.nodes],
+            "skipped": [asdict(skipped) for skipped in found.skipped],
+        },
+        table=table,
+    )
+    return 0

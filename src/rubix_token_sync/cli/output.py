@@ -1,0 +1,361 @@
+"""Everything that goes to stdout.
+
+`say`, `print_table`, `print_json` and `print_csv` are the only ways to print: what comes
+from nodes, targets and files is escaped here (`rubix_token_sync.text`), so that no
+name can move the cursor, forge a line or run as a formula.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+import rubix_token_sync as rts
+
+__all__ = [
+    "Cell",
+    "Column",
+    "ago",
+    "answer",
+    "columns_of",
+    "count",
+    "length",
+    "per_cent",
+    "print_csv",
+    "print_json",
+    "print_table",
+    "rate",
+    "say",
+    "short_paths",
+    "spark",
+    "state",
+    "to_json",
+    "when",
+]
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_GAP: Final = "  "
+_WRAPPED: Final = 24
+"""A column that wraps gets at least this much room; else others are dropped first."""
+_STYLES: Final = {
+    "COMPLETED": "32",
+    "processed": "32",
+    "current": "32",
+    "RUNNING": "36",
+    "FAILED": "31",
+    "failed": "31",
+    "missing": "31",
+    "STUCK": "1;31",
+    "INTERRUPTED": "33",
+    "overdue": "33",
+    "pending": "33",
+}
+
+
+# --- printing -------------------------------------------------------------------------
+
+
+def _write(text: str) -> None:
+    """
+    Raises:
+        SyncError: the output cannot be written (a full device).
+        BrokenPipeError: its reader has gone.
+    """
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(error) from error
+
+
+def unwritable(error: OSError) -> rts.SyncError:
+    """The error of an output that takes nothing."""
+    return rts.SyncError(
+        f"The output cannot be written: {error.strerror or error}.",
+        code="output_unwritable",
+        remedy="The command itself did its work; send the output somewhere with room.",
+    )
+
+
+def _coloured() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _painted(text: str, style: str) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if style and _coloured() else text
+
+
+def say(line: str = "", style: str = "", indent: str = "") -> None:
+    """One line; on a terminal folded between words.  ``style`` is an ANSI number."""
+    text = rts.shown(line)
+    width = _width()
+    if width is not None and _cells(indent + text) > width:
+        folded = textwrap.wrap(
+            text, max(20, width - len(indent)), break_long_words=False, break_on_hyphens=False
+        )
+    else:
+        folded = [text]
+    for part in folded:
+        _write(f"{indent}{_painted(part, style)}\n")
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None: a file or a pipe, which has as many as it needs."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+# --- tables ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """``weight`` 0 is always shown; where a terminal is narrow the heaviest is dropped first."""
+
+    title: str
+    weight: int = 0
+    right: bool = False
+    wraps: bool = False
+    """Sentences: folded between words to the room that is left."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text with a style (an ANSI number)."""
+
+    text: str
+    style: str = ""
+
+
+def state(word: str) -> Cell:
+    """A state in its colour."""
+    return Cell(word, _STYLES.get(word, ""))
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
+    """A header and one line a row; columns without any value are left out."""
+    plain = [[_cell(value) for value in row] for row in rows]
+    shown = [
+        index
+        for index, column in enumerate(columns)
+        if not plain or column.weight == 0 or any(row[index].text for row in plain)
+    ]
+    widths = [
+        max([_cells(column.title), *(_cells(row[index].text) for row in plain)])
+        for index, column in enumerate(columns)
+    ]
+    total = _width()
+    if total is not None:
+        shown = _fitting(columns, widths, shown, total)
+        for index in shown:
+            if columns[index].wraps:
+                others = sum(widths[i] + len(_GAP) for i in shown if i != index)
+                widths[index] = min(widths[index], max(_WRAPPED, total - others))
+    titles = [Cell(column.title, "1") for column in columns]
+    for row in [titles, *plain]:
+        _print_row(columns, widths, shown, row)
+
+
+def _fitting(
+    columns: Sequence[Column], widths: Sequence[int], shown: list[int], total: int
+) -> list[int]:
+    def needed(some: list[int]) -> int:
+        room = [min(widths[i], _WRAPPED) if columns[i].wraps else widths[i] for i in some]
+        return sum(room) + len(_GAP) * (len(some) - 1)
+
+    while needed(shown) > total:
+        heaviest = max(shown, key=lambda index: columns[index].weight)
+        if columns[heaviest].weight == 0:
+            break
+        shown = [index for index in shown if index != heaviest]
+    return shown
+
+
+def _print_row(
+    columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], row: Sequence[Cell]
+) -> None:
+    parts = {
+        index: _folded(row[index].text, widths[index])
+        if columns[index].wraps
+        else [row[index].text]
+        for index in shown
+    }
+    for line in range(max(len(part) for part in parts.values())):
+        cells = []
+        for index in shown:
+            text = parts[index][line] if line < len(parts[index]) else ""
+            gap = " " * (widths[index] - _cells(text))
+            text = _painted(text, row[index].style) if text else text
+            cells.append(gap + text if columns[index].right else text + gap)
+        _write(_GAP.join(cells).rstrip() + "\n")
+
+
+def _folded(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _cell(value: str | Cell) -> Cell:
+    return (
+        Cell(rts.shown(value.text), value.style)
+        if isinstance(value, Cell)
+        else Cell(rts.shown(value))
+    )
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+# --- JSON and CSV -----------------------------------------------------------------------
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values: dataclasses are taken apart, times are RFC 3339 in UTC."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds") + "Z"
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_json(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One document on stdout."""
+    _write(rts.json_text(to_json(document)) + "\n")
+
+
+def columns_of(row: type[Any]) -> list[str]:
+    """The keys of a row, which are its columns in CSV."""
+    return [field.name for field in fields(row)]
+
+
+def print_csv(kind: type[Any], rows: Iterable[Any]) -> None:
+    """A header and one line a row on stdout; nested values are JSON."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = columns_of(kind)
+    table.writerow(names)
+    for row in rows:
+        values = to_json(row)
+        table.writerow(
+            [
+                rts.json_text(values[name], indent=None)
+                if isinstance(values[name], dict | list)
+                else rts.cell(values[name])
+                for name in names
+            ]
+        )
+    _write(text.getvalue())
+
+
+def answer(
+    *,
+    as_json: bool,
+    quiet: bool,
+    document: Mapping[str, Any],
+    table: Callable[[], None],
+    as_csv: bool = False,
+    rows: tuple[type[Any], Iterable[Any]] | None = None,
+) -> None:
+    """An answer in the form that was asked for: JSON, CSV (``rows``), nothing, or for people."""
+    if as_json and as_csv:
+        raise click.UsageError("Give --json or --csv, not both.")
+    if as_json:
+        print_json(document)
+    elif as_csv and rows is not None:
+        print_csv(*rows)
+    elif not quiet:
+        table()
+
+
+# --- values ------------------------------------------------------------------------------
+
+
+def count(value: int | None) -> str:
+    """A number with its thousands apart."""
+    return "" if value is None else f"{value:,}"
+
+
+def per_cent(value: float | None) -> str:
+    """A share with one decimal; 100.0 and 0.0 only where it is all or nothing."""
+    if value is None:
+        return ""
+    if 0 < value < 100:
+        value = min(99.9, max(0.1, round(value, 1)))
+    return f"{value:.1f} %"
+
+
+def rate(value: float | None) -> str:
+    """Records per second."""
+    return "" if value is None else f"{value:,.0f}/s"
+
+
+def when(value: datetime | None) -> str:
+    """A time of the target, to the second."""
+    return "" if value is None else value.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def length(seconds: float | None) -> str:
+    """A duration in its two largest units."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, name, lower, lower_name in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // lower} {lower_name}"
+    return f"{whole} s"
+
+
+def ago(seconds: float | None) -> str:
+    """An age."""
+    return "never" if seconds is None else f"{length(seconds)} ago"
+
+
+def spark(values: Sequence[float | None]) -> str:
+    """A curve in one line of text; a gap where there is no value."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    top = max(known) or 1.0
+    return "".join(
+        " " if v is None else _BARS[min(len(_BARS) - 1, int(v / top * len(_BARS)))] for v in values
+    )
+
+
+def short_paths(nodes: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of nodes for people; where a name repeats, with the path that tells them apart.
+
+    ``nodes`` are (name, path of the database).
+    """
+    seen: dict[str, set[str]] = {}
+    for name, path in nodes:
+        seen.setdefault(name, set()).add(path)
+    return [name if len(seen[name]) == 1 else f"{name} ({path})" for name, path in nodes]

@@ -1,0 +1,145 @@
+"""A person at a terminal: signals, the bar, problems with what to do about them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import rubix_token_sync as rts
+from rubix_token_sync.cli.output import length, per_cent, rate, say
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from rubix_token_sync import CancelToken, Observer, Problem, Progress
+
+__all__ = ["interruptible", "print_problems", "showing"]
+
+_ALIKE: Final = 3
+"""More problems than this of one kind are shown as one, with their count."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[CancelToken]:
+    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
+    stop = rts.CancelToken()
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        if stop.signal_number is not None:
+            _say("Stopped at once; the next run takes over.")
+            os._exit(128 + number)  # nothing that could wait any longer
+        stop.signal_number = number  # before anything is said: a second one may come at once
+        _say(
+            "Stopping after the chunk under way … What is stored stays; run the command again "
+            "to go on."
+        )
+        stop.give(number)
+
+    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _say(line: str) -> None:
+    # Past sys.stderr, which the main thread may be in the middle of using.
+    with contextlib.suppress(OSError):
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""
+        os.write(2, f"{show_cursor}{line}\n".encode())
+
+
+@contextlib.contextmanager
+def showing(verb: str, *, quiet: bool, no_progress: bool) -> Iterator[list[Observer]]:
+    """An observer that draws a bar where a person looks at a terminal; else none.
+
+    ``verb`` says what is done to databases: ``Syncing``.  While there is a bar, the log's
+    lines below a warning go to its file only.
+    """
+    if quiet or no_progress or not sys.stderr.isatty():
+        yield []
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    class Bar(rts.Observer):
+        def __init__(self) -> None:
+            self.progress: Progress | None = None
+
+        def on_progress(self, progress: Progress) -> None:
+            self.progress = progress
+
+    bar, began = Bar(), time.monotonic()
+    console = Console(stderr=True, highlight=False)
+
+    def draw() -> RenderableType:
+        return _two_lines(verb, bar.progress, time.monotonic() - began, console.width)
+
+    # While it is drawn, sys.stderr is the console's: lines go above the bar.
+    with (
+        Live(get_renderable=draw, console=console, refresh_per_second=5, transient=True),
+        rts.log_through(sys.stderr),
+    ):
+        yield [bar]
+
+
+def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> RenderableType:
+    from rich.text import Text
+
+    first, second = bar_lines(verb, progress, seconds, width)
+    return Text(f"{first}\n{second}", no_wrap=True, overflow="ellipsis")
+
+
+def bar_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> tuple[str, str]:
+    """The bar: phase, share, time left and gone; databases, records, content."""
+    share = progress.share if progress is not None else 0.0
+    if progress is None or not progress.weights:
+        return f"Looking for nodes  elapsed {length(seconds)}"[:width], ""
+    phase = verb if share < 1 else "Building indexes" if verb == "Syncing" else "Finishing"
+    tail = f" {share * 100:3.0f} %"
+    if 0.01 < share < 1:
+        tail += f"  ETA {length(seconds * (1 - share) / share)}"
+    tail += f"  elapsed {length(seconds)}"
+    room = max(8, min(40, width - len(phase) - len(tail) - 2))
+    full = round(room * share)
+    counters = progress.counters
+    records, content = progress.so_far()
+    done = counters.databases_processed + counters.databases_failed
+    parts = [
+        f"{done:,} of {rts.counted(len(progress.weights), 'database')}",
+        rts.counted(records, "record"),
+        rate(records / seconds if seconds else 0.0),
+    ]
+    if records and content:
+        parts.append(f"content {per_cent(content * 100 / records)}")
+    if counters.databases_failed:
+        parts.insert(1, f"{counters.databases_failed:,} failed")
+    line = f"{phase} {'━' * full}{'╌' * (room - full)}{tail}"
+    return line[:width], " · ".join(parts)[:width]
+
+
+def print_problems(problems: Sequence[Problem]) -> None:
+    """Code, sentence and cure of each, errors first; many of one kind as one with its count."""
+    kinds: dict[tuple[str, str, str | None, str], list[Problem]] = {}
+    for problem in problems:
+        kind = (problem.severity, problem.code, problem.detail, problem.cure)
+        kinds.setdefault(kind, []).append(problem)
+    for (severity, code, detail, cure), alike in kinds.items():
+        mark, style = ("✗", "31") if severity == "error" else ("!", "33")
+        for problem in alike[:_ALIKE]:
+            say(f"{mark} {problem.message} [{detail or code}]", style)
+        if len(alike) > _ALIKE:
+            rest = sum(problem.count for problem in alike[_ALIKE:])
+            more = f"… and {len(alike) - _ALIKE:,} more of this kind"
+            if rest > len(alike) - _ALIKE:
+                more += f", {rest:,} in all"
+            say(f"{more}: `--json` lists them.", indent="  ")
+        if cure:
+            say(cure, indent="  ")

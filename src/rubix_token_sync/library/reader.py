@@ -1,0 +1,439 @@
+"""Answers from a target: records as Arrow, databases, sessions, errors, how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Unpack
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from rubix_token_sync.errors import SettingsError, TargetRefused
+from rubix_token_sync.library.configuration import (
+    Configuration,
+    PathName,
+    SettingsOverrides,
+    configure,
+)
+from rubix_token_sync.library.work import rules_of
+from rubix_token_sync.monitor.answers import at_one_moment
+from rubix_token_sync.monitor.databases import DatabaseRow, list_databases
+from rubix_token_sync.monitor.export import export_errors
+from rubix_token_sync.monitor.failures import FailureReport, failure_report
+from rubix_token_sync.monitor.filters import Filters
+from rubix_token_sync.monitor.health import Status, read_status
+from rubix_token_sync.monitor.problems import Problem, judge_databases
+from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, Trend, list_runs, trend
+from rubix_token_sync.nodes.keep_out import keep_out
+from rubix_token_sync.records.schema import RECORD_SCHEMA
+from rubix_token_sync.settings.model import Profile
+from rubix_token_sync.targets.base import SCHEMA_VERSION
+from rubix_token_sync.targets.registry import open_target as open_store
+from rubix_token_sync.targets.sql.target import SqlTarget
+
+__all__ = [
+    "RECORD_COLUMNS",
+    "SchemaChange",
+    "SchemaScript",
+    "TargetReader",
+    "databases",
+    "failures",
+    "open_target",
+    "schema_script",
+    "sessions",
+    "status",
+    "upgrade_schema",
+]
+
+_OWN: Final = (pa.field("id", pa.int64(), nullable=False),)
+_TIMES: Final = (
+    pa.field("synced_at", pa.timestamp("us")),
+    pa.field("source_deleted_at", pa.timestamp("us")),
+)
+_ALL: Final = pa.schema(
+    [
+        *_OWN,
+        *(f for f in RECORD_SCHEMA if f.name not in ("record_key", "row_digest")),
+        *_TIMES,
+    ]
+)
+
+RECORD_COLUMNS: Final = tuple(_ALL.names)
+"""Columns of `TargetReader.records`: those of TokenRecords, without keys and digests."""
+
+BATCH_ROWS: Final = 10_000
+
+Category = Literal["ipfs", "database", "validation", "system"]
+
+
+class TargetReader:
+    """A target, opened for reading; a context that gives its connections back.
+
+    ``since`` and ``max_age`` are ages, counted back from the target's clock; empty
+    ``sources`` (machines), ``nodes`` (names) and the like mean all.  Times in answers are
+    the target's, UTC without a zone.  Every method raises `TargetError` where the target
+    cannot be asked.
+    """
+
+    def __init__(self, configuration: Configuration, store: SqlTarget) -> None:
+        self._configuration = configuration
+        self._store = store
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people; no secrets."""
+        return self._store.place
+
+    @property
+    def schema_version(self) -> str:
+        """The version of its tables."""
+        return SCHEMA_VERSION
+
+    def server_time(self) -> datetime:
+        """The target's clock."""
+        return self._store.server_time()
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._store.close()
+
+    def __enter__(self) -> TargetReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- records
+
+    def records(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        databases: Sequence[str] = (),
+        token_ids: Sequence[str] = (),
+        dids: Sequence[str] = (),
+        with_content: bool | None = None,
+        deleted: bool | None = False,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Records in memory; `record_batches` gives them bit by bit.
+
+        ``columns`` are some of `RECORD_COLUMNS`; ``databases`` are paths.  ``with_content``
+        True or False keeps those that have verified content or lack it.  ``deleted`` False
+        keeps what the nodes still have, True what has vanished from them, None both.
+        """
+        return self.record_batches(
+            columns=columns, sources=sources, nodes=nodes, databases=databases,
+            token_ids=token_ids, dids=dids, with_content=with_content, deleted=deleted,
+            limit=limit,
+        ).read_all()  # fmt: skip
+
+    def record_batches(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        databases: Sequence[str] = (),
+        token_ids: Sequence[str] = (),
+        dids: Sequence[str] = (),
+        with_content: bool | None = None,
+        deleted: bool | None = False,
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Records in order of ``id``, in batches of at most 10,000; filters as in `records`.
+
+        They are what one statement sees: one moment of the target, however long reading
+        takes.  Memory holds one batch.
+        """
+        schema = _ALL if columns is None else pa.schema([_field(name) for name in columns])
+        table = self._store.tables.records
+        query = sa.select(*(table.c[name] for name in schema.names)).order_by(table.c.id)
+        for column, wanted in (
+            ("source_ip", sources),
+            ("node_name", nodes),
+            ("db_path", [path[:500] for path in databases]),
+            ("token_id", token_ids),
+            ("did", dids),
+        ):
+            if isinstance(wanted, str):
+                raise TypeError(f"a list of values is wanted for {column}, not one text")
+            if wanted:
+                query = query.where(table.c[column].in_(wanted))
+        if with_content is not None:
+            query = query.where(table.c.ipfs_fetched == (sa.true() if with_content else sa.false()))
+        if deleted is not None:
+            gone = table.c.source_deleted_at
+            query = query.where(gone.is_not(None) if deleted else gone.is_(None))
+        if limit is not None:
+            query = query.limit(limit)
+        return pa.RecordBatchReader.from_batches(schema, self._batches(query, schema))
+
+    def _batches(self, query: sa.Select[Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        with self._store.view() as conn:
+            streamed = conn.execution_options(yield_per=BATCH_ROWS).execute(query)
+            for block in streamed.partitions():
+                columns = list(zip(*block, strict=True))
+                arrays = [
+                    pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    # ---------------------------------------------------------------- runs and nodes
+
+    def status(
+        self,
+        *,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        max_age: timedelta | None = None,
+        stuck_after: timedelta = timedelta(seconds=STUCK_SECONDS),
+    ) -> Status:
+        """How it stands: runs under way, every machine, and what is wrong."""
+        filters = Filters(sources=tuple(sources), nodes=tuple(nodes))
+        now = self._store.server_time()
+        rules = rules_of(self._configuration.settings, max_age=max_age)
+        return at_one_moment(
+            self._store,
+            lambda asked: read_status(
+                asked, filters, now, stuck_seconds=stuck_after.total_seconds(), rules=rules
+            ),
+        )
+
+    def sessions(
+        self,
+        *,
+        since: timedelta | None = None,
+        sources: Sequence[str] = (),
+        statuses: Sequence[str] = (),
+        limit: int = 20,
+        stuck_after: timedelta = timedelta(seconds=STUCK_SECONDS),
+    ) -> list[RunRow]:
+        """Runs, the newest first."""
+        filters = Filters(
+            since=since, sources=tuple(sources), statuses=tuple(statuses), limit=limit
+        )
+        now = self._store.server_time()
+        return list_runs(self._store, filters, now, stuck_seconds=stuck_after.total_seconds())
+
+    def trend(self, runs: Sequence[RunRow]) -> Trend:
+        """What the runs that `sessions` gave say together."""
+        return trend(runs)
+
+    def databases(
+        self,
+        *,
+        since: timedelta | None = None,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        max_age: timedelta | None = None,
+    ) -> list[DatabaseRow]:
+        """Every database: records, content missing by reason, state, age."""
+        filters = Filters(since=since, sources=tuple(sources), nodes=tuple(nodes))
+        now = self._store.server_time()
+        return at_one_moment(
+            self._store, lambda asked: list_databases(asked, filters, now, max_age=max_age)
+        )
+
+    def problems_of(self, databases: Sequence[DatabaseRow]) -> list[Problem]:
+        """What is wrong with databases that `databases` gave."""
+        return judge_databases(databases, rules_of(self._configuration.settings))
+
+    def errors(
+        self,
+        *,
+        since: timedelta | None = None,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        category: Category | None = None,
+        limit: int = 20,
+    ) -> FailureReport:
+        """What failed, by category and reason, with an example of each."""
+        filters = Filters(since, tuple(nodes), tuple(sources), category, (), limit)
+        return failure_report(self._store, filters, self._store.server_time())
+
+    def export_errors(
+        self,
+        file: PathName,
+        *,
+        since: timedelta | None = None,
+        sources: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        category: Category | None = None,
+    ) -> int:
+        """Write every error into a file (``.csv``, else JSON lines); returns how many.
+
+        Raises:
+            SettingsError: it cannot be written, or would be inside a node's directory.
+        """
+        keep_out(file, "The list of errors")
+        filters = Filters(since, tuple(nodes), tuple(sources), category)
+        return export_errors(self._store, filters, self._store.server_time(), Path(file))
+
+
+def open_target(
+    target: str | None = None,
+    /,
+    *,
+    configuration: Configuration | None = None,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **settings: Unpack[SettingsOverrides],
+) -> TargetReader:
+    """Open a target for reading.
+
+    ``target`` is ``sqlite:///FILE``, ``postgresql://…`` or ``mssql://…``; without it, it
+    is the one that the settings name.
+
+    Raises:
+        SettingsError: the address or a setting is wrong.
+        TargetError: it cannot be reached, or no sync has made its tables.
+    """
+    if target is not None:
+        settings["target"] = target
+    if configuration is None:
+        configuration = configure(config=config, profile=profile, **settings)
+    elif settings or config or profile:
+        raise TypeError("give a configuration or settings, not both")
+    if not configuration.target.exists():
+        raise TargetRefused(
+            "The target does not exist yet.",
+            code="target_absent",
+            remedy="Run `rubix-token-sync sync` first, or name another one by --target.",
+        )
+    store = open_store(configuration.target, configuration.target_options(read_only=True))
+    try:
+        store.ensure_schema()
+    except BaseException:
+        store.close()
+        raise
+    return TargetReader(configuration, store)
+
+
+def status(
+    *,
+    sources: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+    max_age: timedelta | None = None,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **settings: Unpack[SettingsOverrides],
+) -> Status:
+    """`TargetReader.status` of the target that the settings name."""
+    with open_target(config=config, profile=profile, **settings) as reader:
+        return reader.status(sources=sources, nodes=nodes, max_age=max_age)
+
+
+def sessions(
+    *,
+    since: timedelta | None = None,
+    sources: Sequence[str] = (),
+    statuses: Sequence[str] = (),
+    limit: int = 20,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **settings: Unpack[SettingsOverrides],
+) -> list[RunRow]:
+    """`TargetReader.sessions` of the target that the settings name."""
+    with open_target(config=config, profile=profile, **settings) as reader:
+        return reader.sessions(since=since, sources=sources, statuses=statuses, limit=limit)
+
+
+def databases(
+    *,
+    since: timedelta | None = None,
+    sources: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+    max_age: timedelta | None = None,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **settings: Unpack[SettingsOverrides],
+) -> list[DatabaseRow]:
+    """`TargetReader.databases` of the target that the settings name."""
+    with open_target(config=config, profile=profile, **settings) as reader:
+        return reader.databases(since=since, sources=sources, nodes=nodes, max_age=max_age)
+
+
+def failures(
+    *,
+    since: timedelta | None = None,
+    sources: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+    category: Category | None = None,
+    limit: int = 20,
+    config: PathName | None = None,
+    profile: Profile | None = None,
+    **settings: Unpack[SettingsOverrides],
+) -> FailureReport:
+    """`TargetReader.errors` of the target that the settings name.
+
+    (`rubix_token_sync.errors` is the module of this program's exceptions.)
+    """
+    with open_target(config=config, profile=profile, **settings) as reader:
+        return reader.errors(
+            since=since, sources=sources, nodes=nodes, category=category, limit=limit
+        )
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    """What `upgrade_schema` did."""
+
+    target: str
+    before: str | None
+    """The version found; None where there were no tables."""
+    version: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class SchemaScript:
+    """DDL for an empty database, for a DBA to read and run."""
+
+    version: str
+    ddl: str
+
+
+def schema_script(configuration: Configuration) -> SchemaScript:
+    """The DDL that makes the tables in an empty database of the target's kind; no connection."""
+    store = open_store(configuration.target, configuration.target_options(read_only=True))
+    try:
+        return SchemaScript(SCHEMA_VERSION, store.schema_script())
+    finally:
+        store.close()
+
+
+def upgrade_schema(configuration: Configuration) -> SchemaChange:
+    """Create the tables, or bring older ones up to date in place; no row is lost.
+
+    Raises:
+        SchemaError: rights are missing, or the tables are newer than this program.
+    """
+    store = open_store(configuration.target, configuration.target_options())
+    try:
+        before = store.schema_version()
+        changed = store.ensure_schema()
+        return SchemaChange(store.place, before, SCHEMA_VERSION, changed)
+    finally:
+        store.close()
+
+
+def _field(name: str) -> pa.Field:
+    if name not in RECORD_COLUMNS:
+        raise SettingsError(
+            f"{name!r} is not a column of the records.",
+            code="unknown_column",
+            remedy=f"They are: {', '.join(RECORD_COLUMNS)}.",
+        )
+    return _ALL.field(name)

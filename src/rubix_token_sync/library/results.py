@@ -1,0 +1,122 @@
+"""What the jobs give back: what was done, how it stands, and the exit code that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from rubix_token_sync.monitor.health import Status
+from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
+from rubix_token_sync.runs.check import CheckResult
+from rubix_token_sync.runs.jobs import Difference
+from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
+from rubix_token_sync.runs.verify import Verification
+
+__all__ = ["CheckReport", "SyncResult", "VerifyResult"]
+
+
+@dataclass
+class SyncResult(RunResult):
+    """How a `sync` or `retry_failed` ended."""
+
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong with the databases of this run, the worst first."""
+    held: Status | None = None
+    """What the target holds of the source after the run; None after a dry run."""
+
+    @classmethod
+    def of(cls, run: RunResult, held: Status | None) -> SyncResult:
+        """A run, with what the target says after it: its numbers are the target's."""
+        given = {f.name: getattr(run, f.name) for f in fields(run)}
+        problems: list[Problem] = []
+        if held is None and not run.options.dry_run:
+            problems.append(
+                Problem(
+                    "target_not_asked",
+                    "The target could not be asked how it stands after the run.",
+                    run.options.source,
+                    cure="Run `rubix-token-sync status` once it answers again.",
+                )
+            )
+        if held is not None:
+            given["databases"] = _as_held(run.databases, held)
+            own = {database.db_path[:500] for database in run.databases}
+            problems = [
+                problem
+                for problem in held.problems
+                if problem.db_path in own
+                or (problem.code == "directory_unread" and problem.session_id == run.session_id)
+            ]
+        return cls(**given, problems=problems, held=held)
+
+    @property
+    def exit_code(self) -> int:
+        """As of the run; else 1 where a problem is an error."""
+        return super().exit_code or worst(self.problems)
+
+    @property
+    def ok(self) -> bool:
+        """Everything was done and nothing is wrong; there may be warnings in ``problems``."""
+        return self.exit_code == 0
+
+
+def _as_held(databases: Sequence[DatabaseOutcome], held: Status) -> list[DatabaseOutcome]:
+    rows = {row.db_path: row for row in held.databases}
+    found = []
+    for database in databases:
+        row = rows.get(database.db_path[:500])
+        if row is not None:
+            database = replace(
+                database,
+                records=row.record_count,
+                ipfs_success=row.ipfs_success_count,
+                ipfs_failures=row.ipfs_fail_count,
+                validation_errors=row.validation_error_count,
+            )
+        found.append(database)
+    return found
+
+
+@dataclass
+class VerifyResult(Verification):
+    """What `verify` found."""
+
+    examples: list[Difference] = field(default_factory=list)
+    """The first differences; an `Observer` gets all of them."""
+
+    @classmethod
+    def of(cls, run: Verification, examples: list[Difference]) -> VerifyResult:
+        """A comparison with some of its differences."""
+        return cls(**{f.name: getattr(run, f.name) for f in fields(run)}, examples=examples)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, in sentences."""
+        return judge_comparison(
+            differences=0 if self.repaired else sum(self.differences.values()),
+            gone=[state.db_path for state in self.missing],
+            failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
+            unread=self.unread,
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Everything was compared, and all of it is equal."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` tried, in the order of a run."""
+
+    checks: list[CheckResult]
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything a run needs is there; else the worst of what failed."""
+        return max((check.exit_code for check in self.checks if not check.ok), default=0)
+
+    @property
+    def ok(self) -> bool:
+        """Everything a run needs is there."""
+        return self.exit_code == 0

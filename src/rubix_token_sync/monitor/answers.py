@@ -1,0 +1,44 @@
+"""What a question needs of a target: tables, a dialect, reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from rubix_token_sync.targets.sql.tables import Tables
+
+__all__ = ["Answers", "at_one_moment"]
+
+T = TypeVar("T")
+
+
+class Answers(Protocol):
+    """A target that is asked: each `read` is a transaction, or all are one (`at_one_moment`)."""
+
+    @property
+    def tables(self) -> Tables:
+        """Its tables."""
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For the name of its dialect."""
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """What ``work`` finds out, in a transaction that is never committed."""
+
+
+class _Moment:
+    def __init__(self, store: Answers, conn: sa.Connection) -> None:
+        self.tables = store.tables
+        self.engine = store.engine
+        self._conn = conn
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        return work(self._conn)
+
+
+def at_one_moment(store: Answers, ask: Callable[[Answers], T]) -> T:
+    """Several questions in one transaction: fewer round trips to a server far away."""
+    return store.read(lambda conn: ask(_Moment(store, conn)))

@@ -1,0 +1,287 @@
+"""Is all well?  The one place that decides, from facts; no I/O.
+
+`status`, the end of `sync`, `check`, `verify`, the report, the page, metrics and alerts
+all quote what `judge` and `judge_comparison` say.  The table in docs/RELIABILITY.md lists
+every state with the exit code of every command in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from rubix_token_sync.ipfs.cures import CURES, curable
+from rubix_token_sync.text import counted
+
+if TYPE_CHECKING:
+    from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
+    from rubix_token_sync.monitor.health import SourceRow
+    from rubix_token_sync.monitor.runs import RunRow
+
+__all__ = [
+    "MAX_MISSING_CONTENT",
+    "Facts",
+    "Problem",
+    "Rules",
+    "Severity",
+    "judge",
+    "judge_comparison",
+    "judge_databases",
+    "worst",
+]
+
+Severity = Literal["error", "warning"]
+"""An error makes the exit code 1; a warning is shown."""
+
+MAX_MISSING_CONTENT: Final = 0.1
+"""Default of the setting ``max_missing_content``: a share of a database's records."""
+
+_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to look at.  docs/JSON.md lists the codes."""
+
+    code: str
+    message: str
+    source_ip: str | None = None
+    node_name: str | None = None
+    db_path: str | None = None
+    session_id: str | None = None
+    detail: str | None = None
+    """The code of the error behind it, where there is one."""
+    severity: Severity = "error"
+    count: int = 1
+    """Records, databases or directories, as the sentence says."""
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator wants to hear of."""
+
+    max_missing_content: float = MAX_MISSING_CONTENT
+    """Share (0 to 1) of a database's records whose content a cure would bring."""
+    strict: bool = False
+    """Every warning is an error."""
+    max_age: timedelta | None = None
+    """A node whose last successful sync is older is overdue."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known, as the target holds it."""
+
+    running: Sequence[RunRow] = ()
+    sources: Sequence[SourceRow] = ()
+    databases: Sequence[DatabaseRow] = ()
+    unread: Sequence[UnreadDirectory] = ()
+
+
+def judge(facts: Facts, rules: Rules) -> list[Problem]:
+    """Everything that somebody must look at, the worst first."""
+    problems = [_stuck(run) for run in facts.running if run.stuck]
+    if not facts.sources:
+        problems.append(
+            Problem(
+                "never_ran",
+                "No sync has ever run into this target.",
+                cure="Run `rubix-token-sync sync`.",
+            )
+        )
+    for source in facts.sources:
+        run = source.last_run
+        if run is not None and run.status in ("FAILED", "INTERRUPTED"):
+            problems.append(_ended_badly(run))
+    problems += [_unread(directory) for directory in facts.unread]
+    for row in facts.databases:
+        problems += _of_database(row, rules)
+    if rules.max_age is not None:
+        problems += [
+            _source_overdue(source)
+            for source in facts.sources
+            # Where there are databases, each of them is judged by itself.
+            if not source.databases
+            and (source.age_seconds is None or source.age_seconds > rules.max_age.total_seconds())
+        ]
+    if rules.strict:
+        problems = [replace(problem, severity="error") for problem in problems]
+    return sorted(problems, key=lambda problem: problem.severity != "error")
+
+
+def judge_databases(rows: Iterable[DatabaseRow], rules: Rules) -> list[Problem]:
+    """What is wrong with these databases."""
+    found = [problem for row in rows for problem in _of_database(row, rules)]
+    return [replace(one, severity="error") for one in found] if rules.strict else found
+
+
+def judge_comparison(
+    *,
+    differences: int,
+    gone: Sequence[str],
+    failed: Sequence[tuple[str, str, str]],
+    unread: int,
+) -> list[Problem]:
+    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` directories."""
+    problems = []
+    if differences:
+        problems.append(
+            Problem(
+                "records_differ",
+                f"{counted(differences, 'record')} {'differs' if differences == 1 else 'differ'} "
+                "between the nodes and the target.",
+                count=differences,
+                cure="Run `rubix-token-sync verify --repair`.",
+            )
+        )
+    problems += [
+        Problem(
+            "database_gone",
+            f"{path} is gone, and the target still holds its records.",
+            db_path=path,
+            cure="If that is right, run `rubix-token-sync sync --allow-shrink`.",
+        )
+        for path in gone
+    ]
+    problems += [
+        Problem("database_failed", f"{path} was not compared: {why}", db_path=path, detail=code)
+        for path, code, why in failed
+    ]
+    if unread:
+        could = counted(unread, "directory", "directories")
+        problems.append(
+            Problem(
+                "directory_unread", f"{could} could not be read.", count=unread, cure=_CURE_UNREAD
+            )
+        )
+    return problems
+
+
+def worst(problems: Iterable[Problem]) -> int:
+    """The exit code that follows: 1 where there is an error, else 0."""
+    return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+_CURE_UNREAD: Final = (
+    "Run as a user that may read it, or give roots that do not contain it: there may be nodes "
+    "below that nobody knows of."
+)
+
+
+def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
+    where = (row.source_ip, row.node_name, row.db_path)
+    found = []
+    if row.error is not None and row.state == "pending":
+        found.append(
+            Problem(
+                "database_pending",
+                f"{row.node_name} was not reached by the last run.",
+                *where,
+                row.error.session_id,
+                cure=_CURE_RUN,
+            )
+        )
+    elif row.error is not None:
+        found.append(
+            Problem(
+                "database_failed",
+                f"{row.node_name}: {row.error.message}",
+                *where,
+                row.error.session_id,
+                row.error.code,
+            )
+        )
+    elif row.state == "overdue" and row.age_seconds is not None:
+        found.append(
+            Problem(
+                "overdue",
+                f"{row.node_name} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
+                *where,
+                cure="Look at why the runs of its machine stopped.",
+            )
+        )
+    if row.rejected_count:
+        found.append(
+            Problem(
+                "records_rejected",
+                f"{row.node_name}: {counted(row.rejected_count, 'record')} could not be stored.",
+                *where,
+                count=row.rejected_count,
+                cure="`rubix-token-sync errors --category database` says why.",
+            )
+        )
+    return found + _content(row, rules)
+
+
+def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
+    """One problem a reason; errors where all curable reasons together pass the threshold."""
+    reasons = {code: n for code, n in row.content_failures.items() if code in CURES and n}
+    has_repository = row.ipfs_path is not None
+    missing = sum(n for code, n in reasons.items() if curable(code, repository=has_repository))
+    too_much = missing > rules.max_missing_content * row.record_count
+    return [
+        Problem(
+            "content_missing",
+            f"{row.node_name}: {count:,} of {counted(row.record_count, 'record')} without "
+            f"content ({code}).",
+            row.source_ip,
+            row.node_name,
+            row.db_path,
+            detail=code,
+            severity="error"
+            if too_much and curable(code, repository=has_repository)
+            else "warning",
+            count=count,
+            cure=CURES[code],
+        )
+        for code, count in reasons.items()
+    ]
+
+
+def _stuck(run: RunRow) -> Problem:
+    return Problem(
+        "stuck",
+        f"The run on {run.host or run.source_ip} (process {run.pid or 'unknown'}) has been silent "
+        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died, or hangs.",
+        run.source_ip,
+        session_id=run.session_id,
+        cure="Look at that process; the next `rubix-token-sync sync` there takes over once the "
+        "lease has expired.",
+    )
+
+
+def _ended_badly(run: RunRow) -> Problem:
+    how = "failed" if run.status == "FAILED" else "was interrupted"
+    why = f": {run.error_summary}" if run.error_summary else "."
+    return Problem(
+        f"last_run_{run.status.lower()}",
+        f"The last run of {run.source_ip} {how}{why}",
+        run.source_ip,
+        session_id=run.session_id,
+        cure=_CURE_RUN,
+    )
+
+
+def _unread(directory: UnreadDirectory) -> Problem:
+    return Problem(
+        "directory_unread",
+        directory.message,
+        directory.source_ip,
+        session_id=directory.session_id,
+        detail=directory.reason,
+        cure=_CURE_UNREAD,
+    )
+
+
+def _source_overdue(source: SourceRow) -> Problem:
+    if source.age_seconds is None:
+        said = f"{source.source_ip} has never completed a sync."
+    else:
+        hours = source.age_seconds / 3600
+        said = f"{source.source_ip} last completed a sync {hours:,.1f} hours ago."
+    return Problem(
+        "overdue", said, source.source_ip, cure="Look at why the runs of that machine stopped."
+    )

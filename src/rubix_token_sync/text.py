@@ -1,0 +1,50 @@
+"""Text for people: what comes from outside is escaped here, and nowhere else.
+
+Names of files, values in databases and messages of servers may hold anything: escape
+sequences that rewrite a terminal, line feeds that forge a line, characters that reverse
+the direction of writing, formulas that a spreadsheet would execute.  `shown` makes text
+safe for one line of a terminal, log or page; `cell` also for a spreadsheet; `json_text`
+writes JSON in which nothing but letters, digits and signs stands unescaped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+__all__ = ["cell", "counted", "json_text", "shown"]
+
+_FORMULA: Final = ("=", "+", "-", "@")
+_RISKY: Final = re.compile(
+    "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+"""What JSON may hold as it is but no terminal should get: controls and invisible marks."""
+
+
+def shown(text: object) -> str:
+    """``text`` in one line, every character visible: others are written as escapes (``\\x1b``)."""
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
+
+
+def cell(value: object) -> object:
+    """A cell of CSV: as `shown`, and no spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = shown(value)
+    # A tab or carriage return in front has become an escape, which is harmless.
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """JSON for files and terminals: letters of every language, but no control characters."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _RISKY.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``1 database``, ``1,200 databases``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,284 @@
+"""What is green and what is not: every state, the exit code of every command in it.
+
+The table in docs/RELIABILITY.md is this one; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import rubix_token_sync as rts
+from rubix_token_sync import log
+from rubix_token_sync.cli import _run
+from rubix_token_sync.testing import FleetPlan, change_status, make_fleet
+
+PAGE = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
+COMMANDS = ("check", "sync", "verify", "status", "databases")
+
+
+class Site:
+    """A fleet of two nodes, a target, and the commands of a person who looks after them."""
+
+    def __init__(self, place: Path, made: Path) -> None:
+        self.nodes = shutil.copytree(made, place / "nodes")
+        self.target = f"sqlite:///{place / 't.db'}"
+        self.file = place / "t.db"
+        self.fault: str | None = None
+        self.more: dict[str, list[str]] = {}
+
+    def database(self, node: str = "node001") -> Path:
+        return self.nodes / node / "Rubix" / "rubix.db"
+
+    def change(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.file)) as db, db:
+            db.execute(statement)
+
+    def sync(self) -> rts.SyncResult:
+        return rts.sync(self.nodes, target=self.target, source_ip="me")
+
+    def code(self, command: str) -> int:
+        roots = [str(self.nodes)] if command in ("check", "sync", "verify") else []
+        arguments = [
+            command, *roots, "--target", self.target, "--source-ip", "me", "--quiet",
+            *self.more.get(command, []),
+        ]  # fmt: skip
+        if self.fault is None:
+            try:
+                return _run(arguments)
+            finally:
+                log.tear_down()
+        ended = subprocess.run(
+            [sys.executable, "-m", "rubix_token_sync", *arguments],
+            capture_output=True, timeout=100,
+            env={**os.environ, "RUBIX_SYNC_FAULT": self.fault},
+        )  # fmt: skip
+        assert b"Traceback" not in ended.stderr
+        return ended.returncode
+
+
+def well(site: Site) -> None:
+    site.sync()
+
+
+def damage(site: Site, share: float) -> None:
+    """Blocks of node001 whose bytes are not what their names say."""
+    blocks = sorted((site.nodes / "node001" / ".ipfs" / "blocks").rglob("*.data"))
+    for block in blocks[: int(len(blocks) * share)]:
+        block.chmod(0o600)
+        block.write_bytes(b"damaged" + block.read_bytes())
+
+
+def content_damaged(site: Site) -> None:
+    damage(site, 1)
+    site.sync()
+
+
+def content_damaged_a_little(site: Site) -> None:
+    damage(site, 0.06)
+    site.sync()
+
+
+def strict(site: Site) -> None:
+    content_damaged_a_little(site)
+    site.more = {name: ["--strict"] for name in ("check", "sync", "status", "databases")}
+
+
+def unreadable_new(site: Site) -> None:
+    site.database("node003").parent.mkdir(parents=True)
+    site.database("node003").write_bytes(b"no database")
+    site.sync()
+
+
+def unreadable_known(site: Site) -> None:
+    site.sync()
+    site.database().write_bytes(b"no database")
+    site.sync()
+
+
+def gone(site: Site) -> None:
+    site.sync()
+    shutil.rmtree(site.nodes / "node001")
+    site.sync()
+
+
+def shrunk(site: Site) -> None:
+    site.sync()
+    with closing(sqlite3.connect(site.database())) as db, db:
+        db.execute("DELETE FROM TokensTable WHERE rowid > 5")
+    site.sync()
+
+
+def another_node_synced_since(site: Site) -> None:
+    unreadable_known(site)
+    rts.sync(site.nodes, target=site.target, source_ip="me", nodes=["node002"])
+
+
+def changed_since(site: Site) -> None:
+    site.sync()
+    change_status(site.database(), 0.1)
+
+
+def tampered(site: Site) -> None:
+    site.sync()
+    site.change("DELETE FROM TokenRecords WHERE id = 1")
+
+
+def unread(site: Site) -> None:
+    site.sync()
+    site.fault = "discovery.scan:2:error"
+    site.code("sync")
+
+
+def interrupted(site: Site) -> None:
+    stop = rts.CancelToken()
+
+    class Stopping(rts.Observer):
+        def on_progress(self, progress: rts.Progress) -> None:
+            stop.signal_number = 2
+
+    result = rts.sync(
+        site.nodes, target=site.target, source_ip="me", observers=[Stopping()], stop=stop
+    )
+    assert result.status == "INTERRUPTED"
+
+
+def dead(site: Site) -> None:
+    site.sync()
+    site.change(
+        "INSERT INTO SyncSessions"
+        " (session_id, source_ip, status, command, start_time, heartbeat_at) VALUES ("
+        "'00000000000000000000000000000001', 'other', 'RUNNING', 'sync',"
+        " '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')"
+    )
+
+
+def failed_run(site: Site) -> None:
+    site.sync()
+    site.change("UPDATE SyncSessions SET status = 'FAILED'")
+
+
+def overdue(site: Site) -> None:
+    site.sync()
+    site.change("UPDATE ProcessedDatabases SET last_seen_at = '2026-01-01 00:00:00.000000'")
+    site.more = {"status": ["--max-age", "26h"], "databases": ["--max-age", "26h"]}
+
+
+def refused(site: Site) -> None:
+    rts.upgrade_schema(rts.configure(target=site.target))
+    with closing(sqlite3.connect(site.database())) as db:
+        (token,) = db.execute("SELECT token_id FROM TokensTable LIMIT 1").fetchone()
+    site.change(
+        f"CREATE TRIGGER no BEFORE INSERT ON TokenRecords WHEN new.token_id = '{token}'"
+        " BEGIN SELECT RAISE(ABORT, 'CHECK constraint failed: no'); END"
+    )
+    site.sync()
+
+
+def never(site: Site) -> None:
+    rts.upgrade_schema(rts.configure(target=site.target))
+
+
+def nothing(site: Site) -> None:
+    pass
+
+
+def unreachable(site: Site) -> None:
+    site.target = f"sqlite:///{site.file.parent}/missing/t.db"
+
+
+def leased(site: Site) -> None:
+    site.sync()
+    change_status(site.database(), 0.1)
+    site.sync()
+    with closing(sqlite3.connect(site.file)) as db, db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(SyncLeases)")]
+        soon = "strftime('%Y-%m-%d %H:%M:%f000', 'now', '+50 seconds')"
+        now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+        values = {
+            "source_ip": "'me'", "session_id": f"'{'0' * 32}'", "holder": "'elsewhere|boot|1|1'",
+            "acquired_at": now, "heartbeat_at": now, "expires_at": soon,
+        }  # fmt: skip
+        used = [name for name in columns if name in values]
+        db.execute(
+            f"INSERT INTO SyncLeases ({', '.join(used)}) "
+            f"VALUES ({', '.join(values[name] for name in used)})"
+        )
+
+
+def usage(site: Site) -> None:
+    site.sync()
+    site.more = {
+        "check": ["--content-ways", "gateway"], "sync": ["--node", "nobody"],
+        "verify": ["--node", "nobody"], "status": ["--max-age", "soon"],
+        "databases": ["--limit", "0"],
+    }  # fmt: skip
+
+
+STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
+    "All is as the nodes have it; some tokens' content is on no node": (well, (0, 0, 0, 0, 0)),
+    "Content that a cure would bring is missing, above `max_missing_content`": (
+        content_damaged, (1, 1, 0, 1, 1)),
+    "The same, below it (shown as a warning)": (content_damaged_a_little, (0, 0, 0, 0, 0)),
+    "The same, with `--strict`": (strict, (1, 1, 0, 1, 1)),
+    "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
+    "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1, 1)),
+    "The same, after a sync of another node": (another_node_synced_since, (1, 1, 1, 1, 1)),
+    "A database is gone": (gone, (0, 1, 5, 1, 1)),
+    "A database lost most of its rows": (shrunk, (0, 1, 5, 1, 1)),
+    "A directory below a root cannot be read": (unread, (1, 1, 1, 1, 1)),
+    "A run was stopped before it reached every database (status afterwards)": (
+        interrupted, (0, 0, 5, 1, 1)),
+    "A run died, or hangs": (dead, (0, 0, 0, 1, 0)),
+    "The last run failed": (failed_run, (0, 0, 0, 1, 0)),
+    "A node was not synced for longer than `--max-age`": (overdue, (0, 0, 0, 1, 1)),
+    "The target refused a record": (refused, (0, 1, 5, 1, 1)),
+    "A node changed since the last sync": (changed_since, (0, 0, 5, 0, 0)),
+    "A record was deleted in the target behind the program's back": (tampered, (0, 0, 5, 0, 0)),
+    "Another run holds the lease": (leased, (0, 4, 0, 0, 0)),
+    "No sync has run yet; the tables are there": (never, (0, 0, 5, 1, 0)),
+    "There is no target yet": (nothing, (0, 0, 3, 3, 3)),
+    "The target cannot be reached": (unreachable, (3, 3, 3, 3, 3)),
+    "A mistake on the command line": (usage, (2, 2, 2, 2, 2)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("made") / "fleet"
+    make_fleet(directory, FleetPlan(nodes=2, tokens_per_node=60, absent=0.05))
+    return directory
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_cell(state: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("RUBIX_SYNC_")]:
+        monkeypatch.delenv(name)
+    site = Site(tmp_path, made)
+    make, codes = STATES[state]
+    make(site)
+    if state != "There is no target yet":  # where `check` makes its tables
+        assert site.code("check") == codes[0]
+    found = {command: site.code(command) for command in ("verify", "status", "databases", "sync")}
+    assert found == {
+        name: code for name, code in zip(COMMANDS, codes, strict=True) if name in found
+    }
+
+
+def test_the_page_has_this_table() -> None:
+    section = PAGE.read_text("utf-8").partition("## What is green and what is not\n")[2]
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", section, re.M)
+    table = {state: tuple(codes.split(" | ")) for state, codes in rows if "---" not in state}
+    assert table.pop("state") == tuple(f"`{command}`" for command in COMMANDS)
+    assert table == {state: tuple(map(str, codes)) for state, (_, codes) in STATES.items()}
