@@ -20,11 +20,11 @@ LIMIT_SECONDS: Final = 5.0
 def collecting_seconds() -> float:
     """Seconds of processor time (user and system) of ``pytest --collect-only``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-qq"],
-        stdout=subprocess.DEVNULL,
-        check=True,
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-qq"], stdout=subprocess.PIPE, text=True
     )
+    if done.returncode:
+        sys.exit(done.stdout)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

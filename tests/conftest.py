@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from rubix_token_sync import failpoints
 from tests.chaos.door import Door
 
 # A loaded machine makes an example slow, not wrong; each test has its own time limit.
@@ -27,6 +28,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 pytest_plugins = ["tests.postgres_server"]
 
 ARCHIVE = Path(__file__).parent / "data" / "fleet.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    """No fault outlives its test."""
+    yield
+    failpoints.arm("")
 
 
 @pytest.fixture(scope="session")

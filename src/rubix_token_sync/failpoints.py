@@ -69,6 +69,7 @@ POINTS: Final = {
     "store.session.finish": "write how a session ended",
     "store.session.recover": "close the sessions of dead runs",
     "store.session.start": "write the session's row",
+    "store.source.adopt": "give a source to this machine",
     "store.stage": "send rows to the target",
     "store.states": "ask what the target says of every database",
     "store.upgrade": "create or upgrade the target's tables",
@@ -92,10 +93,14 @@ _passed = 0
 _active = False
 
 
-def arm() -> None:
-    """Read the environment (again, in a process that was forked with another one)."""
+def arm(spec: str | None = None) -> None:
+    """Arm ``spec``, as RUBIX_SYNC_FAULT has it; "" disarms.
+
+    None: what the environment says (again, in a process that was forked with another one).
+    """
     global _armed, _log, _passed, _active
-    spec = os.environ.get("RUBIX_SYNC_FAULT", "")
+    if spec is None:
+        spec = os.environ.get("RUBIX_SYNC_FAULT", "")
     _armed = None
     if spec:
         name, nth, action, *rest = spec.split(":")

@@ -33,12 +33,13 @@ _OF_A_SYNC = sorted(
     POINTS.keys()
     - {name for name in POINTS if name.startswith("migrate.")}
     - {"store.clean", "store.insert", "store.publish.rows"}  # of other targets
+    - {"store.source.adopt"}  # only where it is asked for
     - {"store.heartbeat", "store.records", "worker.emit"}  # of time, of verify, of processes
 )
 _IN_WORKERS = sorted({*_OF_A_SYNC, "worker.emit"} & POINTS.keys())
 _ON_A_SERVER = sorted(
     {name for name in POINTS if name.startswith("store.")}
-    - {"store.clean", "store.insert", "store.heartbeat", "store.records"}
+    - {"store.clean", "store.insert", "store.heartbeat", "store.records", "store.source.adopt"}
 )
 
 Fresh = Callable[[Phase], str]

@@ -73,7 +73,8 @@ def _forge_lease(url: str, holder: str, age_seconds: int) -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
             moment = f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '{-age_seconds} seconds')"
             db.execute(
-                "INSERT INTO SyncLeases VALUES"
+                "INSERT INTO SyncLeases"
+                " (source_ip, session_id, holder, acquired_at, heartbeat_at) VALUES"
                 f" ('vm1', '{session}', '{holder}', {moment}, {moment})"
             )
             db.execute(
@@ -84,7 +85,8 @@ def _forge_lease(url: str, holder: str, age_seconds: int) -> None:
     with psycopg.connect(url) as conn:
         moment = f"timezone('utc', now()) - interval '{age_seconds} seconds'"
         conn.execute(
-            f"INSERT INTO syncleases VALUES ('vm1', '{session}', '{holder}', {moment},"
+            "INSERT INTO syncleases (source_ip, session_id, holder, acquired_at, heartbeat_at)"
+            f" VALUES ('vm1', '{session}', '{holder}', {moment},"
             f" {moment})".encode()
         )
         conn.execute(
@@ -133,10 +135,15 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(
     first.signal(signal.SIGSTOP)
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
-            db.execute("UPDATE SyncLeases SET heartbeat_at = '2001-01-01 00:00:00.000000'")
+            db.execute(
+                "UPDATE SyncLeases SET heartbeat_at = '2001-01-01 00:00:00.000000',"
+                " expires_at = '2001-01-01 00:01:00.000000'"
+            )
     else:
         with psycopg.connect(url) as conn:
-            conn.execute("UPDATE syncleases SET heartbeat_at = '2001-01-01'")
+            conn.execute(
+                "UPDATE syncleases SET heartbeat_at = '2001-01-01', expires_at = '2001-01-01 00:01'"
+            )
     door.run(*battlefield.arguments(url), env=SETTINGS).expect(BROKEN)
     first.signal(signal.SIGCONT)
     first.signal(signal.SIGTERM)

@@ -105,7 +105,7 @@ def test_killed_at_a_point_and_called_again(
 
 
 def test_a_fault_anywhere_is_survived_or_told(
-    older: Callable[..., TargetAddress], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    older: Callable[..., TargetAddress], tmp_path: Path
 ) -> None:
     """What can be repeated is repeated; what cannot ends with an error, and the next call."""
     source = older(ROWS)
@@ -124,23 +124,19 @@ def test_a_fault_anywhere_is_survived_or_told(
         "store.commit.after",
     ):
         target = parse_target(f"sqlite:///{tmp_path}/{point}.db")
-        monkeypatch.setattr(failpoints, "_armed", (point, 2, "error", False))
-        monkeypatch.setattr(failpoints, "_passed", 0)
-        monkeypatch.setattr(failpoints, "_active", True)
+        failpoints.arm(f"{point}:2:error")
         try:
             migrate(MigrateOptions(source, target))
         except (SyncError, failpoints.FaultInjected):
             told += 1
-        monkeypatch.setattr(failpoints, "_active", False)
+        failpoints.arm("")
         report = migrate(MigrateOptions(source, target))
         assert report.complete
         is_exact(target, report, ROWS)
     assert told > 0
 
 
-def test_an_interrupt_leaves_its_word(
-    older: Callable[..., TargetAddress], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_its_word(older: Callable[..., TargetAddress], tmp_path: Path) -> None:
     import sqlite3
 
     source = older(ROWS)

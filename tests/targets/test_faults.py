@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
+from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.target import SqlTarget
@@ -46,16 +47,6 @@ OWN_POINTS = {
 }
 
 
-def arm(monkeypatch: pytest.MonkeyPatch, name: str, nth: int, *, forever: bool = False) -> None:
-    monkeypatch.setattr(failpoints, "_armed", (name, nth, "error", forever))
-    monkeypatch.setattr(failpoints, "_active", True)
-    monkeypatch.setattr(failpoints, "_passed", 0)
-
-
-def disarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failpoints, "_active", False)
-
-
 def is_exact(store: SqlTarget) -> None:
     """The scenario's end, to the last record, index and session."""
     records, sessions = store.tables.records, store.tables.sessions
@@ -81,14 +72,13 @@ def is_exact(store: SqlTarget) -> None:
 def test_one_fault_anywhere_changes_nothing(
     target: TargetAddress,
     opened: Callable[..., SqlTarget],
-    monkeypatch: pytest.MonkeyPatch,
     nth: int,
 ) -> None:
     for point in (*POINTS, *OWN_POINTS[target.kind]):
         store = opened()
-        arm(monkeypatch, point, nth)
+        failpoints.arm(f"{point}:{nth}:error")
         scenario.run(store)
-        disarm(monkeypatch)
+        failpoints.arm("")
         is_exact(store)
         empty(store)
         store.close()
@@ -105,22 +95,18 @@ def empty(store: SqlTarget) -> None:
     store.transact(work)
 
 
-def test_a_fault_that_stays_stops_the_run_with_its_cause(
-    store: SqlTarget, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arm(monkeypatch, "store.publish", 1, forever=True)
+def test_a_fault_that_stays_stops_the_run_with_its_cause(store: SqlTarget, lease: Lease) -> None:
+    failpoints.arm("store.publish:1:error:forever")
     with pytest.raises(TargetUnavailable) as caught:
         store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
     assert caught.value.exit_code == 3
     assert store.retries == store.options.attempts - 1
-    disarm(monkeypatch)
+    failpoints.arm("")
     assert store.known_rows(DATABASE) == (b"", b"")
     store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3)))
 
 
-def test_a_lost_acknowledgement_is_replayed_without_a_trace(
-    store: SqlTarget, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_acknowledgement_is_replayed_without_a_trace(store: SqlTarget, lease: Lease) -> None:
     """The commit happened, its answer was lost: the replay finds everything done."""
     rows = batch_of(range(10))
     for chunk in (
@@ -128,15 +114,31 @@ def test_a_lost_acknowledgement_is_replayed_without_a_trace(
         Chunk(rows=batch_of([3], token_status="7"), mark=mark(10)),
         Chunk(rows=batch_of([]), vanished=rows.column(0)[0].as_py(), mark=mark(9)),
     ):
-        arm(monkeypatch, "store.commit.after", 1)
+        failpoints.arm("store.commit.after:1:error")
         published = store.publish(lease, chunk)
-        disarm(monkeypatch)
+        failpoints.arm("")
         assert published.retries == 1
         assert not published.rejected
     records = store.tables.records
     total = sa.select(sa.func.count()).select_from(records)
     assert store.read(lambda conn: conn.execute(total).scalar_one()) == 10
     assert len(store.known_rows(DATABASE)[0]) == 9 * 24
+
+
+def test_a_source_changes_hands_whole_or_not_at_all(store: SqlTarget, lease: Lease) -> None:
+    sources = store.tables.sources
+
+    def owners() -> list[str]:
+        return store.read(lambda conn: list(conn.scalars(sa.select(sources.c.machine))))
+
+    before = owners()
+    failpoints.arm("store.source.adopt:1:error:forever")
+    with pytest.raises(TargetUnavailable):
+        store.adopt_source(SOURCE, Machine("another", "other-host"))
+    assert owners() == before
+    failpoints.arm("store.source.adopt:1:error")
+    store.adopt_source(SOURCE, Machine("another", "other-host"))
+    assert owners() == ["another"]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ def test_created_once_and_then_left_alone(opened: Callable[..., SqlTarget]) -> N
     assert store.schema_version() == SCHEMA_VERSION
 
 
-def test_ten_processes_at_the_same_moment(
-    target: TargetAddress, opened: Callable[..., SqlTarget]
+@pytest.mark.parametrize("count", [4, pytest.param(10, marks=pytest.mark.long)])
+def test_processes_at_the_same_moment(
+    target: TargetAddress, opened: Callable[..., SqlTarget], count: int
 ) -> None:
     address = target.address.get_secret_value()
     racers = [
@@ -50,7 +51,7 @@ def test_ten_processes_at_the_same_moment(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(10)
+        for _ in range(count)
     ]
     for racer in racers:
         assert racer.stdin is not None
@@ -64,7 +65,7 @@ def test_ten_processes_at_the_same_moment(
         racer.stdin.write("go\n")
         racer.stdin.flush()
     ends = [racer.communicate(timeout=100) for racer in racers]
-    assert [out for out, _ in ends] == [f"{SCHEMA_VERSION}\n"] * 10, ends
+    assert [out for out, _ in ends] == [f"{SCHEMA_VERSION}\n"] * count, ends
     assert not opened().ensure_schema()
 
 

@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 
 import pytest
-from pydantic import SecretStr
 
 from rubix_token_sync.errors import TargetError
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.address import parse_connection_string
 from rubix_token_sync.targets.mssql.driver import open_connection
-from rubix_token_sync.targets.mssql.target import MssqlStore
+from rubix_token_sync.targets.registry import open_target, parse_target
 
 from .faults import Fault, Stall
 from .server import TdsServer
 
 
-def test_a_statement_that_takes_longer_is_given_up(
-    address: str, server: TdsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(MssqlStore, "pace_factor", 0.001)
-    monkeypatch.setattr("rubix_token_sync.targets.mssql.calls._GRACE_SECONDS", 0.5)
+def test_a_statement_that_takes_longer_is_given_up(address: str, server: TdsServer) -> None:
     server.faults.append(Fault("sql", Stall(), match="alembic|SchemaVersion|version", times=99))
-    text = SecretStr(f"{address};Command Timeout=1")
-    store = MssqlStore(text, TargetOptions(attempts=1, call_seconds=60.0))
+    options = TargetOptions(attempts=1, call_seconds=60.0, wait_factor=0.001)
+    store = open_target(parse_target(f"{address};Command Timeout=1"), options)
     before = time.monotonic()
     with pytest.raises(TargetError):
         store.schema_version()

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.chaos.door import Door
+
 from .engine import SqliteEngine
 from .faults import Drop, Fault, Stall, refusal
 from .server import TdsServer
@@ -39,21 +41,21 @@ def target_file(address: str, tmp_path: Path) -> Path:
     return path
 
 
-def command(fleet: Path, target_file: Path, out: Path, *more: str) -> list[str]:
+ENVIRONMENT = {"RETRY_ATTEMPTS": "1"}
+
+
+def arguments(fleet: Path, target_file: Path, out: Path) -> list[str]:
+    """A sync of a healthy node and of one whose database cannot be read."""
     return [
-        sys.executable, "-m", "rubix_token_sync", "sync", str(fleet),
+        "sync", str(fleet / "node032"), str(fleet / "node038"),
         "--target-file", str(target_file), "--source-ip", "vm1", "--verbose",
-        "--report", str(out / "reports"), "--log-file", str(out / "run.log"), *more,
+        "--report", str(out / "reports"), "--log-file", str(out / "run.log"),
     ]  # fmt: skip
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "RETRY_ATTEMPTS": "1"}
-
-
-def everything(out: Path, *streams: bytes) -> Iterator[tuple[str, str]]:
+def everything(out: Path, *streams: str) -> Iterator[tuple[str, str]]:
     for number, stream in enumerate(streams):
-        yield f"stream {number}", stream.decode("utf-8", "replace")
+        yield f"stream {number}", stream
     for path in out.rglob("*"):
         if path.is_file():
             yield str(path), path.read_text("utf-8", "replace")
@@ -71,7 +73,8 @@ SITUATIONS = {
 @pytest.mark.parametrize("situation", list(SITUATIONS))
 def test_no_output_holds_the_password(
     situation: str,
-    fleet: Path,
+    door: Door,
+    unpacked_fleet: Path,
     target_file: Path,
     tmp_path: Path,
     server: TdsServer,
@@ -82,16 +85,10 @@ def test_no_output_holds_the_password(
         server.faults.append(fault)
     out = tmp_path / "out"
     out.mkdir()
-    done = subprocess.run(
-        command(fleet, target_file, out),
-        capture_output=True,
-        env=environment(),
-        cwd=tmp_path,
-        timeout=100,
-        check=False,
+    done = door.run(
+        *arguments(unpacked_fleet, target_file, out), env=ENVIRONMENT, cwd=tmp_path, seconds=100
     )
-    # Three of the fixture's databases cannot be read, which is exit code 1.
-    assert done.returncode == (1 if fault is None else 3), done.stderr.decode()
+    assert done.code == (1 if fault is None else 3), done.stderr
     found = list(everything(out, done.stdout, done.stderr))
     assert len(found) > 2
     assert server.logins[0][:2] == (server.user, server.password)
@@ -104,7 +101,7 @@ def test_no_output_holds_the_password(
 
 
 def test_no_process_shows_the_password(
-    fleet: Path, target_file: Path, tmp_path: Path, server: TdsServer
+    unpacked_fleet: Path, target_file: Path, tmp_path: Path, server: TdsServer
 ) -> None:
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("this system has no /proc")
@@ -113,10 +110,10 @@ def test_no_process_shows_the_password(
     out = tmp_path / "out"
     out.mkdir()
     with subprocess.Popen(
-        command(fleet, target_file, out),
+        [sys.executable, "-m", "rubix_token_sync", *arguments(unpacked_fleet, target_file, out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env={**os.environ, **ENVIRONMENT},
         cwd=tmp_path,
         start_new_session=True,
     ) as run:

@@ -36,7 +36,7 @@ from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.cid import Cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.options import ContentOptions
-from rubix_token_sync.ipfs.readers import blockstore, program_daemon
+from rubix_token_sync.ipfs.readers import program_daemon
 from rubix_token_sync.ipfs.readers.daemon import DaemonReader
 from rubix_token_sync.ipfs.repository import Repository
 from rubix_token_sync.node_files import bytes_of, text_of
@@ -69,7 +69,7 @@ def open_reader(
     del path
     if isinstance(repository, Failure):
         return None
-    if repository.readable and blockstore.NAME in options.ways:
+    if repository.readable and "blockstore" in options.ways:
         return None  # the program reads nothing that the block store does not
     return ProgramReader(
         repository,
