@@ -77,7 +77,7 @@ def test_verify(run: Run, broken: Path) -> None:
     assert told.keys() == {
         "equal", "exit_code", "target", "duration_seconds", "databases", "records", "differences",
         "unverified_content", "missing_databases", "failed_databases", "unreadable_databases",
-        "unread_directories", "problems", "examples",
+        "unread_directories", "problems", "examples", "repaired",
     }  # fmt: skip
     assert (told["equal"], told["exit_code"], ended.code) == (False, 5, 5)
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}
