@@ -27,8 +27,33 @@ be reached or refuses us; 4 another run holds the lease; 5 `verify` found differ
 130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
 
 A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also
-bare: `BATCH_SIZE=…`) > `--config` file > profile > default. `rubix-token-sync init`
-writes a file with every setting and its meaning.
+bare: `BATCH_SIZE=…`) > settings file > profile > default.
+
+## Settings file and target
+
+The settings file is the first of these that is there:
+
+1. `--config FILE`
+2. `RUBIX_SYNC_CONFIG`
+3. `./rubix-token-sync.toml`
+4. `~/.config/rubix-token-sync/settings.toml` (`$XDG_CONFIG_HOME`)
+5. `/etc/rubix-token-sync/settings.toml`
+
+(In the last two directories also under the name `rubix-token-sync.toml`, which `init` writes.)
+The target is the first that is given: `--target` or `--target-file`, their environment
+variables, `target` or `target_file` in the settings file, `azure_sql_connection.txt` beside the
+settings file, the same in the current directory, `/datadrive/Rubix/azure_sql_connection.txt`.
+Only where there is neither a settings file nor a connection file, `sqlite:///rubix-tokens.db` is
+used; `--no-default-target` (and `sync_distributed_tokens.py --test-connection`) forbids that.
+Every command says in its first line, on stderr and not with `--quiet`, which file and which
+target it uses and why; `rubix-token-sync config show` shows every setting with its origin,
+`rubix-token-sync config check` tests a file.
+
+A file that was merely found in the current directory stops the command (`config_untrusted`)
+where another user owns it or may write it, or where it lies inside a node's directory: a node
+must not be able to configure this program. Name it by `--config` if it is meant.
+
+`target_file` and `alert_urls_file` are relative to the settings file that names them.
 """
 
 

@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         WorkerCrashed,
     )
     from rubix_token_sync.library.configuration import (
+        ChosenTarget,
         Configuration,
         SettingsOverrides,
+        choose_target,
         configure,
-        settings_of,
+        find_settings,
     )
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
@@ -102,7 +104,8 @@ _ERRORS: Final = (
 )
 _PLACES: Final = {
     "errors": _ERRORS,
-    "library.configuration": "Configuration SettingsOverrides configure settings_of",
+    "library.configuration": "ChosenTarget Configuration SettingsOverrides "
+    "choose_target configure find_settings",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
@@ -143,6 +146,7 @@ __all__ = [
     "CancelToken",
     "CheckReport",
     "CheckResult",
+    "ChosenTarget",
     "CommitAmbiguous",
     "Configuration",
     "Counters",
@@ -198,12 +202,14 @@ __all__ = [
     "__version__",
     "cell",
     "check",
+    "choose_target",
     "configure",
     "counted",
     "databases",
     "discover",
     "explain_failure",
     "failures",
+    "find_settings",
     "json_text",
     "keep_out",
     "log_event",
@@ -217,7 +223,6 @@ __all__ = [
     "schema_script",
     "send_status_alerts",
     "sessions",
-    "settings_of",
     "shown",
     "start_log",
     "status",

@@ -94,7 +94,7 @@ def test_2_usage_and_settings(run: Run, arguments: list[str], code: str) -> None
 def test_2_an_unknown_command(run: Run) -> None:
     ended = run("snyc")
     assert ended.code == 2
-    assert "No such command 'snyc'" in ended.err
+    assert "Unknown command 'snyc'. Did you mean 'sync'?" in ended.err
 
 
 def test_2_a_report_that_could_not_be_written_is_told_before_anything_is_done(

@@ -99,4 +99,6 @@ def test_in_the_directory_of_a_node_the_default_target_is_refused(
 
 def test_scratch_space_in_a_node_is_refused(run: Run, node: Path, tmp_path: Path) -> None:
     Path("s.toml").write_text(f'scratch = "{node}/scratch"\n')
-    run("sync", tmp_path / "fleet", "--config", "s.toml", "--json").error(2, "inside_a_node")
+    run(
+        "sync", tmp_path / "fleet", "--config", "s.toml", "--target", "sqlite:///t.db", "--json"
+    ).error(2, "inside_a_node")

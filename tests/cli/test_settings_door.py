@@ -106,7 +106,7 @@ def test_a_mistyped_variable_is_told(
     run: Run, nodes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUBIX_SYNC_BATCHSIZE", "10")
-    assert "RUBIX_SYNC_BATCHSIZE is not a setting" in run("sync", nodes, *TARGET).err
+    assert "Did you mean RUBIX_SYNC_BATCH_SIZE?" in run("sync", nodes, *TARGET).err
 
 
 def test_a_target_file_is_used_and_a_flag_is_stronger(run: Run, nodes: Path) -> None:
@@ -128,5 +128,5 @@ def test_the_guides_connection_file_is_found_and_told(run: Run, nodes: Path) -> 
     Path("azure_sql_connection.txt").chmod(0o600)
     ended = run("sync", nodes)
     assert ended.code == 0
-    assert "using the connection file" in ended.err
+    assert "connection file ./azure_sql_connection.txt says (current directory)" in ended.err
     assert Path("found.db").exists()

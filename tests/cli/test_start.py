@@ -21,7 +21,8 @@ def test_init_writes_two_private_files_that_work(run: Run) -> None:
     text = Path("here/rubix-token-sync.toml").read_text()
     assert "batch_size" in text
     tomllib.loads(text)
-    assert run("check", "--config", "here/rubix-token-sync.toml").code == 0
+    ended = run("check", "--config", "here/rubix-token-sync.toml", "--json")
+    ended.error(2, "connection_placeholder")
 
 
 def test_init_leaves_what_exists_unless_forced(run: Run) -> None:

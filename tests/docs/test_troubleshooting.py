@@ -19,7 +19,7 @@ from rubix_token_sync.targets.postgresql import errors as postgres_errors
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "src" / "rubix_token_sync").rglob("*.py"))
-_ROW = re.compile(r"^\| `([a-z0-9_]+)` \| (.*) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `([a-z][a-z0-9_]+)` \| (.*) \|$", re.MULTILINE)
 _UNNAMED = {"database_failed"}
 """Names of events and of problems, not of errors."""
 

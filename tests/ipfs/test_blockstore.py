@@ -169,7 +169,7 @@ def test_sizes_beyond_the_limit_are_not_read(
     for cid in (file, raw, large_tree):
         total = 0
         assert code(store, cid) is FailureCode.TOO_LARGE
-        assert total <= CONTENT_LIMIT + 1024 + 128
+        assert total <= CONTENT_LIMIT + 1024 + 512
 
 
 @pytest.mark.parametrize("chunk", [30, 512, 50_000])

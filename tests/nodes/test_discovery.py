@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rubix_token_sync.nodes.discovery as discovery_module
+from rubix_token_sync import node_files
 from rubix_token_sync.nodes.discovery import SENTENCES, Discovery, Node, discover
 
 
@@ -115,17 +116,23 @@ def test_nearest_valid_repository_wins_and_none_above_the_root(tmp_path: Path) -
         assert discover([tmp_path]).nodes[0].repository == str(repository)
 
 
-def test_a_repository_is_no_file_and_no_link(tmp_path: Path) -> None:
+def test_a_repository_is_a_directory_or_a_link_to_one(tmp_path: Path) -> None:
     elsewhere = valid(tmp_path / "elsewhere")
     first = node(tmp_path / "root" / "n1", repository=False)
     (first / ".ipfs").symlink_to(elsewhere)
     second = node(tmp_path / "root" / "n2", repository=False)
     (second / ".ipfs").write_text("")
+    third = node(tmp_path / "root" / "n3", repository=False)
+    (third / ".ipfs").symlink_to("nowhere")
+    fourth = node(tmp_path / "root" / "n4", repository=False)
+    (fourth / ".ipfs").symlink_to(".ipfs")
     found = discover([tmp_path / "root"])
-    assert [one.repository for one in found.nodes] == [None, None]
+    linked = str(first / ".ipfs")
+    assert [one.repository for one in found.nodes] == [linked, None, None, None]
     assert reasons(found, tmp_path / "root") == {
-        "n1/.ipfs": "symlink",
         "n2/.ipfs": "bare_repository",
+        "n3/.ipfs": "broken_link",
+        "n4/.ipfs": "broken_link",
     }
 
 
@@ -149,7 +156,9 @@ def test_a_root_may_be_a_link(tmp_path: Path) -> None:
     node(tmp_path / "real" / "n1")
     (tmp_path / "root").symlink_to("real")
     found = discover([tmp_path / "root"])
-    assert [one.db_path for one in found.nodes] == [str(tmp_path / "root/n1/Rubix/rubix.db")]
+    # one place has one spelling: the real one
+    assert [one.db_path for one in found.nodes] == [str(tmp_path / "real/n1/Rubix/rubix.db")]
+    assert set(found.roots) == {str(tmp_path / "root"), str(tmp_path / "real")}
 
 
 def test_a_linked_directory_given_as_a_root_is_not_told_as_skipped(tmp_path: Path) -> None:
@@ -181,7 +190,7 @@ def test_what_is_no_plain_file_is_told(tmp_path: Path) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(os.path.relpath(tmp_path / "socket/Rubix/rubix.db"))
     server.close()
-    (tmp_path / "link/Rubix/rubix.db").symlink_to("/etc/passwd")
+    (tmp_path / "link/Rubix/rubix.db").symlink_to("/dev/null")
     (tmp_path / "dangling/Rubix/rubix.db").symlink_to("nowhere")
     found = discover([tmp_path])
     assert found.nodes == []
@@ -189,9 +198,10 @@ def test_what_is_no_plain_file_is_told(tmp_path: Path) -> None:
         "directory/Rubix/rubix.db": "not_a_file",
         "pipe/Rubix/rubix.db": "not_a_file",
         "socket/Rubix/rubix.db": "not_a_file",
-        "link/Rubix/rubix.db": "symlink",
-        "dangling/Rubix/rubix.db": "symlink",
+        "link/Rubix/rubix.db": "not_a_file",
+        "dangling/Rubix/rubix.db": "broken_link",
     }
+    assert all(one.hides_nodes for one in found.skipped)
 
 
 def test_links_to_files_are_nothing_to_tell(tmp_path: Path) -> None:
@@ -222,14 +232,17 @@ def test_names(tmp_path: Path) -> None:
     )
 
 
-def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
-    node(Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff/n1")))
-    node(tmp_path / "good")
+def test_names_that_are_not_utf8_are_nodes(tmp_path: Path) -> None:
+    node(Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff%/n\xfe")))
+    node(tmp_path / r"bad\xff%" / r"n\xfe")  # another directory, and another text
     found = discover([tmp_path])
-    assert names(found) == ["good"]
-    assert reasons(found, tmp_path) == {r"bad\xff/n1/Rubix/rubix.db": "name_not_utf8"}
-    for skipped in found.skipped:
-        skipped.path.encode("utf-8")
+    assert names(found) == [r"n\xfe", r"n\xfe"]
+    plain, escaped = found.nodes
+    assert plain.db_path == str(tmp_path / r"bad\xff%" / r"n\xfe" / "Rubix/rubix.db")
+    assert escaped.db_path == f"file://{tmp_path}/bad%FF%25/n%FE/Rubix/rubix.db"
+    assert escaped.repository == f"file://{tmp_path}/bad%FF%25/n%FE/.ipfs"
+    assert node_files.stat(escaped.db_path).st_size == 0
+    assert found.skipped == []
 
 
 def test_paths_too_long_for_the_target_are_told(tmp_path: Path) -> None:
@@ -244,7 +257,7 @@ def test_paths_too_long_for_the_target_are_told(tmp_path: Path) -> None:
     node(deep / ("🙂" * ((room - 1) // 2 + 1)) / "n3")  # two UTF-16 units each
     found = discover([tmp_path])
     assert [len(one.db_path) for one in found.nodes] == [500]
-    assert sorted(one.reason_code for one in found.skipped) == ["path_too_long"] * 2
+    assert sorted(one.reason_code for one in found.skipped) == ["path_too_long"] * 2, found.skipped
 
 
 def test_unreadable_directories_are_told(tmp_path: Path) -> None:
@@ -292,7 +305,7 @@ def test_a_bug_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(discovery_module._Walk, "_list", broken)
+    monkeypatch.setattr(discovery_module._Walk, "_directory", broken)
     with pytest.raises(ZeroDivisionError):
         discover([tmp_path])
 
@@ -329,11 +342,15 @@ def test_a_dead_mount_below_a_root_is_not_touched(dead_mount: Path) -> None:
     root = dead_mount.parent
     node(root / "n1")
     (root / "link").symlink_to("dead/below")
+    (root / "again").symlink_to("dead/other")
     started = time.monotonic()
-    found = discover([root], stall_s=30)
-    assert time.monotonic() - started < 10
+    found = discover([root], stall_s=3)
+    # By way of a link it is asked once, and once only.
+    assert 3 <= time.monotonic() - started < 6
     assert names(found) == ["n1"]
-    assert reasons(found, root) == {"dead": "other_file_system", "link": "symlink"}
+    assert reasons(found, root) == {
+        "dead": "other_file_system", "link": "stalled", "again": "stalled",
+    }  # fmt: skip
 
 
 def test_a_root_that_stalls_is_given_up(dead_mount: Path) -> None:
@@ -379,10 +396,10 @@ def test_a_loop_of_bind_mounts_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_mount_points_with_odd_names() -> None:
     lines = [
-        r"36 35 98:0 /mnt1 /mnt\040with\134odd rw,noatime master:1 - ext3 /dev/root rw",
-        "broken",
+        rb"36 35 98:0 /mnt1 /mnt\040with\134odd rw,noatime master:1 - ext3 /dev/root rw",
+        b"broken",
     ]
-    assert discovery_module._mount_points(lines) == {"/mnt with\\odd"}
+    assert discovery_module._mount_points(lines) == {b"/mnt with\\odd"}
 
 
 @pytest.mark.long

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import rubix_token_sync.nodes.connection as connection_module
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.nodes.database_errors import REMEDIES
@@ -224,27 +223,6 @@ def test_counting_in_circles_is_interrupted(bomb: Path, monkeypatch: pytest.Monk
     with open_snapshot(str(bomb)) as snapshot, pytest.raises(SourceError) as caught:
         _ = snapshot.count
     assert caught.value.code == "took_too_long"
-
-
-def test_looking_for_duplicates_in_circles_is_interrupted(
-    bomb: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 10)
-    with open_snapshot(str(bomb)) as snapshot:
-        monkeypatch.setattr(connection_module, "_STEP_SECONDS", 0.2)
-        with pytest.raises(SourceError) as caught:
-            snapshot.duplicates()
-    assert caught.value.code == "took_too_long"
-
-
-def test_too_many_duplicates(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 1)
-    monkeypatch.setattr(snapshot_module, "_MOST_DUPLICATES", 5)
-    values = [f"INSERT INTO TokensTable VALUES ({n % 6})" for n in range(12)]
-    make(database, "CREATE TABLE TokensTable (token_id)", *values)
-    with open_snapshot(str(database)) as snapshot, pytest.raises(SourceError) as caught:
-        snapshot.duplicates()
-    assert caught.value.code == "too_many_duplicates"
 
 
 @pytest.mark.parametrize("head", [10, 50_000])

@@ -13,6 +13,7 @@ import pytest
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.errors import SourceUnsettled
 from rubix_token_sync.nodes.snapshot import fingerprint, open_snapshot
+from rubix_token_sync.scratch import Scratch
 
 from . import writer as node
 from .databases import Writer, everything, fill, read
@@ -135,9 +136,8 @@ def test_disappears_or_is_replaced_under_the_reader(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 10)
-    monkeypatch.setattr("rubix_token_sync.nodes.private_copy._MARGIN_BYTES", 2**60)
     fill(database, 200)
-    with open_snapshot(str(database)) as snapshot:
+    with open_snapshot(str(database), Scratch(margin_bytes=2**60)) as snapshot:
         rows = snapshot.rows(20)
         first = len(next(rows))
         fill(database.with_name("new"), 3)

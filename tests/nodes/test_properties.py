@@ -50,10 +50,6 @@ def test_rows_are_what_sqlite_says(rows: list[tuple[object, ...]], mode: str, si
         with open_snapshot(str(path)) as snapshot:
             assert typed(everything(snapshot, size)) == typed(truth)
             assert snapshot.count == len(rows)
-            ids = [row[0] for row in typed(truth) if row[0][1] is not None]
-            assert snapshot.duplicates() == {
-                value for kind, value in ids if ids.count((kind, value)) > 1
-            }
         assert tree(Path(directory)) == before
         node.close()
 
@@ -94,7 +90,6 @@ def test_damage_is_an_error_of_that_database(
 def _read(path: Path) -> str:
     try:
         with open_snapshot(str(path), busy_s=0) as snapshot:
-            snapshot.duplicates()
             assert len(everything(snapshot)) == snapshot.count
     except SourceError as error:
         return error.code

@@ -17,7 +17,7 @@ import pytest
 
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.errors import SourceError, SourceUnsettled
-from rubix_token_sync.nodes.bounded_calls import Patience
+from rubix_token_sync.node_files import BoundedCalls
 from rubix_token_sync.nodes.snapshot import fingerprint, open_snapshot
 
 from .databases import everything, fill
@@ -97,30 +97,30 @@ except Exception as error:
 
 
 def test_slow_is_not_stalled() -> None:
-    patience = Patience(0.2)
+    calls = BoundedCalls(0.2)
     steps = iter(range(8))
     gate = threading.Event()
 
     def slow() -> str:
         for _ in steps:
             gate.wait(0.1)
-            patience.progress()
+            calls.progress()
         return "done"
 
-    assert patience.call(slow) == "done"
-    patience.close()
+    assert calls.call(slow) == "done"
+    calls.close()
 
 
 def test_a_late_result_is_given_back() -> None:
-    patience = Patience(0.05)
+    calls = BoundedCalls(0.05)
     gate, given = threading.Event(), threading.Event()
     with pytest.raises(SourceError) as caught:
-        patience.call(lambda: gate.wait(30), if_late=lambda _: given.set())
+        calls.call(lambda: gate.wait(30), if_late=lambda _: given.set())
     assert caught.value.code == "stalled"
     with pytest.raises(SourceError):
-        patience.call(lambda: None)
+        calls.call(lambda: None)
     last = threading.Event()
-    patience.close(last.set)
+    calls.close(last.set)
     assert not last.is_set()
     gate.set()
     assert given.wait(10)
@@ -132,18 +132,18 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    patience = Patience()
+    calls = BoundedCalls()
     with pytest.raises(RuntimeError, match="can't start"):
-        patience.call(lambda: 1)
-    patience.close()
+        calls.call(lambda: 1)
+    calls.close()
 
 
 def test_errors_come_through() -> None:
-    patience = Patience(5)
+    calls = BoundedCalls(5)
     with pytest.raises(ZeroDivisionError):
-        patience.call(lambda: 1 // 0)
-    assert patience.call(lambda: 7) == 7
-    patience.close()
+        calls.call(lambda: 1 // 0)
+    assert calls.call(lambda: 7) == 7
+    calls.close()
 
 
 INTERRUPTED = """

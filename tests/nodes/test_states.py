@@ -17,8 +17,12 @@ import pytest
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.errors import SourceError, SourceUnsettled
 from rubix_token_sync.nodes.snapshot import fingerprint, open_snapshot
+from rubix_token_sync.scratch import Scratch
 
 from .databases import Writer, everything, fill, read, tree
+
+FULL = Scratch(margin_bytes=2**60)
+"""No disk has room for a copy."""
 
 Start = Callable[..., Writer]
 
@@ -73,8 +77,7 @@ def test_without_room_for_a_copy_the_lock_is_kept(
 ) -> None:
     fill(database)
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 10)
-    monkeypatch.setattr("rubix_token_sync.nodes.private_copy._MARGIN_BYTES", 2**60)
-    with open_snapshot(str(database)) as snapshot:
+    with open_snapshot(str(database), FULL) as snapshot:
         assert snapshot.way == "read-only"
         rows = snapshot.rows(20)
         first = len(next(rows))
@@ -133,13 +136,12 @@ def test_write_ahead_log_without_a_usable_read_mark(database: Path, writer: Star
 
 
 def test_without_a_read_mark_and_room_for_a_copy_nothing_is_read(
-    database: Path, writer: Start, monkeypatch: pytest.MonkeyPatch
+    database: Path, writer: Start
 ) -> None:
-    monkeypatch.setattr("rubix_token_sync.nodes.private_copy._MARGIN_BYTES", 2**60)
     node = without_read_marks(database, writer)
     before = tree(database.parent)
     with pytest.raises(SourceError) as caught:
-        read(database)
+        open_snapshot(str(database), FULL)
     assert caught.value.code == "no_scratch_space"
     assert tree(database.parent) == before
     node.finish()
@@ -274,11 +276,10 @@ def test_two_snapshots_of_one_file_in_one_process(
     mode: str, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing one, or a look at the fingerprint, must not drop the lock of the other."""
-    monkeypatch.setattr("rubix_token_sync.nodes.private_copy._MARGIN_BYTES", 2**60)
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 10)
     fill(database, mode=mode)
-    with open_snapshot(str(database)) as first:
-        with open_snapshot(str(database)) as second:
+    with open_snapshot(str(database), FULL) as first:
+        with open_snapshot(str(database), FULL) as second:
             assert len(everything(second)) == 200
         fingerprint(str(database))
         probe = Path(__file__).with_name("probe_lock.py")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import rubix_token_sync.nodes.connection as connection_module
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.records.schema import row_digest
@@ -95,7 +94,6 @@ def test_a_table_without_any_known_column(database: Path) -> None:
     with open_snapshot(str(database)) as snapshot:
         assert snapshot.columns == ()
         assert everything(snapshot) == [(None,) * 7] * 2
-        assert snapshot.duplicates() == frozenset()
 
 
 def test_no_rows(database: Path) -> None:
@@ -133,40 +131,37 @@ def test_rows_come_in_row_order(head: int, database: Path, monkeypatch: pytest.M
         assert "".join(str(row[0]) for row in read(database)) == order
 
 
-@pytest.mark.parametrize("head", [2, 50_000])
-def test_duplicates(head: int, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "HEAD_ROWS", head)
-    twice = "INSERT INTO TokensTable VALUES ('a'), ('A'), ('b'), ('a'), (NULL), (NULL), (x'62')"
-    for column in ("token_id text", "token_id", "token_id text COLLATE NOCASE"):
-        make(database, f"CREATE TABLE TokensTable ({column})", twice)
-        with open_snapshot(str(database)) as snapshot:
-            assert snapshot.duplicates() == {"a"}
+@pytest.mark.parametrize(
+    ("definition", "promised"),
+    [
+        ("(token_id text, PRIMARY KEY (token_id))", True),
+        ("(token_id text UNIQUE)", True),
+        ("(token_id integer PRIMARY KEY)", True),
+        ("(token_id text PRIMARY KEY) WITHOUT ROWID", True),
+        ("(token_id text)", False),
+        ("(token_id text COLLATE NOCASE)", False),
+        ("(token_id text, did text, UNIQUE (token_id, did))", False),
+    ],
+)
+def test_what_the_schema_promises_of_ids(definition: str, promised: bool, database: Path) -> None:
     make(
         database,
-        "CREATE TABLE TokensTable (token_id text, did text, UNIQUE (token_id, did))",
+        f"CREATE TABLE TokensTable {definition}",
         "CREATE UNIQUE INDEX part ON TokensTable (token_id) WHERE token_id > 'z'",
-        "INSERT INTO TokensTable VALUES ('a', 1), ('a', 2), ('b', 1)",
+        "INSERT INTO TokensTable (token_id) VALUES (1), (2)",
     )
     with open_snapshot(str(database)) as snapshot:
-        assert snapshot.duplicates() == {"a"}
+        assert snapshot.unique_ids is promised
 
 
-def test_unique_ids_are_not_counted(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 1)
-    monkeypatch.setattr(connection_module.Table, "duplicates", "no such statement")
-    for definition in (
-        "(token_id text, PRIMARY KEY (token_id))",
-        "(token_id text UNIQUE)",
-        "(token_id integer PRIMARY KEY)",
-        "(token_id text PRIMARY KEY) WITHOUT ROWID",
-    ):
-        make(
-            database,
-            f"CREATE TABLE TokensTable {definition}",
-            "INSERT INTO TokensTable VALUES (1), (2)",
-        )
-        with open_snapshot(str(database)) as snapshot:
-            assert snapshot.duplicates() == frozenset()
+def test_ids_of_utf16_are_not_trusted(database: Path) -> None:
+    make(
+        database,
+        "PRAGMA encoding='UTF-16le'",
+        "CREATE TABLE TokensTable (token_id text PRIMARY KEY)",
+    )
+    with open_snapshot(str(database)) as snapshot:
+        assert snapshot.unique_ids is False
 
 
 def test_modified_is_the_later_of_database_and_log(database: Path) -> None:

@@ -189,4 +189,4 @@ def test_python_runs_it_where_there_is_no_script(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sys, "executable", "/usr/local/python/bin/python3")
     unit = render("rubix-token-sync.service", roots=(), user="u", config="/c", calendar="daily")
-    assert "ExecStart=/usr/local/python/bin/python3 -m rubix_token_sync sync" in unit
+    assert "ExecStart=/usr/local/python/bin/python3 -P -m rubix_token_sync sync" in unit

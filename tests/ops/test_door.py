@@ -55,9 +55,21 @@ def test_roots_are_the_current_directory_by_default(fleet: Path) -> None:
     assert not (fleet / "node032" / "sync_distributed_tokens.log").exists()
 
 
+def test_test_connection_never_tests_an_embedded_file_that_nobody_named(tmp_path: Path) -> None:
+    (tmp_path / "rubix-tokens.db").touch()
+    done = start(tmp_path, "--test-connection", "--json")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert '"no_target_named"' in done.stdout
+    assert (tmp_path / "rubix-tokens.db").stat().st_size == 0
+
+
 def test_test_connection(tmp_path: Path) -> None:
+    (tmp_path / "azure_sql_connection.txt").write_text("sqlite:///edited.db")
+    (tmp_path / "azure_sql_connection.txt").chmod(0o600)
     done = start(tmp_path, "--test-connection")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "edited.db").exists()
+    assert not (tmp_path / "rubix-tokens.db").exists()
     assert "connection" in done.stdout
     assert not (tmp_path / "sync_distributed_tokens.log").exists()
 
@@ -76,7 +88,7 @@ def test_a_log_file_of_the_settings_is_kept(fleet: Path, tmp_path: Path) -> None
         ([], ["sync", "--log-file", "sync_distributed_tokens.log"]),
         (["--force"], ["sync", "--log-file", "sync_distributed_tokens.log", "--force"]),
         (["--log-file=x"], ["sync", "--log-file=x"]),
-        (["--test-connection", "-v"], ["check", "-v"]),
+        (["--test-connection", "-v"], ["check", "--no-default-target", "-v"]),
         (["status", "--json"], ["status", "--json"]),
         (["--version"], ["--version"]),
         (["--help"], ["--help"]),
@@ -100,5 +112,7 @@ def test_a_missing_package_is_said_in_words(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "pip install -r requirements.txt" in done.stderr
+    requirements = DOOR.parent / "requirements.txt"
+    assert f"{sys.executable} -m pip install -r {requirements}" in done.stderr
+    assert requirements.exists()
     assert "Traceback" not in done.stderr

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rubix_token_sync.installation import extra_command
+
 from .conftest import SECRET, Answer
 
 Sync = Callable[..., Answer]
@@ -45,7 +47,7 @@ def test_alerts_say_what_they_need(
     monkeypatch.setenv("RUBIX_SYNC_ALERT_URLS", f"json://127.0.0.1:1/{SECRET}")
     done = sync("--json")
     assert (done.exit_code, done.json["error"]["code"]) == (2, "extra_missing")
-    assert "rubix-token-sync[alerts]" in done.json["error"]["remedy"]
+    assert extra_command("alerts") in done.json["error"]["remedy"]
 
 
 @pytest.mark.parametrize("flag", ["--metrics-port", "--metrics-file"])

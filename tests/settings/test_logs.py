@@ -101,7 +101,7 @@ def test_json_lines() -> None:
     stream = as_text(log_format="json")
     bind(session="s-1", run=None)
     log_event(
-        LOGGER.getChild("sync.worker"),
+        LOGGER.getChild("runs.worker"),
         logging.WARNING,
         "database_failed",
         "node038: the file is no database",

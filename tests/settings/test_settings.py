@@ -170,7 +170,7 @@ def test_lists_in_the_environment(tmp_path: Path) -> None:
         ("batch_size", "20001", "a whole number from 1 to 20,000"),
         ("batch_size", "2.5", "a whole number from 1 to 20,000"),
         ("bulk_insert_size", "0", "a whole number from 1 to 10,000,000"),
-        ("connection_pool_size", "101", "a whole number from 1 to 100"),
+        ("connection_pool_size", "101", "a whole number from 2 to 100"),
         ("retry_attempts", "21", "a whole number from 1 to 20"),
         ("max_shrink", "1.5", "a number from 0 to 1"),
         ("profile", "fast", "one of high-performance, resource-constrained"),
@@ -245,7 +245,7 @@ def test_flags_that_are_no_settings_are_a_mistake_of_ours() -> None:
 
 def test_the_stronger_of_target_and_target_file_counts(tmp_path: Path) -> None:
     config = write(tmp_path / "s.toml", 'target_file = "azure.txt"\n')
-    assert load(config=config).target_file == "azure.txt"
+    assert load(config=config).target_file == str(tmp_path / "azure.txt"), "beside the settings"
     settings = load({"target": "sqlite:///x.db"}, config=config)
     assert (settings.target.get_secret_value(), settings.target_file) == ("sqlite:///x.db", None)
     settings = load({"target_file": "b.txt"}, RUBIX_SYNC_TARGET="sqlite:///x.db")
@@ -401,7 +401,8 @@ def test_unknown_variables_are_told() -> None:
         "RUBIX_SYNC_FAULT": "x",
         "BATCHSIZE": "1",
     }
-    assert unknown_variables(environ) == ["RUBIX_SYNC_BATCHSIZE"]
+    assert unknown_variables(environ) == {"RUBIX_SYNC_BATCHSIZE": "RUBIX_SYNC_BATCH_SIZE"}
+    assert unknown_variables({"RUBIX_SYNC_ZEBRA": "1"}) == {"RUBIX_SYNC_ZEBRA": None}
 
 
 def test_settings_are_immutable_and_cross_process_borders() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.installation import extra_command
 from rubix_token_sync.log import log_event, redact
 
 __all__ = ["Channels", "beat", "read_urls_file"]
@@ -69,7 +70,7 @@ class Channels:
             raise SettingsError(
                 "Alerts need the package Apprise.",
                 code="extra_missing",
-                remedy="Run: pip install 'rubix-token-sync[alerts]'",
+                remedy=f"Run: {extra_command('alerts')}",
             ) from error
         logging.getLogger("apprise").setLevel(logging.WARNING)
         self._apprise: Any = apprise.Apprise()

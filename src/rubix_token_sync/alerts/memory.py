@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rubix_token_sync.alerts.rules import Alert
+from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.log import log_event
 
 __all__ = [
@@ -90,11 +91,21 @@ class Memory:
 
 
 def default_state_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """systemd's directory for this service, else the user's directory for state."""
+    """systemd's directory for this service, else the user's directory for state.
+
+    Raises:
+        SettingsError: this user has no home directory.
+    """
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
-    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if not os.path.isabs(home):
+        raise SettingsError(
+            "Which alerts were sent cannot be remembered: this user has no home directory.",
+            code="no_state_directory",
+            remedy="Set state_directory to a directory of this user.",
+        )
     return Path(home) / "rubix-token-sync"
 
 

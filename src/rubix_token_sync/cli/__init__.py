@@ -18,6 +18,8 @@ from typing import Any, Final
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli.suggest import unknown_word
+from rubix_token_sync.surroundings import prepare
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -35,6 +37,8 @@ COMMANDS: Final = {
     "errors": ("errors", "Show what failed, by category and reason."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
+    "config": ("config", "Show every setting with its origin; test a settings file."),
+    "explain": ("explain", "Explain an error code: its cause and its cure."),
     "init": ("start", "Write a commented settings file and a connection file."),
     "install-service": ("service", "Write units that run the sync on time."),
     "demo": ("start", "Make a small fleet and sync it into an embedded store."),
@@ -65,6 +69,13 @@ class _LazyGroup(click.Group):
             raise TypeError(f"{cmd_name} is not a command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(unknown_word("command", args[0], COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _reader_may_leave():  # the help is shown here
             return super().make_context(*args, **kwargs)
@@ -86,9 +97,10 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
+    if arguments is None:
+        prepare()
     # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may not be text at all
             stream.reconfigure(errors="backslashreplace")
@@ -106,17 +118,6 @@ def main(arguments: list[str] | None = None) -> None:
         code = code or _fail(unwritable(error), [])
     gc.freeze()  # the interpreter need not look for cycles in what ends with the process
     sys.exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Streams that a supervisor closed lead nowhere, so that no file of ours takes their place."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:

@@ -19,7 +19,7 @@ import click
 import rubix_token_sync as rts
 
 if TYPE_CHECKING:
-    from rubix_token_sync import Configuration, SettingsOverrides
+    from rubix_token_sync import ChosenTarget, Configuration, SettingsOverrides
 
 __all__ = [
     "Common",
@@ -89,6 +89,7 @@ class Common:
     target_file: str | None
     allow_insecure_target_file: bool | None
     source_ip: str | None
+    no_default_target: bool
     config: str | None
     profile: Literal["high-performance", "resource-constrained"] | None
     log_file: str | None
@@ -97,20 +98,26 @@ class Common:
     quiet: bool
     verbose: bool
 
-    def configured(self) -> Configuration:
-        """Settings and target in force; the log is set up, and what a person should see is logged.
+    def configured(self, *, needs_target: bool = True) -> Configuration:
+        """Settings and target in force; the log is set up.
+
+        Says on stderr which settings file and which target are used, and why, unless
+        ``quiet``.  A command that never opens its target passes ``needs_target`` False.
 
         Raises:
-            SettingsError: a setting or the target file is wrong.
+            SettingsError: a setting or the target file is wrong, or no target is named.
         """
-        settings = rts.settings_of(
+        settings, place = rts.find_settings(
             *self.roots, config=self.config, profile=self.profile, **self._overrides()
         )
         rts.start_log(
             settings,
             verbosity="quiet" if self.quiet else "verbose" if self.verbose else "normal",
         )
-        configuration = rts.configure(settings=settings)
+        choice = rts.choose_target(settings, place, default_target=not self.no_default_target)
+        if not self.quiet:
+            _say_where(choice, as_events=settings.log_format == "json")
+        configuration = rts.configure(settings=settings, choice=choice, needs_target=needs_target)
         for note in configuration.notes:
             _LOG.warning("%s", note)
         return configuration
@@ -119,6 +126,17 @@ class Common:
         names = rts.SettingsOverrides.__annotations__
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
         return cast("SettingsOverrides", given)
+
+
+def _say_where(choice: ChosenTarget, *, as_events: bool) -> None:
+    """The first line of every command: which settings and which target, and why."""
+    if as_events:
+        rts.log_event(
+            _LOG, logging.INFO, "settings_chosen", choice.sentence,
+            settings_file=choice.settings_file, target=choice.shown, because=choice.why,
+        )  # fmt: skip
+    else:
+        click.echo(rts.shown(choice.sentence), err=True)
 
 
 root_arguments = click.argument(
@@ -144,7 +162,16 @@ common_options = stack(
         metavar="NAME",
         help="What this machine calls itself in source_ip. Default: its primary address.",
     ),
-    click.option("--config", metavar="FILE", help="Settings file (TOML); see init."),
+    click.option(
+        "--no-default-target",
+        is_flag=True,
+        help="Fail where no target is named, instead of using ./rubix-tokens.db.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        help="Settings file (TOML). Default: the first that `config show` finds.",
+    ),
     click.option("--profile", type=click.Choice(PROFILES), help="A set of defaults."),
     click.option("--log-file", metavar="FILE", help="Where the log goes as well."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log."),

@@ -13,6 +13,8 @@ from typing import Final
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.deploy.calendar import refusal
+from rubix_token_sync.installation import program_path
 
 __all__ = ["FORMS", "install_service", "render"]
 
@@ -73,7 +75,7 @@ def install_service(
     Exit codes: 0; 2 usage, or the directory cannot be written.
     """
     values = {
-        "user": user or getpass.getuser(),
+        "user": user or _own_name(),
         "config": str(Path(config).absolute()),
         "calendar": calendar,
     }
@@ -95,7 +97,8 @@ def install_service(
         click.echo(f"Wrote {path}", err=True)
     if directory is not None and form == "systemd":
         click.echo(
-            "Now run: systemctl daemon-reload && systemctl enable --now rubix-token-sync.timer",
+            "Then, as root: systemctl daemon-reload && "
+            "systemctl enable --now rubix-token-sync.timer",
             err=True,
         )
     return 0
@@ -104,12 +107,18 @@ def install_service(
 def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
     """Nothing that could add a line or a directive to a unit or to cron's table."""
     if not _USER.fullmatch(values["user"]):
-        raise rts.SettingsError(f"{values['user']!r} is not a user name.", code="bad_user_name")
-    if not _CALENDAR.fullmatch(values["calendar"]):
         raise rts.SettingsError(
-            f"{values['calendar']!r} is not a time that systemd knows.",
+            f"{values['user']!r} is not a user's name.",
+            code="bad_user_name",
+            remedy="Name the user that owns the nodes by --user.",
+        )
+    calendar = values["calendar"]
+    reason = refusal(calendar) if _CALENDAR.fullmatch(calendar) else "it has other characters"
+    if reason is not None:
+        raise rts.SettingsError(
+            f"{calendar!r} is not a time at which systemd could start a run: {reason}.",
             code="bad_calendar",
-            remedy="See `man systemd.time`; for example '*-*-* 02:17:00'.",
+            remedy="Write it as systemd.time(7) has it, for example '*-*-* 02:17:00' or 'daily'.",
         )
     for path in (values["config"], *roots):
         if not path.isprintable() or set(path) & set("%$\\\"'`"):
@@ -143,5 +152,15 @@ def _quoted(path: str) -> str:
 
 def _program() -> str:
     """The absolute path of this program, as the service will call it."""
-    beside = Path(sys.executable).parent / "rubix-token-sync"
-    return str(beside) if beside.exists() else f"{sys.executable} -m rubix_token_sync"
+    return program_path() or f"{sys.executable} -P -m rubix_token_sync"
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # this user id has no name
+        raise rts.SettingsError(
+            "This user has no name, so no service can run as it.",
+            code="bad_user_name",
+            remedy="Name the user that owns the nodes by --user.",
+        ) from None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.installation import program
 
 __all__ = ["demo", "init"]
 
 _EXAMPLE = "SELECT token_id, node_name, ipfs_data FROM TokenRecords LIMIT 5"
-_SETTINGS_FILE = "rubix-token-sync.toml"
-_CONNECTION_FILE = "azure_sql_connection.txt"
 
 
 @click.command()
@@ -25,13 +28,14 @@ def init(directory: Path, force: bool) -> int:
     """Write a commented settings file and the connection file's template (mode 600)."""
     from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.settings import commented_settings_file
+    from rubix_token_sync.settings.search import CONNECTION_FILE, SETTINGS_FILE
     from rubix_token_sync.targets.connection_file import connection_template
 
-    keep_out(directory / _SETTINGS_FILE, "The settings file")
+    keep_out(directory / SETTINGS_FILE, "The settings file")
     _make(directory)
     for name, text in (
-        (_SETTINGS_FILE, commented_settings_file()),
-        (_CONNECTION_FILE, connection_template()),
+        (SETTINGS_FILE, commented_settings_file()),
+        (CONNECTION_FILE, connection_template()),
     ):
         path = directory / name
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
@@ -50,11 +54,24 @@ def init(directory: Path, force: bool) -> int:
             os.fchmod(fd, 0o600)  # a replaced file keeps its mode otherwise
             file.write(text)
         click.echo(f"Wrote {path} (mode 600).")
-    click.echo(
-        f"Edit {directory / _CONNECTION_FILE}, then run: rubix-token-sync check "
-        f"--config {directory / _SETTINGS_FILE}"
-    )
+    click.echo(_next_step(directory / SETTINGS_FILE))
     return 0
+
+
+def _next_step(file: Path) -> str:
+    """What to edit and what to run then; a settings file that was there may name its own target."""
+    from rubix_token_sync.nodes.keep_out import node_around
+    from rubix_token_sync.settings.load import check_settings_file
+    from rubix_token_sync.settings.search import find_target
+
+    check = f"{program()} check --config {shlex.quote(str(file))}"
+    settings, problems = check_settings_file(file)
+    if settings is None:
+        return f"{file} cannot be used as it is: {problems[0]} Correct it, then run: {check}"
+    choice = find_target(settings, str(file), node_around, embedded=False)
+    if choice.kind == "address":
+        return f"{file} names its target itself. Test it: {check}"
+    return f"Edit {choice.value}, then run: {check}"
 
 
 def _make(directory: Path) -> None:
@@ -96,10 +113,11 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     store = directory / "rubix-tokens.db"
     options: dict[str, Any] = {
         "roots": (str(fleet),),
-        "target": f"sqlite:///{store}",
+        "target": _address(store),
         "source_ip": "demo",
         "report": str(directory / "reports"),
         "as_json": as_json,
+        "config": os.devnull,  # nothing of this machine's settings is for a demo
         "nodes": (),
         "gateways": (),
     }
@@ -109,7 +127,25 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     if not as_json:
         click.echo(
             "\nLook around:\n"
-            f"  sqlite3 {store} '{_EXAMPLE}'\n"
-            f"  rubix-token-sync verify {fleet} --target sqlite:///{store} --source-ip demo"
+            f"  {shlex.join(_query(store))}\n"
+            f"  {program()} {shlex.join(_verify(fleet, store))}"
         )
     return int(code)
+
+
+def _query(store: Path) -> list[str]:
+    """A question to the store, for what this machine has: sqlite3, else Python's own."""
+    if shutil.which("sqlite3"):
+        return ["sqlite3", str(store), _EXAMPLE]
+    code = (
+        f"import sqlite3; print(*sqlite3.connect({str(store)!r}).execute({_EXAMPLE!r}), sep='\\n')"
+    )
+    return [sys.executable, "-c", code]
+
+
+def _verify(fleet: Path, store: Path) -> list[str]:
+    return ["verify", str(fleet), "--target", _address(store), "--source-ip", "demo"]
+
+
+def _address(store: Path) -> str:
+    return f"sqlite:///{quote(str(store))}"

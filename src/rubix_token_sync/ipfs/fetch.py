@@ -10,33 +10,26 @@ the token on.  When no way has the content, the most telling failure is kept:
 4. timed out         9. daemon not running
 5. gateway failed   10. format unsupported, then no repository
 
-So a token that the node's store plainly does not hold is told as that, not as
-"daemon not running", while trouble that may hide content is told first.
+So a token that the node's store plainly does not hold is reported as that, not as
+"daemon not running", while trouble that may hide content comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
-
-from pydantic import SecretStr
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.ipfs.cid import Cid, parse
 from rubix_token_sync.ipfs.content import ContentReader, Failure, FailureCode
-from rubix_token_sync.ipfs.readers.blockstore import BlockStoreReader
-from rubix_token_sync.ipfs.readers.daemon import DaemonReader
-from rubix_token_sync.ipfs.readers.gateway import GatewayReader
-from rubix_token_sync.ipfs.readers.program import ProgramReader, find_program
-from rubix_token_sync.ipfs.repository import Repository, open_repository
+from rubix_token_sync.ipfs.options import ContentOptions
+from rubix_token_sync.ipfs.readers import WAYS, opener
+from rubix_token_sync.ipfs.repository import open_repository
 
 __all__ = ["NO_CID", "WAYS", "ContentChain", "ContentOptions", "Resolved", "open_chain"]
 
-WAYS: Final = ("blockstore", "daemon", "gateway", "program")
-"""The names of all ways, in the order in which they are asked."""
-
-NO_CID: Final = Failure(FailureCode.NO_CID, "the token id is no content identifier")
+NO_CID: Final = Failure(FailureCode.NO_CID, "the token id is not a content identifier")
 
 _NOT_TRIED: Final = Failure(
     FailureCode.NO_REPOSITORY, "no way of getting content is switched on for this node"
@@ -60,30 +53,6 @@ _TELLING: Final = {
         )
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ContentOptions:
-    """How content may be got; picklable, the same for every node of a run.
-
-    ``workers`` requests at most are under way at once (NUM_IPFS_WORKERS); each
-    attempt may take ``timeout_s`` seconds, and what can change is tried
-    ``attempts`` times.  Only with ``network`` is anything asked that is not on
-    this machine: ``gateways`` (base URLs), or other nodes by way of the daemon.
-    ``program`` is an ``ipfs`` program to use instead of the node's own.
-    ``daemon_authorization`` is the value of the Authorization header for daemons
-    that want one, where their ``config`` does not say it.  ``ways`` names those
-    that are switched on.
-    """
-
-    workers: int = 8
-    timeout_s: float = 10.0
-    attempts: int = 3
-    network: bool = False
-    gateways: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
-    program: str | None = None
-    daemon_authorization: SecretStr | None = None
-    ways: tuple[str, ...] = WAYS
 
 
 @dataclass(slots=True)
@@ -162,59 +131,24 @@ class ContentChain:
         return left
 
 
-def open_chain(
-    repository_path: str | None,
-    options: ContentOptions,
-    *,
-    guard: Callable[[ContentReader], ContentReader] = lambda reader: reader,
-) -> ContentChain:
+def open_chain(repository_path: str | None, options: ContentOptions) -> ContentChain:
     """The ways that ``options`` allow for the node whose repository is at this path.
 
-    ``guard`` may put something around the way that reads the node's own files.
-
     Raises:
-        SettingsError: a gateway is no plain http or https URL.
+        SettingsError: a gateway is not a plain http or https URL.
     """
     repository = open_repository(repository_path)
-    readers: list[ContentReader] = []
-    blocks_can_be_read = "blockstore" in options.ways
-    if blocks_can_be_read:
-        readers.append(guard(BlockStoreReader(repository, options.workers)))
-        blocks_can_be_read = isinstance(repository, Repository) and repository.readable
-    if "daemon" in options.ways:
-        readers.append(
-            DaemonReader(
-                repository_path,
-                workers=options.workers,
-                timeout_s=options.timeout_s,
-                attempts=options.attempts,
-                network=options.network,
-                authorization=options.daemon_authorization,
-            )
-        )
-    if "gateway" in options.ways and options.network and options.gateways:
-        readers.append(
-            GatewayReader(
-                options.gateways,
-                workers=options.workers,
-                timeout_s=options.timeout_s,
-                attempts=options.attempts,
-            )
-        )
-    # The program reads nothing that the block store does not, where that can read at all.
-    if "program" in options.ways and isinstance(repository, Repository) and not blocks_can_be_read:
-        program = find_program(repository.path, options.program)
-        if program is not None:
-            readers.append(
-                ProgramReader(
-                    repository,
-                    program,
-                    workers=options.workers,
-                    timeout_s=options.timeout_s,
-                    attempts=options.attempts,
-                )
-            )
-    return ContentChain(readers)
+    opened: list[ContentReader] = []
+    try:
+        for way in WAYS:
+            if way in options.ways:
+                reader = opener(way)(repository_path, repository, options)
+                if reader is not None:
+                    opened.append(reader)
+    except BaseException:
+        ContentChain(opened).close()
+        raise
+    return ContentChain(opened)
 
 
 def _more_telling(before: Failure | None, after: Failure) -> Failure:

@@ -9,24 +9,30 @@ datastore is mounted at ``/blocks``, ``version`` how blocks are keyed, and
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pwd
-import re
-from collections.abc import Callable
+import stat
+import time
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, BinaryIO, Final, Literal
+from typing import Final
 
+from rubix_token_sync import node_files
+from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.content import Failure, FailureCode
+from rubix_token_sync.ipfs.repository_files import (
+    MalformedFileError,
+    Sharding,
+    declared_datastore,
+    read_sharding,
+    read_version,
+)
 
 __all__ = [
     "NO_REPOSITORY",
     "Repository",
-    "Sharding",
     "failure_of",
     "open_repository",
-    "read_json",
     "repository_fingerprint",
 ]
 
@@ -35,27 +41,9 @@ NO_REPOSITORY: Final = Failure(
 )
 MULTIHASH_KEYS_SINCE: Final = 12
 """The repository version since which blocks are keyed by multihash, not by CID."""
-
-_CONFIG_LIMIT = 1 << 20
-_SHARDING = re.compile(r"/repo/flatfs/shard/v1/(prefix|suffix|next-to-last)/([1-9][0-9]?)")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
-
-
-@dataclass(frozen=True, slots=True)
-class Sharding:
-    """flatfs's rule from a block's key to its directory; short keys are padded with ``_``."""
-
-    kind: Literal["prefix", "suffix", "next-to-last"]
-    length: int
-
-    def shard(self) -> Callable[[str], str]:
-        """The function from key to directory name."""
-        length = self.length
-        if self.kind == "prefix":
-            return lambda key: key[:length].ljust(length, "_")
-        if self.kind == "suffix":
-            return lambda key: key[-length:].rjust(length, "_")
-        return lambda key: key[-length - 1 : -1].rjust(length, "_")
+_STALLED_FOR: Final = 300.0
+"""Seconds for which a repository that stalled is not asked again by this process."""
+_stalled: dict[str, tuple[float, Failure]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +68,52 @@ class Repository:
         return self.sharding is not None
 
 
-def open_repository(path: str | None) -> Repository | Failure:
+def open_repository(
+    path: str | None, *, stall_s: float = node_files.STALL_SECONDS
+) -> Repository | Failure:
     """Find out what ``path`` (a directory named ``.ipfs``) is.
 
     A directory is a repository when it holds ``config``, ``datastore_spec`` or
-    ``blocks``.  Failures: `NO_REPOSITORY`, ``access_denied``, ``read_error``.
+    ``blocks``.  Failures: `NO_REPOSITORY`, ``access_denied``, ``read_error`` (also of a
+    file system that gives no answer for ``stall_s`` seconds).
     """
     if path is None:
         return NO_REPOSITORY
+    since, failure = _stalled.get(path, (0.0, NO_REPOSITORY))
+    if since and time.monotonic() - since < _STALLED_FOR:
+        return failure
     try:
-        names = set(os.listdir(path))
-        if not names & {"config", "datastore_spec", "blocks"}:
+        return node_files.bounded(lambda: _open(path), stall_s=stall_s)
+    except SourceError as error:
+        return note_stall(path, error)
+
+
+def note_stall(path: str, error: SourceError) -> Failure:
+    """Remember that a repository's file system does not answer; what that means for a token."""
+    failure = Failure(FailureCode.READ_ERROR, f"the repository could not be read: {error.message}")
+    _stalled[path] = time.monotonic(), failure
+    return failure
+
+
+def _open(path: str) -> Repository | Failure:
+    try:
+        names = set(node_files.listdir(path))
+        if not names & {b"config", b"datastore_spec", b"blocks"}:
             return NO_REPOSITORY
-        version = _version(path)
-        mount = _blocks_mount(path, names)
-        kind = str(mount.get("type", "flatfs" if "blocks" in names else "unknown"))
+        version = read_version(path)
+        store = declared_datastore(path, names)
+        kind = store.kind or ("flatfs" if b"blocks" in names else "unknown")
         if kind != "flatfs":
-            kind = kind if _NAME.fullmatch(kind) else "unknown"
-            directory = os.path.join(path, str(mount.get("path", "")))
-            return Repository(path, kind, directory, None, version)
-        blocks = os.path.join(path, str(mount.get("path", "blocks")))
-        sharding = _sharding(blocks, str(mount.get("shardFunc", "")))
-        return Repository(path, "flatfs", blocks, sharding, version)
+            place = node_files.join(path, store.path) if store.path else path
+            return Repository(path, kind, place, None, version)
+        blocks = node_files.join(path, store.path or "blocks")
+        return Repository(path, "flatfs", blocks, read_sharding(blocks, store.shard_func), version)
     except (FileNotFoundError, NotADirectoryError):
         return NO_REPOSITORY
     except OSError as error:
         return failure_of(error, path)
-    except ValueError:
-        return Failure(
-            FailureCode.READ_ERROR, "the repository's datastore_spec or config is not valid JSON"
-        )
+    except MalformedFileError as error:
+        return Failure(FailureCode.READ_ERROR, f"the repository could not be read: its {error}")
 
 
 def failure_of(error: OSError, repository: str) -> Failure:
@@ -120,125 +124,69 @@ def failure_of(error: OSError, repository: str) -> Failure:
             "this user may not read the repository; "
             f"run as its owner ({_owner(repository)}) or as root",
         )
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    reason = error.strerror or type(error).__name__
     return Failure(FailureCode.READ_ERROR, f"the repository could not be read: {reason}")
 
 
-def repository_fingerprint(path: str | None) -> str:
+def repository_fingerprint(path: str | None, *, stall_s: float = node_files.STALL_SECONDS) -> str:
     """32 hexadecimal digits that change when blocks were added or removed.
 
     From names and modification times of the directories of blocks, not of the
     blocks: about a millisecond a repository.  Where other code keeps the blocks,
     the names, sizes and times of its files count, and whether a daemon runs.
-    An unreadable repository has a fingerprint too (of why it is unreadable).
+    An unreadable repository has a fingerprint too (of why it is unreadable); so has
+    one whose file system gives no answer for ``stall_s`` seconds.
     """
     digest = blake2b(digest_size=16, person=b"rubix-ipfs-repo")
-    repository = open_repository(path)
+    repository = open_repository(path, stall_s=stall_s)
     if isinstance(repository, Failure):
         digest.update(str(repository).encode())
         return digest.hexdigest()
     digest.update(repr((repository.format, repository.sharding, repository.version)).encode())
     try:
-        for line in sorted(_traces(repository)):
-            digest.update(line.encode(errors="surrogateescape"))
+        for line in sorted(node_files.bounded(lambda: _traces(repository), stall_s=stall_s)):
+            digest.update(line)
     except OSError as error:
         digest.update(str(failure_of(error, repository.path)).encode())
+    except SourceError as error:
+        digest.update(str(note_stall(repository.path, error)).encode())
     return digest.hexdigest()
 
 
-def read_json(path: str, *, own: bool = False) -> Any:
-    """A JSON file of at most 1 MiB; raises OSError or ValueError.
-
-    With ``own`` it must not be a link, and belong to who owns its directory.
-    """
-    with _opened(path, os.O_NOFOLLOW if own else 0) as file:
-        if own and os.fstat(file.fileno()).st_uid != os.stat(os.path.dirname(path)).st_uid:
-            raise ValueError("the file belongs to somebody else")
-        text = file.read(_CONFIG_LIMIT + 1)
-    if len(text) > _CONFIG_LIMIT:
-        raise ValueError("the file is larger than any configuration")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("the file is nested too deeply") from error
-
-
-def _opened(path: str, flags: int = 0) -> BinaryIO:
-    # A FIFO in a file's place must not hang the run: do not wait for a writer.
-    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags), "rb")
-
-
-def _traces(repository: Repository) -> list[str]:
+def _traces(repository: Repository) -> list[bytes]:
     if repository.readable:
-        with os.scandir(repository.blocks) as entries:
+        with node_files.scan(repository.blocks) as entries:
             # .temp changes with every write, even one that ends in nothing.
             return [
-                f"{entry.name} {entry.stat().st_mtime_ns}\n"
+                b"%b %d\n" % (os.fsencode(entry.name), entry.stat().st_mtime_ns)
                 for entry in entries
                 if not entry.name.startswith(".")
                 and len(entry.name) <= 64
                 and entry.name != "diskUsage.cache"
             ]
-    lines = [f"api {os.path.lexists(os.path.join(repository.path, 'api'))}\n"]
-    with os.scandir(repository.blocks) as entries:
+    lines = [f"api {b'api' in node_files.listdir(repository.path)}\n".encode()]
+    with node_files.scan(repository.blocks) as entries:
         for entry in entries:
             status = entry.stat(follow_symlinks=False)
-            lines.append(f"{entry.name} {status.st_size} {status.st_mtime_ns}\n")
+            line = (os.fsencode(entry.name), status.st_size, status.st_mtime_ns)
+            lines.append(b"%b %d %d\n" % line)
     return lines
-
-
-def _version(path: str) -> int | None:
-    try:
-        with _opened(os.path.join(path, "version")) as file:
-            text = file.read(32).strip()
-    except FileNotFoundError:
-        return None
-    return int(text) if text.isdigit() else None
-
-
-def _blocks_mount(path: str, names: set[str]) -> dict[str, Any]:
-    """The part of the datastore's specification that is about blocks; may be empty."""
-    spec: Any = {}
-    if "datastore_spec" in names:
-        spec = read_json(os.path.join(path, "datastore_spec"))
-    elif "config" in names:
-        config = read_json(os.path.join(path, "config"))
-        spec = config.get("Datastore", {}) if isinstance(config, dict) else {}
-        spec = spec.get("Spec", {}) if isinstance(spec, dict) else {}
-    for _ in range(8):  # wrappers such as measure, and one mount table
-        if not isinstance(spec, dict):
-            break
-        if isinstance(spec.get("mounts"), list):
-            mounts = [mount for mount in spec["mounts"] if isinstance(mount, dict)]
-            points = {mount.get("mountpoint"): mount for mount in reversed(mounts)}
-            spec = points.get("/blocks") or points.get("/")
-        elif "child" in spec:
-            spec = spec["child"]
-        else:
-            return spec
-    raise ValueError("the datastore's specification says nothing about blocks")
-
-
-def _sharding(blocks: str, declared: str) -> Sharding | None:
-    """The layout that flatfs wrote beside the blocks, else the one it was told to use."""
-    try:
-        with _opened(os.path.join(blocks, "SHARDING")) as file:
-            declared = file.read(256).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        pass  # as old as the file's invention: the specification has to do
-    found = _SHARDING.fullmatch(declared)
-    if found is None:
-        return None
-    kind, length = found.groups()
-    return Sharding(kind, int(length))  # type: ignore[arg-type]
 
 
 def _owner(path: str) -> str:
     try:
-        uid = os.stat(path).st_uid
+        uid = node_files.stat(path).st_uid
     except OSError:
         return "unknown"
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def is_directory(path: str) -> bool:
+    """Whether there is a directory at ``path``."""
+    try:
+        return stat.S_ISDIR(node_files.stat(path).st_mode)
+    except OSError:
+        return False

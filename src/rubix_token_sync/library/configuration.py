@@ -14,15 +14,33 @@ from pydantic import SecretStr
 from rubix_token_sync import log
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.ipfs.fetch import ContentOptions
-from rubix_token_sync.nodes.keep_out import keep_out
+from rubix_token_sync.nodes.keep_out import keep_out, node_around
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.settings import Settings, load_settings, unknown_variables
+from rubix_token_sync.settings.masking import masked
 from rubix_token_sync.settings.model import Profile
+from rubix_token_sync.settings.search import (
+    SettingsFile,
+    TargetChoice,
+    find_settings_file,
+    find_target,
+)
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
+from rubix_token_sync.targets.connection_file import read_target_file
 from rubix_token_sync.targets.registry import TargetAddress, parse_target
 
-__all__ = ["Configuration", "PathName", "SettingsOverrides", "configure", "settings_of"]
+__all__ = [
+    "ChosenTarget",
+    "Configuration",
+    "PathName",
+    "SettingsOverrides",
+    "check_roots",
+    "choose_target",
+    "configure",
+    "find_settings",
+    "mistyped_variables",
+    "no_target_named",
+]
 
 PathName: TypeAlias = str | os.PathLike[str]
 _Way = Literal["blockstore", "daemon", "gateway", "program"]
@@ -183,58 +201,118 @@ def check_roots(roots: Iterable[str]) -> None:
             )
 
 
-def settings_of(
+@dataclass(frozen=True)
+class ChosenTarget:
+    """Which settings file and which target are used, and why; `configure` opens nothing yet."""
+
+    settings_file: str | None
+    shown: str
+    """The target for people: no secrets; empty where none is named."""
+    why: str
+    notes: tuple[str, ...]
+    choice: TargetChoice
+    file: SettingsFile
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        file = f"{self.file.path} ({self.file.why})" if self.file.path is not None else "none"
+        target = f"{self.shown} ({self.why})" if self.shown else self.why
+        return f"Settings file: {file}. Target: {target}."
+
+
+def find_settings(
     *roots: PathName,
     config: PathName | None = None,
     profile: Profile | None = None,
     **overrides: Unpack[SettingsOverrides],
-) -> Settings:
-    """The settings in force: call > environment > settings file > profile > default.
+) -> tuple[Settings, SettingsFile]:
+    """The settings in force and their file: call > environment > file > profile > default.
 
     Raises:
         SettingsError: a value is not allowed, or the file cannot be used.
     """
     flags: dict[str, object] = {"roots": tuple(os.fspath(root) for root in roots), **overrides}
-    return load_settings(flags, config, profile)
+    place = None if config is None else os.fspath(config)
+    found = find_settings_file(place, os.environ, node_around)
+    return load_settings(flags, found.path, profile), found
+
+
+def choose_target(
+    settings: Settings, file: SettingsFile, *, default_target: bool = True
+) -> ChosenTarget:
+    """Which target the settings name.  ``default_target`` False forbids the embedded one.
+
+    Raises:
+        SettingsError: what was found in the current directory could be somebody else's.
+    """
+    choice = find_target(settings, file.path, node_around, embedded=default_target)
+    if choice.kind == "file":
+        shown = f"as the connection file {choice.value} says"
+    else:
+        shown = masked(choice.value) if choice.kind == "address" else ""
+        shown = "a connection string" if shown == "***" else shown
+    return ChosenTarget(file.path, shown, choice.why, (*file.notes, *choice.notes), choice, file)
 
 
 def configure(
     *roots: PathName,
     settings: Settings | None = None,
+    choice: ChosenTarget | None = None,
+    needs_target: bool = True,
     config: PathName | None = None,
     profile: Profile | None = None,
     **overrides: Unpack[SettingsOverrides],
 ) -> Configuration:
     """Settings and target for `sync` and the other jobs; each of them calls it where not given one.
 
-    ``settings`` are those that `settings_of` gave; then nothing else may be given.
+    ``settings`` and ``choice`` are those of `find_settings` and `choose_target`; then
+    nothing else may be given.
 
     Raises:
-        SettingsError: a setting or the target's file is wrong.
+        SettingsError: a setting or the target's file is wrong, or no target is named.
     """
-    if settings is None:
-        settings = settings_of(*roots, config=config, profile=profile, **overrides)
+    if settings is None or choice is None:
+        settings, file = find_settings(*roots, config=config, profile=profile, **overrides)
+        choice = choose_target(settings, file)
     elif roots or config or profile or overrides:
         raise TypeError("configure() takes settings or options, not both")
     log.register_secrets(settings.secrets())
-    notes = [f"{name} is not a setting of this program." for name in unknown_variables()]
-    target, more = _target(settings)
-    return Configuration(settings, target, (*notes, *more))
+    target, more = _target(settings, choice.choice, needed=needs_target)
+    return Configuration(settings, target, (*choice.notes, *mistyped_variables(), *more))
 
 
-def _target(settings: Settings) -> tuple[TargetAddress, list[str]]:
-    path = settings.target_file
-    notes = []
-    if path is None and settings.origin("target") == "default":
-        found = default_target_file()
-        if found is not None:
-            path = str(found)
-            notes.append(f"No target was named; using the connection file {path}.")
-    if path is None:
-        target = parse_target(settings.target.get_secret_value())
-    else:
-        file = read_target_file(path, allow_insecure=settings.allow_insecure_target_file)
-        target = parse_target(file.text.get_secret_value())
-        notes += list(file.warnings)
+def _target(
+    settings: Settings, choice: TargetChoice, *, needed: bool
+) -> tuple[TargetAddress, tuple[str, ...]]:
+    """The target that was chosen, and what has to be said about its file."""
+    if choice.kind == "none" and needed:
+        raise no_target_named()
+    warnings: tuple[str, ...] = ()
+    text = settings.target.get_secret_value()
+    if choice.kind == "file":
+        file = read_target_file(choice.value, allow_insecure=settings.allow_insecure_target_file)
+        text, warnings = file.text.get_secret_value(), file.warnings
+    target = parse_target(text)
     log.register_secrets(target.secrets())
-    return target, notes
+    return target, warnings
+
+
+def mistyped_variables() -> list[str]:
+    """A sentence for each variable of the environment that looks like a setting and is not."""
+    return [
+        f"The environment variable {name} is not a setting of this program."
+        + (f" Did you mean {near}?" if near else "")
+        for name, near in unknown_variables().items()
+    ]
+
+
+def no_target_named() -> SettingsError:
+    """The error of a command that would have to guess where the records are."""
+    return SettingsError(
+        "No target is named: not on the command line, in the environment or in the settings "
+        "file, and there is no connection file.",
+        code="no_target_named",
+        remedy="Set target_file or target in the settings file, put azure_sql_connection.txt "
+        "beside it, or name the target by --target or --target-file.",
+    )

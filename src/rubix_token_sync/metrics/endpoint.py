@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.installation import extra_command
 from rubix_token_sync.metrics.families import progress_families
 from rubix_token_sync.runs.progress import Progress
 
@@ -79,5 +80,5 @@ def extra_missing() -> SettingsError:
     return SettingsError(
         "Metrics need the package prometheus-client.",
         code="extra_missing",
-        remedy="Run: pip install 'rubix-token-sync[metrics]'",
+        remedy=f"Run: {extra_command('metrics')}",
     )

@@ -7,13 +7,14 @@ of that is ever run here; what can be limited is limited.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.nodes.database_errors import failure
 from rubix_token_sync.records.schema import SOURCE_COLUMNS
 
@@ -32,15 +33,18 @@ USUAL_VALUE_BYTES: Final = 2**12
 _STEP_SECONDS: Final = 60.0
 _OPERATIONS_BETWEEN_LOOKS: Final = 1_000_000
 _COLUMN_LIMIT: Final = 2000
+_NAMED_TABLES: Final = 20
+_NAME_CHARACTERS: Final = 64
 _HIDDEN_VIRTUAL: Final = 2  # table_xinfo: a computed column that is not stored
 
 
 class Connection:
     """A read-only connection in one read transaction, with limits set."""
 
-    def __init__(self, path: str, options: str) -> None:
+    def __init__(self, path: str | bytes, options: str) -> None:
+        node_files.require_bounded()
         failpoints.point("source.connect")
-        uri = f"file:{quote(path, errors='surrogateescape')}?{options}"
+        uri = f"file:{quote(os.fsencode(path))}?{options}"
         self._raw = sqlite3.connect(
             uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False
         )
@@ -75,7 +79,13 @@ class Connection:
                 ("SQLITE_DBCONFIG_ENABLE_VIEW", False),
             ):
                 raw.setconfig(getattr(sqlite3, name), on)
-        for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0"):
+        for pragma in (
+            "trusted_schema=OFF",
+            "query_only=ON",
+            "cell_size_check=ON",
+            "mmap_size=0",
+            "temp_store=MEMORY",  # SQLite's own files could go into the current directory
+        ):
             raw.execute(f"PRAGMA {pragma}")
 
     def limit_values(self, size: int) -> None:
@@ -123,7 +133,7 @@ class Table:
             (TABLE,),
         ).fetchall()
         if not found:
-            raise failure("no_tokens_table", f"There is no table {TABLE}.")
+            raise failure("no_tokens_table", _missing_table(connection))
         kind, name, root_page, sql = found[0]
         words = str(sql).split(None, 2)
         if (
@@ -162,8 +172,11 @@ class Table:
         return f"ORDER BY t.{alias}"
 
     def _ids_are_unique(self, connection: Connection) -> bool:
+        """Whether the schema promises ids that are unique, also when read as UTF-8."""
         if "token_id" not in self.columns:
             return True
+        if connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
+            return False
         key = [
             (str(row[1]).lower(), str(row[2]).upper())
             for row in connection.execute(f"PRAGMA table_xinfo({self.name})")
@@ -179,7 +192,7 @@ class Table:
             try:
                 of = connection.execute("SELECT name FROM pragma_index_info(?)", (index,))
             except UnicodeEncodeError:
-                continue  # an index whose name is no text; the rows are counted instead
+                continue  # an index whose name is not text; the rows are compared instead
             if [str(name).lower() for (name,) in of] == ["token_id"]:
                 return True
         return False
@@ -201,14 +214,19 @@ class Table:
         """How many rows there are (SQLite counts the smallest index where it can)."""
         return f"SELECT count(*) FROM main.{self.name}"  # noqa: S608 - quoted
 
-    @property
-    def duplicates(self) -> str:
-        """Token ids that occur more than once, byte for byte and type for type."""
-        return (
-            f"SELECT t.token_id FROM main.{self.name} AS t NOT INDEXED "  # noqa: S608 - quoted
-            "WHERE t.token_id IS NOT NULL "
-            "GROUP BY t.token_id COLLATE BINARY, typeof(t.token_id) HAVING count(*) > 1"
-        )
+
+def _missing_table(connection: Connection) -> str:
+    """Which tables a database without TokensTable has: it tells what the file is."""
+    found = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' "
+        "ESCAPE '!' ORDER BY name LIMIT ?",
+        (_NAMED_TABLES + 1,),
+    ).fetchall()
+    if not found:
+        return f"There is no table {TABLE}, nor any other."
+    names = [ascii(str(name)[:_NAME_CHARACTERS])[1:-1] for (name,) in found[:_NAMED_TABLES]]
+    more = " and more" if len(found) > _NAMED_TABLES else ""
+    return f"There is no table {TABLE}, only {', '.join(names)}{more}."
 
 
 def _quoted(identifier: str) -> str:

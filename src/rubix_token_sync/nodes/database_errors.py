@@ -10,27 +10,29 @@ import sqlite3
 from typing import Any, Final
 
 from rubix_token_sync.errors import SourceError, SourceUnsettled
+from rubix_token_sync.node_files import STALLED_REMEDY
+from rubix_token_sync.scratch import NO_SCRATCH_REMEDY
 
 __all__ = ["REMEDIES", "failure", "from_os_error", "from_sqlite_error"]
 
 REMEDIES: Final = {
     "access_denied": "Give the user that runs the sync read access to the file and its directory.",
-    "busy": "The node was writing all the time; it is read at the next run.",
+    "busy": "The node or another program held the database all the time; the next run tries again. "
+    "Where that repeats, close the program that holds it.",
     "changed_while_reading": "The node wrote meanwhile; it is read again.",
     "corrupt": "Check it with `PRAGMA integrity_check`; restore it from a backup or let the node "
     "rebuild it.",
     "empty_file": "The node has not created its tables yet, or the file was truncated.",
     "io_error": "Check the disk and the mount.",
-    "no_scratch_space": "Free some room, or set the scratch directory to a disk with more.",
+    "no_scratch_space": NO_SCRATCH_REMEDY,
     "no_such_file": "The node was moved or removed.",
-    "no_tokens_table": "This is no node's database, or the node has not created its tables yet.",
-    "not_a_database": "The file is no SQLite database.",
+    "no_tokens_table": "This is not a node's database, or the node has not created its tables yet.",
+    "not_a_database": "The file is not a SQLite database.",
     "not_a_file": "Only regular files are read.",
     "not_a_table": "Only a real table is read: what a view or virtual table says is not stored "
     "anywhere.",
-    "stalled": "Check the disk or the network mount.",
+    "stalled": STALLED_REMEDY,
     "too_large_value": "No real token has such a value; look at the database.",
-    "too_many_duplicates": "No node's table has so many; look at the database.",
     "too_many_files": "Raise the limit of open files (ulimit -n) or use fewer workers.",
     "took_too_long": "The file is built or damaged in a way that makes reading it endless.",
     "unfinished_transaction": "Start the node once, so that it recovers its database.",

@@ -29,7 +29,7 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Final
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.nodes.database_errors import failure, from_os_error
 
 __all__ = ["JOURNAL", "SHM", "WAL", "Files", "State"]
@@ -156,14 +156,15 @@ class Files:
     """The database at ``path`` and its companions; a context manager."""
 
     def __init__(self, path: str) -> None:
-        # SQLite looks for the companions beside the real file.
-        self.path = os.path.realpath(path)
+        node_files.require_bounded()  # for as long as it is open
         failpoints.point("source.open")
         try:
-            status = os.stat(self.path)
+            # SQLite looks for the companions beside the real file.
+            self.path = node_files.realpath(path)
+            status = node_files.stat(self.path)
         except OSError as error:
             raise from_os_error(error, "look at the database") from error
-        _check_regular(status, "rubix.db")
+        _check_regular(status, "The database")
         self._identity = status.st_dev, status.st_ino
         self.locked = False
         with _held_guard:
@@ -180,7 +181,7 @@ class Files:
 
     def _open(self) -> int:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = node_files.open_handle(self.path, os.O_RDONLY)
         except OSError as error:
             raise from_os_error(error, "open the database") from error
         status = os.fstat(fd)
@@ -188,6 +189,10 @@ class Files:
             os.close(fd)
             raise failure("changed_while_reading", "The file was replaced while it was opened.")
         return fd
+
+    def companion(self, suffix: str) -> bytes:
+        """The path of the database's `WAL`, `SHM` or `JOURNAL`."""
+        return self.path + suffix.encode()
 
     @property
     def descriptor(self) -> int:
@@ -264,8 +269,8 @@ class Files:
         if state.journal is None or state.journal.size == 0 or self.writer_lives():
             return False
         try:
-            with open(self.path + JOURNAL, "rb") as journal:
-                return journal.read(1) not in (b"", b"\0")
+            first, _ = node_files.read_file(self.companion(JOURNAL), 1)
+            return first not in (b"", b"\0")
         except FileNotFoundError:
             return False  # its writer has just given up the transaction
         except OSError as error:
@@ -274,7 +279,7 @@ class Files:
     def still_there(self) -> bool:
         """Whether the path still leads to the file that is open here."""
         try:
-            status = os.stat(self.path)
+            status = node_files.stat(self.path)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
@@ -316,18 +321,13 @@ class Files:
         return replace(state, is_settled=False), f"{state.text()}:{secrets.token_hex(4)}"
 
     def _companion(self, suffix: str, header: int) -> tuple[_Stat | None, bytes]:
-        path = self.path + suffix
+        path = self.companion(suffix)
         try:
-            status = os.stat(path, follow_symlinks=False)
-            _check_regular(status, "rubix.db" + suffix)
+            status = node_files.lstat(path)
+            _check_regular(status, f"The database's {suffix}")
             first = b""
             if header:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    first = os.pread(fd, header, 0)
-                    status = os.fstat(fd)
-                finally:
-                    os.close(fd)
+                first, status = node_files.read_file(path, header, flags=os.O_NOFOLLOW)
         except FileNotFoundError:
             return None, b""
         except OSError as error:

@@ -1,62 +1,68 @@
-"""Finds Rubix nodes below the roots a user gives.
+"""Finds the databases of Rubix nodes below the roots a user gives.
 
-A node is a file named ``rubix.db``; by convention it lies in
-``<node>/Rubix/rubix.db`` and the node is named after the directory two levels
-above the file.  Its IPFS repository is the nearest valid ``.ipfs`` directory
-upwards from the database, never above the roots (a ``.ipfs`` is valid when it
-holds ``config``, ``datastore_spec`` or ``blocks/``).
+A node's database is ``<node>/Rubix/rubix.db`` (main net) or ``<node>/Rubix/rubixtest.db``
+(test net); both may be there, and both carry the name of the directory two levels
+above.  A file of such a name anywhere else is named and not read.  The node's IPFS
+repository is the nearest valid ``.ipfs`` directory upwards from the database, never
+above the roots (valid: it holds ``config``, ``datastore_spec`` or ``blocks/``, or may
+not be read).
+
+Roots are resolved to their real place, so that a place has one spelling.  Below them
+symbolic links named ``Rubix``, ``.ipfs`` and like a database are followed, once, and
+so is a link to a node's directory; the node keeps the path of the link.
 
 What the walk does not do, and reports as `Skipped` where it matters:
 
-* follow symbolic links (paths are made absolute lexically, nothing is resolved;
-  only a root itself may be a link, because the user named it);
-* leave the file system of a root: mount points are known beforehand from the
-  kernel's list, so a dead network mount is skipped without being touched;
+* follow any other symbolic link;
+* leave the file system of a root: mount points are known beforehand from the kernel's
+  list, so a dead network mount is skipped without being touched;
 * look into IPFS repositories (a block store has millions of files);
-* die of a directory it may not read, or hang for ever in one that stalls.
+* end because of a directory that it may not read, or that stalls.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, node_files
+from rubix_token_sync.errors import SourceError
+from rubix_token_sync.node_files import BoundedCalls, bytes_of, text_of
+from rubix_token_sync.node_places import DATABASES, NODE_DIRECTORY, PRUNE_MARKS, REPOSITORY
+from rubix_token_sync.nodes.kinds import other_dbms, stale
 from rubix_token_sync.records.schema import COLUMN_SIZES
+from rubix_token_sync.records.values import utf16_length
 
-__all__ = ["DATABASE_NAME", "Discovery", "Node", "Skipped", "discover"]
+__all__ = ["SENTENCES", "Discovery", "Node", "Skipped", "discover", "printable"]
 
-DATABASE_NAME: Final = "rubix.db"
-REPOSITORY_NAME: Final = ".ipfs"
-_REPOSITORY_MARKS: Final = ("config", "datastore_spec", "blocks")
-# A directory with one of these files is a block store or a repository under
-# another name; there is no node below it.
-_PRUNE_MARKS: Final = frozenset({"datastore_spec", "SHARDING"})
+_REPOSITORY_MARKS: Final = (b"config", b"datastore_spec", b"blocks")
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Node:
-    """One database to sync."""
+    """One database to sync.  Paths are absolute text, see `rubix_token_sync.node_files`."""
 
     db_path: str
-    """Absolute path of ``rubix.db``, lexically below its root; clean UTF-8."""
+    """``rubix.db`` or ``rubixtest.db``, below the real place of its root."""
     name: str
     """The directory two levels above the database; a label, not unique."""
     repository: str | None
-    """Absolute path of the node's ``.ipfs``, or None when there is no valid one."""
+    """The node's ``.ipfs``, or None when there is none."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Skipped:
-    """Something that was found and not taken, with the reason.
+    """Something that was found and not read, with the reason.
 
     ``path`` is printable UTF-8; bytes of a name that are not are written ``\\xNN``.
     """
@@ -64,6 +70,8 @@ class Skipped:
     path: str
     reason_code: str
     sentence: str
+    hides_nodes: bool = False
+    """Whether nodes may be there that nobody has looked at: such a run is not complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,88 +82,445 @@ class Discovery:
     skipped: list[Skipped]
     directories: int
     """How many directories were read."""
+    notes: list[Skipped] = field(default_factory=list)
+    """Remarks on databases that are read all the same."""
+    roots: tuple[str, ...] = ()
+    """The roots, as given and at their real places: what lies below one is ours."""
 
 
 SENTENCES: Final = {
-    "access_denied": "This user may not read the directory.",
-    "bare_repository": "A directory named .ipfs without config, datastore_spec or blocks is no "
-    "IPFS repository.",
-    "io_error": "The directory cannot be read ({error}).",
-    "name_not_utf8": "The path is not valid UTF-8, so the target could not store it; rename it.",
-    "no_database": "A directory named Rubix without rubix.db: the node has no database.",
+    "access_denied": "This user may not read it, so nodes may be there that nobody sees; run as "
+    "the user that owns it, or as root.",
+    "bare_repository": "A directory named .ipfs without config, datastore_spec or blocks is not "
+    "an IPFS repository.",
+    "beside_rubix": "Beside a directory named Rubix this file is not a node database: a node "
+    "started with -enableAuth opens it and keeps no tokens in it.",
+    "broken_link": "The symbolic link leads nowhere or in a circle; make it lead to what it stands "
+    "for.",
+    "io_error": "It cannot be read ({error}).",
+    "lost_and_found": "The file system's own directory for recovered files.",
+    "no_database": "A directory named Rubix without rubix.db or rubixtest.db, and without token "
+    "chains: no node has kept tokens here.",
     "no_such_directory": "There is no such directory.",
     "not_a_directory": "Not a directory.",
-    "not_a_file": "rubix.db is not a regular file.",
+    "not_a_file": "Not a regular file.",
+    "not_in_rubix": "Only rubix.db and rubixtest.db in a directory named Rubix are node databases; "
+    "move or link it there to include it.",
+    "other_dbms": "There are token chains, but neither rubix.db nor rubixtest.db for them: the "
+    "node keeps its tokens in another database system (PostgreSQL, SQL Server or MySQL), which is "
+    "not read, or its database was removed.",
     "other_file_system": "Another file system is mounted here; give it as a root of its own to "
     "include it.",
     "path_too_long": f"The path is longer than {COLUMN_SIZES['db_path']} characters, the most "
-    "that the target stores.",
-    "stalled": "The file system did not answer for {seconds:g} s; the rest of this root was left "
-    "out.",
-    "symlink": "Symbolic links are not followed; give the link's target as a root to include it.",
+    "that the target stores; move the node to a shorter path.",
+    "perhaps_stale": "The node's token chains were written {days} days after this database: if the "
+    "node keeps its tokens in another database system now, what is read here is out of date.",
+    "same_place": "The same file as {other}; it is read there.",
+    "stalled": "The file system did not answer for {seconds:g} s; nodes below it were not looked "
+    "at. Check the disk or the network mount.",
+    "symlink": "Symbolic links to directories are followed only to a node; give the link's target "
+    "as a root to include what is there.",
 }
-"""Every reason code with what is told to people."""
+"""Every reason code with its sentence."""
+
+_HIDING: Final = frozenset(
+    {
+        "access_denied",
+        "broken_link",
+        "io_error",
+        "no_such_directory",
+        "not_a_directory",
+        "not_a_file",
+        "other_dbms",
+        "path_too_long",
+        "stalled",
+    }
+)
+_NOWHERE: Final = frozenset({errno.ELOOP, errno.ENOENT, errno.ENOTDIR})
+_SOLVED_BY_A_ROOT: Final = frozenset({"other_file_system", "symlink"})
 
 
-def discover(roots: Sequence[str | os.PathLike[str]], *, stall_s: float = 60.0) -> Discovery:
-    """Find every node below ``roots``, in a stable order.
+def discover(
+    roots: Sequence[str | os.PathLike[str]], *, stall_s: float = node_files.STALL_SECONDS
+) -> Discovery:
+    """Find every node database below ``roots``, in a stable order.
 
-    Directories reached through several roots count once.  A root that is given
-    together with one of its parents is part of that parent, so repositories are
-    looked for up to the outer one (unless it is on another file system).
+    Directories reached in several ways count once.  A root that is given together with
+    one of its parents is part of that parent, so repositories are looked for up to the
+    outer one (unless it is on another file system).
 
     Args:
         roots: directories; relative ones are taken from the current directory.
-        stall_s: a root whose file system does not answer for so many seconds is
-            given up, with what was found until then.
+        stall_s: what gives no answer for this many seconds is left out, and reported.
     """
-    absolute = list(dict.fromkeys(os.path.abspath(os.fspath(root)) for root in roots))
+    found = _Found(_mount_points())
+    absolute = dict.fromkeys(node_files.from_argument(root) for root in roots)
+    real: dict[bytes, bytes] = {}
+    for given in absolute:
+        try:
+            place = node_files.bounded(partial(node_files.realpath, given), stall_s=stall_s)
+        except SourceError:
+            found.skip(given, "stalled", seconds=stall_s)
+        else:
+            real.setdefault(place, given)
     # Outer roots first: what lies in an inner one has then been seen.
-    absolute.sort(key=lambda root: (root.count(os.sep) if root != os.sep else 0, root))
-    found = _Found()
-    mounts = _mount_points()
-    for root in absolute:
-        walk = _Walk(root, found, mounts)
-        thread = threading.Thread(target=walk.run, name="discovery", daemon=True)
-        thread.start()
-        steps = -1
-        while thread.is_alive() and steps != walk.steps:
-            steps = walk.steps
-            thread.join(stall_s)
-        if thread.is_alive():
-            walk.abandoned = True
-            found = found.copy()  # the stuck thread may still write into the old one
-            found.skip(walk.current, "stalled", seconds=stall_s)
-        elif walk.crash is not None:
-            raise walk.crash
-    given = set(absolute)
+    walks = [
+        _Walk(place, real[place], found, stall_s)
+        for place in sorted(real, key=lambda path: (path.count(b"/") if path != b"/" else 0, path))
+    ]
+    for walk in walks:
+        walk.run()
+    for walk in walks:  # real places first: a link to one of them is not a second node
+        walk.follow_links()
+    spellings = {*absolute, *real}
+    named = {printable(path) for path in spellings}
     skipped = [
         item
         for item in found.skipped
-        if item.path not in given or item.reason_code not in _SOLVED_BY_A_ROOT
+        if item.path not in named or item.reason_code not in _SOLVED_BY_A_ROOT
     ]
-    return Discovery(sorted(found.nodes), sorted(skipped), found.directories)
+    return Discovery(
+        sorted(Node(path, name, home.repository) for path, name, home in found.nodes),
+        sorted(skipped),
+        found.directories,
+        sorted(found.notes),
+        tuple(sorted(text_of(path) for path in spellings)),
+    )
+
+
+@dataclass(slots=True)
+class _Home:
+    """What a directory hands on to what lies below it."""
+
+    repository: str | None
 
 
 @dataclass(slots=True)
 class _Found:
-    nodes: list[Node] = field(default_factory=list)
+    mounts: frozenset[bytes]
+    nodes: list[tuple[str, str, _Home]] = field(default_factory=list)
     skipped: set[Skipped] = field(default_factory=set)
+    notes: set[Skipped] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
+    """Directories, by device and inode."""
+    files: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Databases, the same."""
     directories: int = 0
 
-    def copy(self) -> _Found:
-        return _Found(list(self.nodes), set(self.skipped), set(self.seen), self.directories)
+    def skip(self, path: bytes, code: str, **values: object) -> None:
+        sentence = SENTENCES[code].format(**values)
+        self.skipped.add(Skipped(printable(path), code, sentence, code in _HIDING))
 
-    def skip(self, path: str, code: str, **values: object) -> None:
-        self.skipped.add(Skipped(printable(path), code, SENTENCES[code].format(**values)))
+    def fail(self, path: bytes, error: OSError, *, root: bool = False) -> None:
+        """Note why ``path`` cannot be read; what its owner has just removed is no failure."""
+        if isinstance(error, PermissionError):
+            above, name = os.path.split(path)
+            systems = name == b"lost+found" and above in (b"/", *self.mounts)
+            self.skip(path, "lost_and_found" if systems else "access_denied")
+        elif isinstance(error, FileNotFoundError | NotADirectoryError):
+            if root:
+                missing = isinstance(error, FileNotFoundError)
+                self.skip(path, "no_such_directory" if missing else "not_a_directory")
+        else:
+            self.skip(path, "io_error", error=os.strerror(error.errno or errno.EIO))
 
 
-@dataclass(slots=True)
-class _Listed:
-    directories: list[str] = field(default_factory=list)
-    marks: dict[str, str] = field(default_factory=dict)
-    """Names that matter, with what they are: file, directory, link or other."""
+def printable(path: str | bytes) -> str:
+    """``path`` as text that any encoder takes: undecodable bytes become ``\\xNN``."""
+    return bytes_of(path).decode("utf-8", "backslashreplace")
+
+
+_Commit = Callable[[], None]
+_Task = Callable[[], _Commit]
+"""The first may hang and changes nothing; what it gives back notes what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    path: bytes
+    task: _Task
+    if_stalled: _Commit
+
+
+class _Walk:
+    """Walks one root depth first, step by step; a step that hangs is left out."""
+
+    def __init__(self, root: bytes, given: bytes, found: _Found, stall_s: float) -> None:
+        self.root = root
+        self._given = given
+        self._found = found
+        self._stall_s = stall_s
+        self._device = -1
+        self._todo: list[_Step] = []
+        self._links: list[tuple[bytes, _Home]] = []
+        self._turn = threading.Lock()
+        self._current: _Step | None = None
+        self._asked: bytes | None = None
+        """The mount point that a link or repository being looked at leads to."""
+        self._dead: set[bytes] = set()
+        """Mount points that did not answer; nothing there is asked again."""
+
+    def run(self) -> None:
+        """Walk the directories."""
+        self._push(self.root, self._begin)
+        self._work_off()
+
+    def follow_links(self) -> None:
+        """Look at the links met on the way, once every real place was seen."""
+        for path, home in reversed(self._links):
+            self._push(path, partial(self._link, path, home))
+        self._work_off()
+
+    def _push(self, path: bytes, task: _Task, if_stalled: _Commit = lambda: None) -> None:
+        self._todo.append(_Step(path, task, if_stalled))
+
+    def _work_off(self) -> None:
+        while self._todo:
+            calls = BoundedCalls(self._stall_s)
+            try:
+                calls.call(partial(self._steps, calls))
+            except SourceError:
+                with self._turn:  # the thread left behind notes nothing from now on
+                    self._note_stall()
+            finally:
+                calls.close()
+
+    def _note_stall(self) -> None:
+        if self._current is not None:
+            self._current.if_stalled()
+            self._found.skip(self._current.path, "stalled", seconds=self._stall_s)
+            if self._asked is not None:
+                self._dead.add(self._asked)
+
+    def _steps(self, calls: BoundedCalls) -> None:
+        while True:
+            with self._turn:
+                if calls.gave_up or not self._todo:
+                    return
+                self._current, self._asked = self._todo.pop(), None
+            commit = self._current.task()
+            with self._turn:
+                if _left_behind(calls):
+                    return
+                commit()
+                self._current = None
+            calls.progress()
+
+    def _answers(self, path: bytes) -> bool:
+        """Whether the file system that ``path`` leads to is not known to be dead."""
+        with contextlib.suppress(OSError):  # not a link
+            path = os.path.join(os.path.dirname(path), node_files.readlink(path))
+        mount = os.path.normpath(path)
+        while mount not in self._found.mounts and mount != b"/":
+            mount = os.path.dirname(mount)
+        if mount in self._dead:
+            return False
+        self._asked = mount
+        return True
+
+    # --- steps: each may hang, and gives back what is to be noted ---------------------
+
+    def _begin(self) -> _Commit:
+        try:
+            self._device = node_files.stat(self.root).st_dev
+        except OSError as error:
+            return partial(self._found.fail, self._given, error, root=True)
+        return self._directory(self.root, _Home(None))
+
+    def _directory(self, path: bytes, home: _Home) -> _Commit:
+        """Read one directory."""
+        failpoints.point("discovery.scan")
+        try:
+            # A descriptor, so that a directory swapped for a link is noticed.
+            follow = 0 if path == self.root else os.O_NOFOLLOW
+            fd = node_files.open_handle(path, os.O_RDONLY | os.O_DIRECTORY | follow)
+        except OSError as error:
+            return partial(self._found.fail, path, error, root=path == self.root)
+        try:
+            status = os.fstat(fd)
+            if status.st_dev != self._device:
+                return partial(self._found.skip, path, "other_file_system")
+            identity = status.st_dev, status.st_ino
+            if identity in self._found.seen:
+                return lambda: None
+            with node_files.scan(fd) as entries:
+                listed = {os.fsencode(entry.name): _kind(entry) for entry in entries}
+        except OSError as error:
+            return partial(self._found.fail, path, error)
+        finally:
+            os.close(fd)
+        return partial(self._note_directory, path, home, identity, listed)
+
+    def _note_directory(
+        self, path: bytes, home: _Home, identity: tuple[int, int], listed: dict[bytes, str]
+    ) -> None:
+        found = self._found
+        if identity in found.seen:
+            return
+        found.seen.add(identity)
+        found.directories += 1
+        home = _Home(home.repository)
+        is_node = os.path.basename(path) == NODE_DIRECTORY
+        # Last in, first out: what is pushed last is done first.
+        if is_node:
+            self._push(
+                path,
+                partial(
+                    self._other_kinds,
+                    path,
+                    len(found.nodes),
+                    not listed.keys().isdisjoint(DATABASES),
+                ),
+            )
+        if PRUNE_MARKS.isdisjoint(listed):
+            for name in sorted(listed, reverse=True):
+                below = os.path.join(path, name)
+                if listed[name] == "directory" and name != REPOSITORY:
+                    if below in found.mounts:
+                        found.skip(below, "other_file_system")
+                    else:
+                        self._push(below, partial(self._directory, below, home))
+                elif listed[name] == "link" and name not in (REPOSITORY, *DATABASES):
+                    self._links.append((below, home))
+        for name in DATABASES:
+            if name not in listed:
+                continue
+            database = os.path.join(path, name)
+            if not is_node:
+                beside = listed.get(NODE_DIRECTORY) in ("directory", "link")
+                found.skip(database, "beside_rubix" if beside else "not_in_rubix")
+            elif listed[name] == "link":
+                self._links.append((database, home))
+            else:
+                self._push(database, partial(self._database, database, home))
+        if REPOSITORY in listed:
+            repository = os.path.join(path, REPOSITORY)
+            self._push_repository(repository, home)
+
+    def _push_repository(self, path: bytes, home: _Home) -> None:
+        def take() -> None:
+            home.repository = text_of(path)
+
+        # One that stalls is the node's all the same: to be reported as that, not as absent.
+        self._push(path, partial(self._repository, path, take), take)
+
+    def _other_kinds(self, path: bytes, nodes_before: int, named: bool) -> _Commit:
+        """A directory named Rubix, once all below it is known: is all as it should be?"""
+        without = other_dbms(path)
+        outdated = stale(path)
+
+        def note() -> None:
+            if without:
+                self._found.skip(path, "other_dbms")
+            elif len(self._found.nodes) == nodes_before and not named:
+                self._found.skip(path, "no_database")
+            if outdated is not None:
+                sentence = SENTENCES["perhaps_stale"].format(days=outdated.days)
+                database = os.path.join(path, DATABASES[0])
+                self._found.notes.add(Skipped(printable(database), "perhaps_stale", sentence))
+
+        return note
+
+    def _database(self, path: bytes, home: _Home) -> _Commit:
+        """Take what stands at the place of a node's database, a link's target included."""
+        try:
+            status = node_files.stat(path)
+        except OSError as error:
+            if error.errno in _NOWHERE and any(link == path for link, _ in self._links):
+                return partial(self._found.skip, path, "broken_link")
+            return partial(self._found.fail, path, error)
+        return partial(self._note_database, path, home, status)
+
+    def _note_database(self, path: bytes, home: _Home, status: os.stat_result) -> None:
+        found, text = self._found, text_of(path)
+        identity = status.st_dev, status.st_ino
+        if not stat.S_ISREG(status.st_mode):
+            found.skip(path, "not_a_file")
+        elif identity in found.files:
+            found.skip(path, "same_place", other=printable(found.files[identity]))
+        elif utf16_length(text) > COLUMN_SIZES["db_path"]:
+            found.skip(path, "path_too_long")
+        else:
+            found.files[identity] = text
+            node = os.path.dirname(os.path.dirname(path))
+            found.nodes.append((text, printable(os.path.basename(node) or node), home))
+
+    def _repository(self, path: bytes, take: _Commit) -> _Commit:
+        """Whether ``path``, named .ipfs, is a repository, possibly by way of a link."""
+        # A repository on a disk of its own is mounted there on purpose: no check of mounts.
+        if not self._answers(path):
+            return partial(self._note_unread, path, take, None)
+        try:
+            names = node_files.listdir(path)
+            for mark in _REPOSITORY_MARKS:
+                if mark in names and (
+                    mark != b"blocks" or stat.S_ISDIR(node_files.stat(path + b"/blocks").st_mode)
+                ):
+                    return take
+        except NotADirectoryError:
+            return partial(self._found.skip, path, "bare_repository")
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return partial(self._found.skip, path, "broken_link")
+            return partial(self._note_unread, path, take, error)
+        return partial(self._found.skip, path, "bare_repository")
+
+    def _note_unread(self, path: bytes, take: _Commit, error: OSError | None) -> None:
+        take()  # unreadable is not absent
+        if error is None:
+            self._found.skip(path, "stalled", seconds=self._stall_s)
+        else:
+            self._found.fail(path, error)
+
+    def _link(self, path: bytes, home: _Home) -> _Commit:
+        """Follow a link that stands for a node, its directory Rubix or its database."""
+        if not self._answers(path):
+            return partial(self._found.skip, path, "stalled", seconds=self._stall_s)
+        name = os.path.basename(path)
+        if name in DATABASES:
+            return self._database(path, home)
+        try:
+            if not stat.S_ISDIR(node_files.stat(path).st_mode):
+                return lambda: None
+            directory = path if name == NODE_DIRECTORY else os.path.join(path, NODE_DIRECTORY)
+            databases = self._databases_in(directory)
+            own = name != NODE_DIRECTORY and REPOSITORY in node_files.listdir(path)
+        except OSError as error:
+            if error.errno in _NOWHERE and name != NODE_DIRECTORY:
+                loop = error.errno == errno.ELOOP  # it may lead to a directory
+                return partial(self._found.skip, path, "symlink") if loop else lambda: None
+            if error.errno in _NOWHERE:
+                return partial(self._found.skip, path, "broken_link")
+            return partial(self._found.fail, path, error)
+        return partial(self._note_link, path, home, directory, databases, own)
+
+    def _databases_in(self, directory: bytes) -> list[bytes]:
+        """Names of the databases in a directory named Rubix that no walk has come to."""
+        try:
+            status = node_files.stat(directory)
+            if (status.st_dev, status.st_ino) in self._found.seen:
+                return []
+            names = node_files.listdir(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in DATABASES if name in names]
+
+    def _note_link(
+        self, path: bytes, home: _Home, directory: bytes, databases: list[bytes], own: bool
+    ) -> None:
+        if not databases:
+            self._found.skip(path, "symlink")
+            return
+        home = _Home(home.repository)
+        for name in databases:
+            database = os.path.join(directory, name)
+            self._push(database, partial(self._database, database, home))
+        if own:
+            self._push_repository(os.path.join(path, REPOSITORY), home)
+
+
+def _left_behind(calls: BoundedCalls) -> bool:
+    return calls.gave_up
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -166,193 +531,15 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "file" if entry.is_file(follow_symlinks=False) else "other"
 
 
-def printable(path: str) -> str:
-    """``path`` as text that any encoder takes: undecodable bytes become ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-class _Walk:
-    """Walks one root depth first, in a thread of its own so that it may hang."""
-
-    def __init__(self, root: str, found: _Found, mounts: frozenset[str]) -> None:
-        self.root = root
-        self.current = root
-        self.steps = 0
-        self.abandoned = False
-        self.crash: BaseException | None = None
-        self._found = found
-        self._mounts = mounts
-        self._device = -1
-
-    def run(self) -> None:
-        try:
-            self._walk()
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
-            self.crash = error
-
-    def _walk(self) -> None:
-        try:
-            self._device = os.stat(self.root).st_dev
-        except OSError as error:
-            self._unreadable(self.root, error)
-            return
-        # (directory, nearest valid repository above it); for a directory named
-        # Rubix a second visit, with None, tells whether a node was found below.
-        todo: list[tuple[str, str | None, int]] = [(self.root, None, -1)]
-        while todo and not self.abandoned:
-            path, repository, nodes_before = todo.pop()
-            if nodes_before >= 0:
-                if len(self._found.nodes) == nodes_before:
-                    self._found.skip(path, "no_database")
-                continue
-            self.current = path
-            self.steps += 1
-            try:
-                listed = self._list(path)
-            except OSError as error:
-                self._unreadable(path, error)
-                continue
-            if listed is None:
-                continue
-            self._found.directories += 1
-            if REPOSITORY_NAME in listed.marks:
-                repository = self._repository(path, listed) or repository
-            if DATABASE_NAME in listed.marks:
-                self._database(path, listed, repository)
-            elif os.path.basename(path) == "Rubix":
-                todo.append((path, None, len(self._found.nodes)))
-            if _PRUNE_MARKS.isdisjoint(listed.marks):
-                # Last in, first out: reversed, so that the walk is in name order.
-                todo += [
-                    (below, repository, -1)
-                    for below in sorted(listed.directories, reverse=True)
-                    if self._enter(below)
-                ]
-
-    def _list(self, path: str) -> _Listed | None:
-        """Read one directory; None when it was seen before or is not to be entered."""
-        failpoints.point("discovery.scan")
-        # A descriptor, so that a directory swapped for a link is noticed.
-        follow = 0 if path == self.root else os.O_NOFOLLOW
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC | follow)
-        try:
-            status = os.fstat(fd)
-            if status.st_dev != self._device:
-                self._found.skip(path, "other_file_system")
-                return None
-            identity = status.st_dev, status.st_ino
-            if identity in self._found.seen:
-                return None
-            self._found.seen.add(identity)
-            listed = _Listed()
-            with os.scandir(fd) as scan:
-                for entry in scan:
-                    name = entry.name
-                    if name in _NAMES_THAT_MATTER:
-                        listed.marks[name] = _kind(entry)
-                    if name == REPOSITORY_NAME:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        listed.directories.append(os.path.join(path, name))
-                    elif entry.is_symlink() and name != DATABASE_NAME:
-                        self._link(path, entry)
-            return listed
-        finally:
-            os.close(fd)
-
-    def _enter(self, path: str) -> bool:
-        if path in self._mounts:
-            self._found.skip(path, "other_file_system")
-            return False
-        return True
-
-    def _link(self, directory: str, entry: os.DirEntry[str]) -> None:
-        """Report a symbolic link that leads, or may lead, to a directory."""
-        path = os.path.join(directory, entry.name)
-        try:
-            target = os.path.normpath(os.path.join(directory, os.readlink(path)))
-            # What lies on another file system may be a dead network mount: not touched.
-            elsewhere = any(
-                target == mount or target.startswith(mount + os.sep)
-                for mount in self._mounts
-                if not self.root.startswith(mount)
-            )
-            if elsewhere or entry.is_dir():
-                self._found.skip(path, "symlink")
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                self._found.skip(path, "symlink")
-            elif not isinstance(error, FileNotFoundError):
-                self._unreadable(path, error)
-
-    def _repository(self, directory: str, listed: _Listed) -> str | None:
-        path = os.path.join(directory, REPOSITORY_NAME)
-        if listed.marks[REPOSITORY_NAME] == "link":
-            self._found.skip(path, "symlink")
-            return None
-        # A repository on a disk of its own is mounted there on purpose: no check of mounts.
-        for mark in _REPOSITORY_MARKS:
-            try:
-                status = os.lstat(os.path.join(path, mark))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                self._unreadable(path, error)
-                return None
-            if mark != "blocks" or stat.S_ISDIR(status.st_mode):
-                return path
-        self._found.skip(path, "bare_repository")
-        return None
-
-    def _database(self, directory: str, listed: _Listed, repository: str | None) -> None:
-        path = os.path.join(directory, DATABASE_NAME)
-        kind = listed.marks[DATABASE_NAME]
-        if kind == "link":
-            self._found.skip(path, "symlink")
-        elif kind != "file":
-            self._found.skip(path, "not_a_file")
-        elif not _is_utf8(path):
-            self._found.skip(path, "name_not_utf8")
-        elif len(path.encode("utf-16-le")) // 2 > COLUMN_SIZES["db_path"]:
-            self._found.skip(path, "path_too_long")
-        else:
-            home = os.path.dirname(directory)
-            self._found.nodes.append(Node(path, os.path.basename(home) or home, repository))
-
-    def _unreadable(self, path: str, error: OSError) -> None:
-        if isinstance(error, PermissionError):
-            self._found.skip(path, "access_denied")
-        elif isinstance(error, FileNotFoundError):
-            if path == self.root:  # anything else was just removed by its owner
-                self._found.skip(path, "no_such_directory")
-        elif isinstance(error, NotADirectoryError):
-            self._found.skip(path, "not_a_directory")
-        else:
-            self._found.skip(path, "io_error", error=os.strerror(error.errno or errno.EIO))
-
-
-_SOLVED_BY_A_ROOT: Final = frozenset({"other_file_system", "symlink"})
-_NAMES_THAT_MATTER: Final = {DATABASE_NAME, REPOSITORY_NAME, *_PRUNE_MARKS}
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _mount_points(lines: Iterable[str] | None = None) -> frozenset[str]:
+def _mount_points(lines: Iterable[bytes] | None = None) -> frozenset[bytes]:
     """Mount points of this machine (proc(5), field 5 of mountinfo); empty elsewhere."""
     if lines is None:
         try:
-            text = Path(_MOUNTINFO).read_bytes()
+            lines = Path(_MOUNTINFO).read_bytes().split(b"\n")
         except OSError:
             return frozenset()
-        lines = os.fsdecode(text).split("\n")
-    octal = re.compile(r"\\([0-7]{3})")
-    fields = (line.split(" ") for line in lines)
+    octal = re.compile(rb"\\([0-7]{3})")
+    fields = (line.split(b" ") for line in lines)
     return frozenset(
-        octal.sub(lambda m: chr(int(m[1], 8)), words[4]) for words in fields if len(words) > 4
+        octal.sub(lambda m: bytes([int(m[1], 8)]), words[4]) for words in fields if len(words) > 4
     )

@@ -11,11 +11,11 @@ from rubix_token_sync.nodes.connection import Connection
 from rubix_token_sync.nodes.database_errors import failure
 from rubix_token_sync.nodes.database_files import JOURNAL, WAL, Files, State
 from rubix_token_sync.nodes.private_copy import PrivateCopy
+from rubix_token_sync.scratch import Scratch
 
 __all__ = ["Opened"]
 
 _READONLY_CANTINIT: Final = 1288  # SQLITE_READONLY_CANTINIT: no usable read mark
-_JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 class Opened:
@@ -27,7 +27,7 @@ class Opened:
         way: ``read-only``, ``immutable``, ``wal`` or ``copy``.
     """
 
-    def __init__(self, files: Files, scratch: str | None, progress: Callable[[], None]) -> None:
+    def __init__(self, files: Files, scratch: Scratch, progress: Callable[[], None]) -> None:
         self._files = files
         self._scratch = scratch
         self._progress = progress
@@ -155,8 +155,10 @@ class Opened:
         self._copy = PrivateCopy(self._files, suffixes, self._scratch, self._progress)
         if self._files.state() != self.state:
             raise failure("changed_while_reading", "The files changed while they were copied.")
-        if JOURNAL in suffixes:
-            _refuse_super_journal(self._copy.path + JOURNAL)
+        if JOURNAL in suffixes and self._copy.names_super_journal():
+            raise failure(
+                "unfinished_transaction", "Its unfinished transaction spans several databases."
+            )
         connection = Connection(self._copy.path, "mode=rw" if JOURNAL in suffixes else "mode=ro")
         self._copy.remove()  # SQLite has its files open and needs no names any more
         return connection
@@ -169,19 +171,3 @@ def _same_file(now: State, before: State) -> bool:
         before.main.size,
         before.main.mtime_ns,
     )
-
-
-def _refuse_super_journal(path: str) -> None:
-    """Refuse a journal that names a super-journal.
-
-    Recovery would open, and perhaps delete, whatever file is named there.  SQLite
-    writes one only for transactions over several attached databases, which a node
-    does not have.  (Format: readSuperJournal in SQLite's pager.c.)
-    """
-    with open(path, "rb") as journal:
-        size = journal.seek(0, 2)
-        journal.seek(max(0, size - len(_JOURNAL_MAGIC)))
-        if journal.read() == _JOURNAL_MAGIC:
-            raise failure(
-                "unfinished_transaction", "Its unfinished transaction spans several databases."
-            )

@@ -9,29 +9,29 @@ holds.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.nodes.database_errors import failure, from_os_error
-from rubix_token_sync.nodes.database_files import Files
+from rubix_token_sync.nodes.database_files import JOURNAL, Files
+from rubix_token_sync.scratch import Scratch
 
 __all__ = ["PrivateCopy", "sweep"]
 
 _PREFIX: Final = "rubix-token-sync-"
-_MARGIN_BYTES: Final = 32 * 2**20  # left free for others, and for SQLite's own needs
 _CHUNK_BYTES: Final = 2**20
+_JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
-def sweep(scratch: str | None = None) -> int:
-    """Remove private copies of processes that were killed; says how many."""
+def sweep(scratch: str) -> int:
+    """Remove private copies of processes that were killed from a directory; gives their number."""
     removed = 0
-    with os.scandir(scratch or tempfile.gettempdir()) as entries:
+    with os.scandir(scratch) as entries:
         candidates = [
             entry.path
             for entry in entries
@@ -62,7 +62,7 @@ class PrivateCopy:
         files: the database, open (its descriptor is used: opening and closing the
             file once more would drop SQLite's locks).
         suffixes: which companions to copy too, e.g. ``("-wal",)``.
-        scratch: directory for the copy; None takes the system's (TMPDIR).
+        scratch: where copies may go.
         progress: called after each part.
 
     Raises:
@@ -73,16 +73,44 @@ class PrivateCopy:
         self,
         files: Files,
         suffixes: Iterable[str],
-        scratch: str | None,
+        scratch: Scratch,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
-        self._directory, self._lock = _locked_directory(scratch or tempfile.gettempdir())
-        self.path = os.path.join(self._directory, "copy.db")
+        opened: list[int] = []
+        self._lock = -1
         try:
-            _copy_files(files, tuple(suffixes), self.path, progress)
+            sources = [("", files.descriptor)]
+            for suffix in suffixes:
+                opened.append(_open_companion(files, suffix))
+                sources.append((suffix, opened[-1]))
+            sized = [(suffix, fd, os.fstat(fd).st_size) for suffix, fd in sources]
+            place = scratch.choose(sum(size for _, _, size in sized))
+            self._directory, self._lock = _locked_directory(place)
+            self.path = os.path.join(self._directory, "copy.db")
+            for suffix, fd, size in sized:
+                failpoints.point("source.copy")
+                _copy(fd, size, self.path + suffix, progress)
+        except OSError as error:
+            self.remove()
+            raise from_os_error(error, "copy the database") from error
         except BaseException:
             self.remove()
             raise
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def names_super_journal(self) -> bool:
+        """Whether the copied journal names a super-journal.
+
+        Recovery would open, and perhaps delete, whatever file is named there.  SQLite
+        writes one only for transactions over several attached databases, which a node
+        does not have.  (Format: readSuperJournal in SQLite's pager.c.)
+        """
+        with open(self.path + JOURNAL, "rb") as journal:
+            size = journal.seek(0, 2)
+            journal.seek(max(0, size - len(_JOURNAL_MAGIC)))
+            return journal.read() == _JOURNAL_MAGIC
 
     def remove(self) -> None:
         """Unlink the files; whoever has them open goes on reading."""
@@ -96,55 +124,22 @@ def _locked_directory(scratch: str) -> tuple[str, int]:
     try:
         sweep(scratch)
         while True:
-            path = tempfile.mkdtemp(prefix=_PREFIX, dir=scratch)  # mode 700
+            path = os.path.join(scratch, _PREFIX + secrets.token_hex(8))
+            os.mkdir(path, 0o700)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink > 0:
                 return path, fd
             os.close(fd)  # a sweep of another process came in between
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise failure(
-                "no_scratch_space", f"The scratch directory {scratch} does not exist."
-            ) from error
         raise from_os_error(error, f"make a directory in {scratch}") from error
 
 
-def _copy_files(
-    files: Files, suffixes: tuple[str, ...], target: str, progress: Callable[[], None]
-) -> None:
-    opened: list[int] = []
+def _open_companion(files: Files, suffix: str) -> int:
     try:
-        sources = [("", files.descriptor)]
-        for suffix in suffixes:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            opened.append(os.open(files.path + suffix, flags))
-            sources.append((suffix, opened[-1]))
-        sizes = [os.fstat(fd).st_size for _, fd in sources]
-        _check_room(os.path.dirname(target), sum(sizes))
-        for (suffix, fd), size in zip(sources, sizes, strict=True):
-            failpoints.point("source.copy")
-            _copy(fd, size, target + suffix, progress)
+        return node_files.open_handle(files.companion(suffix), os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError as error:
-        raise failure("changed_while_reading", "A file went while it was copied.") from error
-    except OSError as error:
-        raise from_os_error(error, "copy the database") from error
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
-def _check_room(directory: str, needed: int) -> None:
-    room = os.statvfs(directory)
-    free = room.f_bavail * room.f_frsize
-    if free < needed + _MARGIN_BYTES:
-        raise failure(
-            "no_scratch_space",
-            f"A private copy needs {needed} bytes in {os.path.dirname(directory)}, "
-            f"{free} are free.",
-            needed=needed,
-            free=free,
-        )
+        raise failure("changed_while_reading", "A file was removed while it was copied.") from error
 
 
 def _copy(source: int, size: int, target: str, progress: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ import random
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -16,23 +15,22 @@ from typing import Final
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SourceUnsettled
-from rubix_token_sync.nodes.bounded_calls import STALL_SECONDS, Patience
+from rubix_token_sync.node_files import STALL_SECONDS, BoundedCalls, bounded
 from rubix_token_sync.nodes.connection import USUAL_VALUE_BYTES, VALUE_LIMIT_BYTES, Table
 from rubix_token_sync.nodes.database_errors import failure, from_os_error, from_sqlite_error
 from rubix_token_sync.nodes.database_files import Files
 from rubix_token_sync.nodes.open_database import Opened
-from rubix_token_sync.records.schema import SourceRow, SqliteValue
+from rubix_token_sync.records.schema import SourceRow
+from rubix_token_sync.scratch import Scratch
 
-__all__ = ["HEAD_ROWS", "Snapshot", "fingerprint", "open_snapshot"]
+__all__ = ["HEAD_ROWS", "Snapshot", "fingerprint", "look_at", "open_snapshot"]
 
 HEAD_ROWS: Final = 50_000
-"""So many rows are read before the first is handed out."""
+"""At most this many rows are read before the first is handed out."""
 _BATCH_BYTES: Final = 32 * 2**20
 _SMALL_FILE_BYTES: Final = 64 * 2**20  # can be in memory as a whole
 _HEAD_PART_ROWS: Final = 5_000
-_CAREFUL_ROWS: Final = 64
 _SMALLEST_ROW_BYTES: Final = 5  # cell pointer 2, payload size 1, row number 1, record 1
-_MOST_DUPLICATES: Final = 1_000_000
 _COUNT_SECONDS: Final = 60.0
 
 
@@ -41,18 +39,20 @@ class Snapshot:
 
     Attributes:
         path: as given.
-        fingerprint: of the moment before reading, see `source.fingerprint`.
-        modified: latest modification time of ``rubix.db`` and its ``-wal``, in UTC
+        fingerprint: of the moment before reading, see `fingerprint`.
+        modified: latest modification time of the database and its ``-wal``, in UTC
             without a zone.
         columns: those of `SOURCE_COLUMNS` that the table has.
+        unique_ids: the schema promises that no two rows have the same token id; a damaged
+            index can break that promise.
     """
 
-    def __init__(self, path: str, opened: Opened, patience: Patience) -> None:
+    def __init__(self, path: str, opened: Opened, calls: BoundedCalls) -> None:
         self.path = path
         self.fingerprint = opened.fingerprint
         self.modified = _utc(opened.state.modified_ns)
         self._opened = opened
-        self._patience = patience
+        self._calls = calls
         self._head: list[SourceRow] = []
         self._whole = False
         self._count: int | None = None
@@ -61,6 +61,7 @@ class Snapshot:
         try:
             self._table = Table(opened.connection)
             self.columns = self._table.columns
+            self.unique_ids = self._table.unique_ids
             # Rows that the file cannot possibly hold mean that its pages go in circles.
             self._most_rows = opened.state.size // _SMALLEST_ROW_BYTES
             self._set_reading()
@@ -82,7 +83,7 @@ class Snapshot:
     def count(self) -> int:
         """How many rows the table has."""
         if self._count is None:
-            self._count = self._patience.call(self._count_rows)
+            self._count = self._calls.call(self._count_rows)
         return self._count
 
     def rows(self, batch_size: int) -> Iterator[list[SourceRow]]:
@@ -103,7 +104,7 @@ class Snapshot:
             done += len(batch)
         if not self._whole:
             stream = self._stream(done, batch_size)
-            while following := self._patience.call(lambda: next(stream, None)):
+            while following := self._calls.call(lambda: next(stream, None)):
                 yield following
                 done += len(following)
         if self._count is None:
@@ -111,19 +112,10 @@ class Snapshot:
         elif done != self._count:
             raise failure("corrupt", f"{done} rows can be read, an index has {self._count}.")
 
-    def duplicates(self) -> frozenset[SqliteValue]:
-        """Token ids other than NULL that more than one row has."""
-        if self._table.unique_ids:
-            return frozenset()
-        if self._whole:
-            seen = Counter((type(row[0]), row[0]) for row in self._head if row[0] is not None)
-            return frozenset(value for (_, value), times in seen.items() if times > 1)
-        return self._patience.call(self._find_duplicates)
-
     def close(self) -> None:
         """Give everything back; what a stalled file system holds, when it answers."""
         self._opened.interrupt()  # a call still under way, if this one was interrupted
-        self._patience.close(self._opened.close)
+        self._calls.close(self._opened.close)
         self._head = []
 
     def __enter__(self) -> Snapshot:
@@ -137,7 +129,7 @@ class Snapshot:
     ) -> None:
         self.close()
 
-    # What follows touches files: it runs in the thread of `Patience`.
+    # What follows touches files: it runs in the thread of `BoundedCalls`.
 
     def _count_rows(self) -> int:
         # SQLite looks at no deadline while it counts: pages in circles would do.
@@ -152,19 +144,6 @@ class Snapshot:
         self._prove_unchanged()
         self._check_number(count)
         return count
-
-    def _find_duplicates(self) -> frozenset[SqliteValue]:
-        with _translated():
-            while True:
-                try:
-                    found = self._ask(self._table.duplicates).fetchmany(_MOST_DUPLICATES)
-                    break
-                except sqlite3.Error as error:
-                    self._read_otherwise(error)
-        if len(found) == _MOST_DUPLICATES:
-            raise failure("too_many_duplicates", f"At least {len(found)} token ids are repeated.")
-        self._prove_unchanged()
-        return frozenset(row[0] for row in found)
 
     def _read_head(self) -> None:
         small = self._opened.state.size <= _SMALL_FILE_BYTES
@@ -183,7 +162,7 @@ class Snapshot:
             cursor: sqlite3.Cursor | None = None
             while True:
                 failpoints.point("source.read")
-                self._patience.progress()
+                self._calls.progress()
                 try:
                     if cursor is None:
                         cursor = self._ask(self._table.select(done))
@@ -212,12 +191,10 @@ class Snapshot:
             return cursor.fetchmany(size)
         batch: list[SourceRow] = []
         room = _BATCH_BYTES
-        while len(batch) < size and room > 0:
-            part = cursor.fetchmany(min(_CAREFUL_ROWS, size - len(batch)))
-            if not part:
-                break
-            batch += part
-            room -= len(marshal.dumps(part, 2))
+        while len(batch) < size and room > 0 and (row := cursor.fetchone()) is not None:
+            batch.append(row)
+            room -= sum(len(value) for value in row if isinstance(value, str | bytes))
+            self._calls.progress()
         return batch
 
     def _ask(self, statement: str) -> sqlite3.Cursor:
@@ -260,7 +237,7 @@ class Snapshot:
 
 def open_snapshot(
     db_path: str,
-    scratch: str | None = None,
+    scratch: Scratch | str | None = None,
     *,
     busy_s: float = 20.0,
     stall_s: float = STALL_SECONDS,
@@ -268,34 +245,34 @@ def open_snapshot(
     """Open a snapshot of the database at ``db_path``; use it as a context manager.
 
     Args:
-        db_path: path of ``rubix.db``.
-        scratch: directory on a local disk for private copies; None is the system's.
-        busy_s: for so many seconds a busy database is tried again.
-        stall_s: a file system that gives no answer for so many seconds is given up.
+        db_path: path of the database, as text (see `rubix_token_sync.node_files`).
+        scratch: where private copies may go; a path is the only such place.
+        busy_s: for how many seconds a busy database is tried again.
+        stall_s: a file system that gives no answer for this many seconds is given up.
 
     Raises:
-        SourceError: with one of the codes of `source.REMEDIES`.  A `SourceUnsettled`
-            (``busy``, ``changed_while_reading``, ``too_many_files``) may succeed later.
+        SourceError: with one of the codes of `database_errors.REMEDIES`.  A
+            `SourceUnsettled` (``busy``, ``changed_while_reading``, ``too_many_files``) may
+            succeed later.
     """
+    place = scratch if isinstance(scratch, Scratch) else Scratch(scratch)
     end = time.monotonic() + busy_s
     pause = 0.005
     while True:
-        patience = Patience(stall_s)
+        calls = BoundedCalls(stall_s)
 
-        def attempt(patience: Patience = patience) -> Snapshot:
+        def attempt(calls: BoundedCalls = calls) -> Snapshot:
             with _translated():
-                return Snapshot(
-                    db_path, Opened(Files(db_path), scratch, patience.progress), patience
-                )
+                return Snapshot(db_path, Opened(Files(db_path), place, calls.progress), calls)
 
         try:
-            return patience.call(attempt, if_late=Snapshot.close)
+            return calls.call(attempt, if_late=Snapshot.close)
         except SourceUnsettled:
-            patience.close()
+            calls.close()
             if time.monotonic() + pause > end:
                 raise
         except BaseException:
-            patience.close()
+            calls.close()
             raise
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, no secret
         pause = min(pause * 1.5, 0.1)
@@ -313,18 +290,20 @@ def fingerprint(db_path: str, *, stall_s: float = STALL_SECONDS) -> str:
     unique: it will never compare equal.
 
     Raises:
-        SourceError: the file is missing, empty, no regular file or unreadable.
+        SourceError: the file is missing, empty, not a regular file, or unreadable.
     """
-    patience = Patience(stall_s)
+    return look_at(db_path, stall_s=stall_s)[0]
 
-    def look() -> str:
+
+def look_at(db_path: str, *, stall_s: float = STALL_SECONDS) -> tuple[str, int]:
+    """The `fingerprint`, and how many bytes the database and its companions have."""
+
+    def look() -> tuple[str, int]:
         with _translated(), Files(db_path) as files:
-            return files.fingerprint()[1]
+            state, text = files.fingerprint()
+            return text, state.size
 
-    try:
-        return patience.call(look)
-    finally:
-        patience.close()
+    return bounded(look, stall_s=stall_s)
 
 
 @contextmanager

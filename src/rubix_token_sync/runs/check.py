@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.process_identity import own_holder
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
-from rubix_token_sync.runs.survey import may_hide_nodes
+from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.settings import Settings, describe
 from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, Target, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
@@ -174,10 +173,9 @@ def _check_nodes(
     max_missing_content: float,
 ) -> Iterator[CheckResult]:
     found = discover(roots)
-    given = {os.path.abspath(root) for root in roots}
     yield CheckResult("discovery", True, counted(len(found.nodes), "database"))
     for skipped in found.skipped:
-        hides = may_hide_nodes(skipped, given)
+        hides = skipped.hides_nodes
         yield CheckResult(
             "skipped",
             not hides,
@@ -185,12 +183,13 @@ def _check_nodes(
             "Run as a user that may read it: there may be nodes below." if hides else "",
             "directory_unread" if hides else "",
         )
+    place = Scratch(scratch, tuple(roots))
     for node in found.nodes:
-        yield _check_node(node, content, scratch, max_missing_content)
+        yield _check_node(node, replace(content, scratch=place), place, max_missing_content)
 
 
 def _check_node(
-    node: Node, content: ContentOptions, scratch: str | None, max_missing_content: float
+    node: Node, content: ContentOptions, scratch: Scratch, max_missing_content: float
 ) -> CheckResult:
     name = f"node {node.name}"
     try:

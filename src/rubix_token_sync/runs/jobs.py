@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, TypeAlias
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
+from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import Lease, MarkCounts, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress
 
@@ -42,7 +43,7 @@ class WorkerContext:
     content: ContentOptions
     lease: Lease | None = None
     """The right to publish; None: jobs only read and compare."""
-    scratch: str | None = None
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.discovery import Node, Skipped
-from rubix_token_sync.nodes.snapshot import fingerprint
+from rubix_token_sync.nodes.snapshot import look_at
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.base import DatabaseState
 
-__all__ = ["TARGET_DIFFERS", "Plan", "PlanRules", "Planned", "left_out", "make_plan", "observe"]
+__all__ = [
+    "TARGET_DIFFERS",
+    "Plan",
+    "PlanRules",
+    "Planned",
+    "inside",
+    "left_out",
+    "make_plan",
+    "observe",
+]
 
 TARGET_DIFFERS: Final = "target differs"
 """Why a database is read whose records in the target are not as many as a run left there."""
 
-_TELL_OF_NO_DATABASE: Final = frozenset({"no_database", "bare_repository"})
-"""Reasons for skipping that say: it was looked, and there is none."""
+_NO_DATABASE_THERE: Final = frozenset({"no_database", "bare_repository"})
+"""Reasons for skipping that say: somebody looked, and there is none."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,13 @@ class PlanRules:
 
 @dataclass(frozen=True)
 class Observed:
-    """A node as it is now: stat calls only."""
+    """A node as it is now; none of its rows was read."""
 
     node: Node
     fingerprint: str
     repository_fingerprint: str | None
     size: int
-    """Bytes of the database and its write-ahead log."""
+    """Bytes of the database, its write-ahead log and journal."""
 
 
 @dataclass(frozen=True)
@@ -82,52 +91,48 @@ def observe(node: Node, *, repository: bool) -> Observed:
     Raises:
         SourceError: the database cannot be looked at.
     """
-    return Observed(
-        node,
-        fingerprint(node.db_path),
-        repository_fingerprint(node.repository) if repository and node.repository else None,
-        os.stat(node.db_path).st_size + _size_if_there(node.db_path + "-wal"),
-    )
+    fingerprint, size = look_at(node.db_path)
+    seen = repository_fingerprint(node.repository) if repository and node.repository else None
+    return Observed(node, fingerprint, seen, size)
 
 
-def _size_if_there(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # most databases have none; reading tells what is wrong with one
-        return 0
-
-
-def left_out(
-    path: str, skipped: Iterable[Skipped], roots: Sequence[str], *, exists: Callable[[str], bool]
-) -> SourceError | None:
-    """Why discovery may have missed the database at ``path``; None when it is really gone.
-
-    ``roots`` are absolute; ``exists`` is `os.path.lexists`.
-    """
+def left_out(path: str, skipped: Iterable[Skipped]) -> SourceError | None:
+    """Why discovery may have missed the database at ``path``; None when it is really gone."""
     for item in skipped:
-        if item.reason_code in _TELL_OF_NO_DATABASE:
-            continue
-        covered = item.path
-        if item.reason_code == "stalled":  # the rest of its root was left out, too
-            covered = next((root for root in roots if _within(item.path, root)), item.path)
-        if _within(path, covered):
+        if item.reason_code not in _NO_DATABASE_THERE and _within(path, item.path):
             return SourceError(
                 f"{path} was not found, because {item.path} was left out. {item.sentence}",
                 code=item.reason_code,
                 remedy="Its records were left as they are.",
             )
-    if exists(path):
+    try:
+        node_files.lstat(path)
+    except SourceError as error:
+        return error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
         return SourceError(
-            f"{path} is there, but discovery did not come to it.",
-            code="not_discovered",
-            remedy="It lies in what looks like an IPFS repository; its records were left as "
-            "they are.",
+            f"{path} cannot be looked at: {error.strerror}.",
+            code="access_denied" if isinstance(error, PermissionError) else "io_error",
+            remedy="Its records were left as they are.",
         )
-    return None
+    return SourceError(
+        f"{path} is there, but discovery did not come to it.",
+        code="not_discovered",
+        remedy="It lies in what looks like an IPFS repository, or not in a directory named Rubix; "
+        "its records were left as they are.",
+    )
 
 
 def _within(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(os.path.join(directory, ""))
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def inside(roots: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a path lies below one of the roots (`Discovery.roots`)."""
+    above = tuple(root.rstrip("/") + "/" for root in roots)
+    return lambda path: path.startswith(above)
 
 
 def make_plan(
@@ -143,14 +148,23 @@ def make_plan(
 ) -> Plan:
     """Compare what is on disk with what the target says it holds.
 
-    ``inside`` tells whether a path lies below the roots of this run: databases
-    elsewhere are none of its business.  ``missed`` tells why a known database may
-    have been overlooked (`left_out`).  ``now`` is UTC without a zone; ``look`` is
-    `observe`.
+    A database keeps the spelling of its path that the target knows, whichever way
+    leads to it now: paths are part of the records' keys.
+
+    Args:
+        source: name of this machine in the target.
+        nodes: what discovery found.
+        states: what the target holds.
+        rules: what the user asked for.
+        now: UTC without a zone.
+        inside: whether a path lies below the roots of this run; databases elsewhere are
+            left alone.
+        missed: why a known database may have been overlooked (`left_out`).
+        look: `observe`.
     """
     plan = Plan()
     known = {state.database_key: state for state in states}
-    for node in nodes:
+    for node in _as_known(source, list(nodes), known.values()):
         key = database_key(source, node.db_path)
         state = known.pop(key, None)
         if state is None and rules.only_failed:
@@ -179,6 +193,37 @@ def make_plan(
                 plan.missing.append(state)
     plan.read.sort(key=lambda planned: (-planned.size, planned.node.db_path))
     return plan
+
+
+def _as_known(
+    source: str, nodes: Sequence[Node], states: Iterable[DatabaseState]
+) -> Iterator[Node]:
+    """The nodes, with the spelling of the path under which the target knows their database.
+
+    A place can have several: links, mounts and bind mounts, and upper and lower case on
+    some file systems.  Two that lead to one file are one place.
+    """
+    keys = {database_key(source, node.db_path) for node in nodes}
+    known = {state.database_key for state in states}
+    spelled = {
+        identity: state.db_path
+        for state in (states if keys - known else ())
+        if state.database_key not in keys and (identity := _identity(state.db_path)) is not None
+    }
+    for node in nodes:
+        if spelled and database_key(source, node.db_path) not in known:
+            stored = spelled.get(_identity(node.db_path) or (0, 0))
+            yield replace(node, db_path=stored) if stored is not None else node
+        else:
+            yield node
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = node_files.stat(path)
+    except (OSError, SourceError):  # gone, or not to be seen: no spelling to go by
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _decide(

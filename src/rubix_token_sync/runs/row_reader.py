@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rubix_token_sync.nodes.database_errors import failure
 from rubix_token_sync.nodes.snapshot import Snapshot
 from rubix_token_sync.records.build import DatabaseContext
 from rubix_token_sync.records.schema import (
@@ -20,11 +22,14 @@ from rubix_token_sync.records.schema import (
     row_digests,
 )
 from rubix_token_sync.runs.jobs import Job
+from rubix_token_sync.runs.seen_ids import SeenIds
 from rubix_token_sync.targets.base import ErrorEntry
 
 __all__ = ["DigestedRows", "RowReader", "database_context"]
 
-_LISTED_DUPLICATES = 100
+_LISTED_DUPLICATES: Final = 100
+_SHOWN_CHARACTERS: Final = 100
+"""Of each value of a rejected row, in the report."""
 
 
 def database_context(job: Job, snapshot: Snapshot) -> DatabaseContext:
@@ -96,8 +101,13 @@ class DigestedRows:
 class RowReader:
     """A database's rows in digested batches: NULL ids numbered, repeated ids left out.
 
-    The first row (in the database's own order) with a token id is the record;
-    what follows with the same id is rejected and told.
+    The first row (in the database's own order) with a token id is the record; what
+    follows with the same id is rejected and reported.  No index is trusted for that: one
+    may be damaged, and ids that differ in UTF-16 can be equal in UTF-8.
+
+    Raises:
+        SourceError: while iterating; ``corrupt`` where a large database breaks the promise
+            of its own index.
     """
 
     def __init__(self, job: Job, snapshot: Snapshot, batch_size: int) -> None:
@@ -106,8 +116,7 @@ class RowReader:
         self._path = job.node.db_path
         self._node = job.node.name
         self._prefix = digest_prefix(job.node.name, job.node.repository)
-        self._repeated = snapshot.duplicates()
-        self._met: set[SqliteValue] = set()
+        self._seen = SeenIds(promised=snapshot.unique_ids)
         self._nulls = 0
         self._listed: list[str] = []
         self.distinct = 0
@@ -115,29 +124,32 @@ class RowReader:
 
     def __iter__(self) -> Iterator[DigestedRows]:
         for rows in self._snapshot.rows(self._batch_size):
-            if self._repeated:
-                rows = [row for row in rows if self._first(row)]
+            repeated = self._seen.repeated([row[0] for row in rows])
+            if repeated:
+                self._reject([rows[at] for at in repeated])
+                left_out = set(repeated)
+                rows = [row for at, row in enumerate(rows) if at not in left_out]
             digests = row_digests(self._prefix, rows)
             numbers = self._number(rows)
             if any(numbers.values()):
                 digests = self._renumbered(rows, digests, numbers)
             self.distinct += len(rows)
             yield DigestedRows(rows, digests, numbers)
+        broken = self._seen.broken_promises()
+        if broken:
+            raise failure(
+                "corrupt",
+                f"{broken} rows repeat the token id of an earlier row, although an index of the "
+                "database keeps ids unique: that index is damaged.",
+            )
 
-    def _first(self, row: SourceRow) -> bool:
-        token = row[0]
-        if token not in self._repeated:
-            return True
-        if token not in self._met:
-            self._met.add(token)
-            return True
-        self.rejected += 1
-        if len(self._listed) < _LISTED_DUPLICATES:
-            self._listed.append(repr(row))
-        return False
+    def _reject(self, rows: list[SourceRow]) -> None:
+        self.rejected += len(rows)
+        for row in rows[: _LISTED_DUPLICATES - len(self._listed)]:
+            self._listed.append(", ".join(map(_shown, row)))
 
     def _number(self, rows: list[SourceRow]) -> dict[int, int]:
-        if None not in [row[0] for row in rows]:
+        if not self._seen.nulls:
             return {}
         numbers = {}
         for at, row in enumerate(rows):
@@ -169,3 +181,10 @@ class RowReader:
                 context={"rows": self._listed},
             ),
         )
+
+
+def _shown(value: SqliteValue) -> str:
+    """A value for the report, cut before anything is made of it."""
+    if isinstance(value, str | bytes) and len(value) > _SHOWN_CHARACTERS:
+        return f"{value[:_SHOWN_CHARACTERS]!r}… ({len(value)} long)"
+    return repr(value)

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
 
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.log import ProgressPace, log_event
-from rubix_token_sync.nodes.discovery import Discovery, Skipped, discover
+from rubix_token_sync.nodes.discovery import Discovery, discover
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
-from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, left_out, make_plan
+from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, inside, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
 from rubix_token_sync.runs.worker_pool import WorkerPool, affordable
+from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
 from rubix_token_sync.targets.registry import TargetAddress
 
-__all__ = ["Survey", "may_hide_nodes"]
+__all__ = ["Survey"]
 
 _LOG = logging.getLogger(__name__)
 
-_HIDING: Final = frozenset({"access_denied", "io_error", "stalled"})
-"""Directories skipped for these reasons may hold nodes."""
-_HIDING_AS_ROOT: Final = frozenset({"no_such_directory", "not_a_directory"})
-_NEVER_HIDING: Final = "lost+found"
-"""Of the file system itself, for root only: no node is in it."""
-
 _INLINE_BYTES = 2_000_000
 """Less than this to read is done faster than worker processes start."""
-
-
-def may_hide_nodes(skipped: Skipped, roots: Collection[str]) -> bool:
-    """Whether nodes may be below something that was left out; ``roots`` are absolute."""
-    if os.path.basename(skipped.path) == _NEVER_HIDING and skipped.path not in roots:
-        return False
-    return skipped.reason_code in _HIDING or (
-        skipped.path in roots and skipped.reason_code in _HIDING_AS_ROOT
-    )
 
 
 class Survey:
@@ -76,10 +60,9 @@ class Survey:
             return
         self.discovery = discover(self.options.roots)
         self._discovered = True
-        roots = {os.path.abspath(root) for root in self.options.roots}
         for skipped in self.discovery.skipped:
             # What cannot be read is not empty: nodes may be there that nobody knows of yet.
-            hides = may_hide_nodes(skipped, roots)
+            hides = skipped.hides_nodes
             log_event(
                 _LOG, logging.ERROR if hides else logging.INFO, "skipped",
                 f"{skipped.path}: {skipped.sentence}",
@@ -98,7 +81,7 @@ class Survey:
         if not self.discovery.nodes:
             log_event(
                 _LOG, logging.WARNING, "no_nodes",
-                f"There is no rubix.db below {', '.join(self.options.roots)}.",
+                f"There is no node database below {', '.join(self.options.roots)}.",
             )  # fmt: skip
 
     def plan(
@@ -111,8 +94,6 @@ class Survey:
             self._know(options.nodes, states)
             nodes = [node for node in nodes if node.name in options.nodes]
             states = [s for s in states if (s.node_name or "") in options.nodes]
-        roots = [os.path.abspath(root) for root in options.roots]
-        below = tuple(os.path.join(root, "") for root in roots)
         return make_plan(
             options.source,
             nodes,
@@ -125,10 +106,8 @@ class Survey:
                 live,
             ),
             now=self.started_at,
-            inside=lambda path: path.startswith(below),
-            missed=lambda path: left_out(
-                path, self.discovery.skipped, roots, exists=os.path.lexists
-            ),
+            inside=inside(self.discovery.roots),
+            missed=lambda path: left_out(path, self.discovery.skipped),
         )
 
     def _know(self, names: Iterable[str], states: Sequence[DatabaseState]) -> None:
@@ -210,17 +189,18 @@ class Survey:
         options = self.options
         processes = self._processes(jobs)
         share = max(1, options.content.workers // max(1, processes))
+        scratch = Scratch(options.scratch, tuple(options.roots))
         context = WorkerContext(
             target,
             replace(options.store, read_only=lease is None, pool_size=self._connections(processes)),
-            replace(options.content, workers=share),
+            replace(options.content, workers=share, scratch=scratch),
             lease,
-            options.scratch,
+            scratch,
         )
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 
     def _connections(self, processes: int) -> int:
-        """Of each worker: the run keeps two for itself, one of them for the heartbeat."""
+        """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
         return max(1, (self.options.store.pool_size - 2) // max(1, processes))
 
     def _processes(self, jobs: int) -> int:
@@ -231,7 +211,9 @@ class Survey:
             return 0
         from rubix_token_sync.settings import usable_cpus
 
-        return affordable(min(usable_cpus(), self.options.content.workers, jobs))
+        connections = self.options.store.pool_size - 1  # one is the run's own
+        most = min(usable_cpus(), self.options.content.workers, jobs, connections)
+        return affordable(most)
 
     def work(
         self,

@@ -18,6 +18,8 @@ from rubix_token_sync.settings.model import GUIDE_NAMES, PROFILES, SECRETS, Sett
 from rubix_token_sync.settings.show import allowed, shown_name
 
 PREFIX: Final = "RUBIX_SYNC_"
+_BESIDE: Final = frozenset({"target_file", "alert_urls_file"})
+"""Settings that name a file which is read: relative ones lie beside the settings file."""
 
 
 class _Given(NamedTuple):
@@ -61,7 +63,7 @@ def load_settings(
     """
     unknown = [name for name in flags if name not in Settings.model_fields]
     if unknown:
-        raise TypeError(f"flags that are no settings: {unknown}")
+        raise TypeError(f"flags that are not settings: {unknown}")
     given: dict[str, _Given] = {}
 
     def add(name: str, value: object, origin: str, strength: int) -> None:
@@ -74,18 +76,44 @@ def load_settings(
         for variable in _variables(name):
             add(name, environ.get(variable, "").strip() or None, f"environment: {variable}", 3)
     path = config or environ.get(f"{PREFIX}CONFIG", "").strip() or None
-    held = _read_file(path) if path is not None else {}
+    held, problems = read_settings_file(path) if path is not None else ({}, [])
+    if problems:
+        raise problems[0]
     for name, value in held.items():
         add(name, value, f"file: {os.fspath(path or '')}", 2)
-    chosen = given.get("profile")
-    if chosen is not None and chosen.value in PROFILES:
-        for name, value in _profile_values(str(chosen.value)).items():
-            add(name, value, f"profile: {chosen.value}", 1)
+    _add_profile(given)
     _one_target(given)
     settings = _validated(given)
     if path is not None and not settings.allow_insecure_target_file:
         _check_file_mode(path, held)
     return settings
+
+
+def check_settings_file(
+    path: str | os.PathLike[str],
+) -> tuple[Settings | None, list[SettingsError]]:
+    """The settings that the file alone makes (None: none), and everything wrong with it."""
+    try:
+        held, problems = read_settings_file(path)
+    except SettingsError as error:
+        return None, [error]
+    given = {name: _Given(value, f"file: {os.fspath(path)}", 2) for name, value in held.items()}
+    _add_profile(given)
+    try:
+        _one_target(given)
+        settings = _validated(given)
+        if not settings.allow_insecure_target_file:
+            _check_file_mode(path, held)
+    except SettingsError as error:
+        return None, [*problems, error]
+    return settings, problems
+
+
+def _add_profile(given: dict[str, _Given]) -> None:
+    chosen = given.get("profile")
+    if chosen is not None and chosen.value in PROFILES:
+        for name, value in _profile_values(str(chosen.value)).items():
+            given.setdefault(name, _Given(value, f"profile: {chosen.value}", 1))
 
 
 def _flag(name: str) -> str:
@@ -98,57 +126,84 @@ def _variables(name: str) -> Iterable[str]:
         yield name.upper()
 
 
-def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables with our prefix that mean nothing: most likely mistyped."""
-    known = {variable for name in Settings.model_fields for variable in _variables(name)}
-    known.add(f"{PREFIX}CONFIG")
-    return sorted(
-        name
-        for name in environ
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """Variables with our prefix that mean nothing, most likely mistyped → the nearest known."""
+    known = [variable for name in Settings.model_fields for variable in _variables(name)]
+    known.append(f"{PREFIX}CONFIG")
+    return {
+        name: next(iter(get_close_matches(name, known, 1, 0.8)), None)
+        for name in sorted(environ)
         if name.startswith(PREFIX)
         and name not in known
         and not name.startswith(f"{PREFIX}FAULT")  # points at which tests make us fail
-    )
+    }
 
 
-def _read_file(path: str | os.PathLike[str]) -> dict[str, object]:
+def read_settings_file(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, object], list[SettingsError]]:
+    """What a settings file says, by setting name, and what is wrong with its keys.
+
+    ``target_file`` and ``alert_urls_file`` are files beside it unless their paths are
+    absolute: the settings mean the same wherever the program is started.
+
+    Raises:
+        SettingsError: it cannot be read or is not TOML.
+    """
     shown = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
             content = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(
-            f"The settings file {shown} cannot be read: {error.strerror}.",
-            code="config_unreadable",
-            context={"path": shown},
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # Neither message quotes the line, which could hold a secret.
-        place = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is no UTF-8"
-        raise SettingsError(
-            f"The settings file {shown} is no TOML: {place}.",
-            code="config_syntax",
-            context={"path": shown},
-        ) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(shown, error) from None
     values: dict[str, object] = {}
+    problems = []
     for key, value in content.items():
         name = key.lower().replace("-", "_")
         if name not in Settings.model_fields:
             near = get_close_matches(name, Settings.model_fields, 1)
-            raise SettingsError(
-                f"The settings file {shown} has the unknown setting {key!r}.",
-                code="setting_unknown",
-                remedy=f"Did you mean {near[0]!r}?" if near else "`init` writes a file with all.",
-                context={"path": shown, "setting": key},
+            problems.append(
+                SettingsError(
+                    f"The settings file {shown} has the unknown setting {key!r}.",
+                    code="setting_unknown",
+                    remedy=f"Did you mean {near[0]!r}?"
+                    if near
+                    else "`rubix-token-sync init` writes a file with every setting.",
+                    context={"path": shown, "setting": key},
+                )
             )
-        if name in values:
-            raise SettingsError(
-                f"The settings file {shown} has {name!r} twice, in upper and lower case.",
-                code="setting_twice",
-                context={"path": shown, "setting": key},
+        elif name in values:
+            problems.append(
+                SettingsError(
+                    f"The settings file {shown} has {name!r} twice, in upper and lower case.",
+                    code="setting_twice",
+                    remedy="Remove one of them.",
+                    context={"path": shown, "setting": key},
+                )
             )
-        values[name] = value
-    return values
+        elif name in _BESIDE and isinstance(value, str):
+            values[name] = os.path.join(os.path.dirname(shown), value)
+        else:
+            values[name] = value
+    return values, problems
+
+
+def _unreadable(shown: str, error: OSError | ValueError) -> SettingsError:
+    if isinstance(error, OSError):
+        return SettingsError(
+            f"The settings file {shown} cannot be read: {error.strerror}.",
+            code="config_unreadable",
+            remedy="Check its path, and run as the user that owns it.",
+            context={"path": shown},
+        )
+    # No message quotes the line, which could hold a secret.
+    place = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not valid UTF-8"
+    return SettingsError(
+        f"The settings file {shown} is not TOML: {place}.",
+        code="config_syntax",
+        remedy='A text goes between double quotes: target_file = "connection.txt".',
+        context={"path": shown},
+    )
 
 
 def _one_target(given: dict[str, _Given]) -> None:

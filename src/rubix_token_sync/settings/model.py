@@ -180,7 +180,7 @@ class Settings(BaseModel):
         10_000, ge=1, le=10_000_000, description="From this many records on, bulk load is used."
     )
     connection_pool_size: _Count = Field(
-        10, ge=1, le=100, description="Connections to the target at once, at most."
+        10, ge=2, le=100, description="Connections to the target at once, at most; a run needs two."
     )
     retry_attempts: _Count = Field(
         3, ge=1, le=20, description="Attempts at anything that fails for a passing reason."

@@ -12,7 +12,6 @@ import re
 import stat
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
@@ -20,18 +19,10 @@ from pydantic import SecretStr
 from rubix_token_sync.errors import SettingsError
 
 __all__ = [
-    "DEFAULT_TARGET_FILES",
     "TargetFile",
     "connection_template",
-    "default_target_file",
     "read_target_file",
 ]
-
-DEFAULT_TARGET_FILES: Final = (
-    "azure_sql_connection.txt",
-    "/datadrive/Rubix/azure_sql_connection.txt",
-)
-"""Where the guide keeps the connection string, in the order they are looked for."""
 
 _MAX_BYTES: Final = 65_536
 
@@ -43,15 +34,6 @@ class TargetFile:
     path: str
     text: SecretStr
     warnings: tuple[str, ...] = ()
-
-
-def default_target_file(directory: str | os.PathLike[str] = ".") -> Path | None:
-    """The first of `DEFAULT_TARGET_FILES` that exists, as seen from ``directory``."""
-    for name in DEFAULT_TARGET_FILES:
-        path = Path(directory, name)
-        if path.exists():
-            return path
-    return None
 
 
 def connection_template() -> str:
@@ -135,9 +117,9 @@ def _decoded(data: bytes, name: str) -> str:
         try:
             return data.decode(encoding)
         except UnicodeDecodeError:
-            pass  # told below, without the bytes, which can be a password's
+            pass  # reported below, without the bytes, which can be a password's
     raise SettingsError(
-        f"The connection file {name} is no text file with a connection string.",
+        f"The connection file {name} is not a text file with a connection string.",
         code="target_file_content",
         remedy="Save it as UTF-8 text that holds nothing but the connection string.",
     )

@@ -9,7 +9,6 @@ module opens it (``open_backend``).  So a new target touches its own folder and 
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from rubix_token_sync import targets
-from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.target_forms import unknown_target
 
 if TYPE_CHECKING:
     from rubix_token_sync.targets.sql.target import SqlTarget
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["TargetAddress", "open_target", "parse_target"]
 
 _URL: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*(?::[A-Za-z]+)?)://")
-_FILE: Final = re.compile(r"[^=;]+\.(?:db|sqlite3?|db3)", re.IGNORECASE)
 
 
 @cache
@@ -89,17 +87,8 @@ def parse_target(text: str) -> TargetAddress:
     best = max(sure, key=lambda kind: sure[kind])
     if sure[best]:
         return TargetAddress(best, SecretStr(text))
-    remedy = (
-        "Use sqlite:///FILE, postgresql://USER@HOST/DATABASE or mssql://HOST/DATABASE, "
-        "or a file with a connection string by --target-file."
-    )
-    if not scheme and (_FILE.fullmatch(text.strip()) or os.path.isfile(text.strip())):
-        remedy = f"A file is named by a URL: sqlite:///{text.strip()}"
-    raise SettingsError(
-        "The target is neither a URL nor a connection string that this program knows.",
-        code="unknown_target",
-        remedy=remedy,
-    )
+    schemes = [scheme for folder in _folders().values() for scheme in folder.SCHEMES]
+    raise unknown_target(text, schemes)
 
 
 def open_target(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.targets.connection_file import default_target_file, read_target_file
+from rubix_token_sync.targets.connection_file import read_target_file
 
 TEXT = "Server=h;Database=d;User ID=u;Password=hunter2"
 
@@ -73,18 +73,6 @@ def test_what_cannot_be_opened_is_refused(file: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo, 0o600)
     assert code_of(fifo) == "target_file_unreadable"
-
-
-def test_the_guides_places_are_looked_at_in_order(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert default_target_file(tmp_path) == file
-    file.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr(
-        "rubix_token_sync.targets.connection_file.DEFAULT_TARGET_FILES",
-        ("azure_sql_connection.txt", str(tmp_path / "elsewhere")),
-    )
-    assert default_target_file(tmp_path / "sub") == tmp_path / "elsewhere"
 
 
 def test_the_template_is_refused_until_it_is_filled_in() -> None:

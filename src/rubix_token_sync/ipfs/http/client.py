@@ -29,7 +29,7 @@ __all__ = ["MAX_BODY", "Address", "Answer", "Endpoint", "parse_multiaddr", "pars
 MAX_BODY: Final = 2 << 20
 """Bytes of an answer that are read at most; no block that Kubo exchanges is larger."""
 
-_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*/?")
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
@@ -52,7 +52,7 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """Whether it is on this machine; told without asking any name server."""
+        """Whether it is on this machine, found out without asking any name server."""
         if self.scheme == "unix" or self.host == "localhost":
             return True
         try:
@@ -81,14 +81,14 @@ class Answer(NamedTuple):
 
 
 def parse_url(text: str) -> Address | None:
-    """The address in an http or https URL; None when it is no plain one."""
+    """The address in an http or https URL; None when it is anything else."""
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError:
         return None
     host = url.hostname or ""
-    if url.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+    if url.scheme not in ("http", "https") or not (_HOST.fullmatch(host) or _is_ip(host)):
         return None
     if url.query or url.fragment or not _PATH.fullmatch(url.path):
         return None
@@ -100,6 +100,14 @@ def parse_url(text: str) -> Address | None:
     return Address(
         scheme, host, port or (443 if scheme == "https" else 80), url.path.rstrip("/"), secret
     )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_multiaddr(text: str) -> Address | None:
@@ -127,7 +135,7 @@ def parse_multiaddr(text: str) -> Address | None:
             return None
         if ip.is_unspecified:  # listening everywhere includes here
             host = "127.0.0.1" if ip.version == 4 else "::1"
-    elif not _HOST.fullmatch(host) or ":" in host:
+    elif not _HOST.fullmatch(host):
         return None
     if not 0 < int(port) < 65536:
         return None

@@ -34,48 +34,61 @@ from rubix_token_sync.ipfs.blocks import (
 )
 from rubix_token_sync.ipfs.cid import DAG_PB, Cid, to_bytes
 from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
+from rubix_token_sync.ipfs.options import ContentOptions
+from rubix_token_sync.ipfs.readers.bounded import BoundedReader
 from rubix_token_sync.ipfs.repository import (
     MULTIHASH_KEYS_SINCE,
     Repository,
     failure_of,
 )
 from rubix_token_sync.ipfs.unixfs import leaf_content, refuse_oversize
+from rubix_token_sync.node_files import bytes_of
 
 try:
     import resource
 
     _OF_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", None)  # Linux has it
-except ImportError:  # Windows has none of it
+except ImportError:  # Windows
     _OF_THIS_THREAD = None
 
-__all__ = ["BlockStoreReader"]
+__all__ = ["NAME", "BlockStoreReader", "open_reader"]
+
+NAME: Final = "blockstore"
 
 _FIRST_READ: Final = 1024
 _COLD_SECONDS: Final = 40e-6
-"""From so long a block on the disk may be what is waited for: memory gives one in 6 µs."""
+"""A block that takes longer may come from the disk: memory gives one in 6 µs."""
 _COLD_WAITS: Final = 1 / 8
-"""Waits a block below which it is not: a busy processor makes memory slow, too."""
+"""Fewer waits per block mean that it did not: a busy processor makes memory slow, too."""
 _COLD_BATCHES: Final = 16
-"""So many batches are touched before it is looked again whether that is still needed."""
+"""Batches that are touched before the need for it is measured again."""
 _FEWEST_TOUCHED: Final = 8
-"""For fewer blocks a thread costs more than it spares."""
+"""For fewer blocks a thread costs more than it saves."""
 # A FIFO in a block's place must not hang the run, and a link must not lead elsewhere.
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NO_ACCESS_TIME: Final = getattr(os, "O_NOATIME", 0)
 """Linux, for the files' owner and root: the time of the last access stays as it was."""
 _NOT_HERE: Final = Failure(FailureCode.NOT_IN_REPOSITORY, "the node's repository does not hold it")
-_NO_REGULAR_FILE: Final = Failure(
-    FailureCode.READ_ERROR, "the repository could not be read: no regular file in a block's place"
+_NOT_A_FILE: Final = Failure(
+    FailureCode.READ_ERROR,
+    "the repository could not be read: not a regular file in a block's place",
 )
+
+
+def open_reader(
+    path: str | None, repository: Repository | Failure, options: ContentOptions
+) -> BoundedReader:
+    """The way for one node; see `rubix_token_sync.ipfs.readers`."""
+    return BoundedReader(NAME, path, lambda: BlockStoreReader(repository, options.workers))
 
 
 class BlockStoreReader:
     """Reads verified content from one repository's flatfs; see `ContentReader`."""
 
-    name = "blockstore"
+    name = NAME
 
     def __init__(self, repository: Repository | Failure, threads: int = 1) -> None:
-        """``threads`` files at most are waited for at the same time."""
+        """At most ``threads`` files are waited for at the same time."""
         self._repository = repository
         self._threads = threads
         self._cold = 0
@@ -89,7 +102,7 @@ class BlockStoreReader:
         else:
             try:
                 failpoints.point("content.open")
-                self._directory, self._flags = _open_directory(repository.blocks)
+                self._directory, self._flags = _open_directory(bytes_of(repository.blocks))
             except OSError as error:
                 self._failure = failure_of(error, repository.path)
             if repository.sharding is not None:
@@ -181,7 +194,7 @@ class BlockStoreReader:
     def _touch(self, cids: Sequence[Cid]) -> None:
         for cid in cids:
             key = self._keys(cid)[0]
-            # Whoever reads it afterwards tells what is wrong with it.
+            # Reading it afterwards shows what is wrong with it.
             with contextlib.suppress(OSError):
                 fd = self._open(key)
                 try:
@@ -234,7 +247,7 @@ class BlockStoreReader:
     def _read_block(cid: Cid, fd: int) -> bytes | Failure:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            return _NO_REGULAR_FILE
+            return _NOT_A_FILE
         if status.st_size > BLOCK_LIMIT:
             return refused(refuse_oversize(cid.codec, os.read(fd, _FIRST_READ), status.st_size))
         parts, left = [], BLOCK_LIMIT + 1
@@ -251,17 +264,17 @@ class BlockStoreReader:
         return failure_of(error, path)
 
 
-def _open_directory(path: str) -> tuple[int, int]:
+def _open_directory(path: bytes) -> tuple[int, int]:
     """A handle, and the flags with which files below it are opened."""
     flags = os.O_RDONLY | os.O_DIRECTORY
     try:
         return os.open(path, flags | _NO_ACCESS_TIME), _FLAGS | _NO_ACCESS_TIME
-    except PermissionError:  # it is not ours
+    except PermissionError:  # another user owns it
         return os.open(path, flags), _FLAGS
 
 
 def _waits() -> int:
-    """How often this thread has waited; where nobody counts that, all time is taken for waits."""
+    """How often this thread has waited; where that is not counted, all time counts as waits."""
     if _OF_THIS_THREAD is None:
         return time.perf_counter_ns() // 1_000
     return resource.getrusage(_OF_THIS_THREAD).ru_nvcsw

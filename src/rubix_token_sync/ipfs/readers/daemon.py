@@ -13,21 +13,35 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from pydantic import SecretStr
 
+from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.blocks import TOO_LARGE, block_failure, content_of
 from rubix_token_sync.ipfs.cid import Cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.http.breaker import breaker_of
 from rubix_token_sync.ipfs.http.client import Address, Answer, Endpoint, parse_multiaddr
 from rubix_token_sync.ipfs.http.retry import Askers, PassingError, Persistence
-from rubix_token_sync.ipfs.repository import NO_REPOSITORY, read_json
+from rubix_token_sync.ipfs.options import ContentOptions
+from rubix_token_sync.ipfs.repository import (
+    NO_REPOSITORY,
+    Repository,
+    failure_of,
+    is_directory,
+    note_stall,
+)
+from rubix_token_sync.ipfs.repository_files import MalformedFileError, authorizations, read_api
 
-__all__ = ["BLOCK_GET", "DaemonReader", "authorization_header", "configured_authorization"]
+__all__ = [
+    "BLOCK_GET",
+    "DaemonReader",
+    "authorization_header",
+    "configured_authorization",
+    "open_reader",
+]
 
 BLOCK_GET: Final = "/api/v0/block/get"
 
@@ -57,6 +71,21 @@ _ELSEWHERE = Failure(
 _UNKNOWN_ADDRESS = Failure(
     FailureCode.DAEMON_REFUSED, "the address in the repository's file api is of an unknown kind"
 )
+
+
+def open_reader(
+    path: str | None, repository: Repository | Failure, options: ContentOptions
+) -> DaemonReader:
+    """The way for one node: its own daemon, wherever that answers."""
+    del repository  # a daemon serves what this user may not read
+    return DaemonReader(
+        path,
+        workers=options.workers,
+        timeout_s=options.timeout_s,
+        attempts=options.attempts,
+        network=options.network,
+        authorization=options.daemon_authorization,
+    )
 
 
 class DaemonReader:
@@ -107,16 +136,16 @@ class DaemonReader:
 
     def _locate(self) -> Failure | None:
         """Find the endpoint; anew for each batch, for a daemon may come, go and move."""
-        if self._repository is None or not os.path.isdir(self._repository):
+        if self._repository is None:
             return NO_REPOSITORY
         try:
-            fd = os.open(os.path.join(self._repository, "api"), os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                text = os.read(fd, 1024).decode("ascii", "replace").strip()
-            finally:
-                os.close(fd)
+            text = read_api(self._repository)
+        except SourceError as error:
+            return note_stall(self._repository, error)
+        except PermissionError as error:
+            return failure_of(error, self._repository)
         except OSError:
-            return _NOT_RUNNING
+            return _NOT_RUNNING if is_directory(self._repository) else NO_REPOSITORY
         if self._endpoint is not None and text == self._multiaddr:
             return None
         address = parse_multiaddr(text)
@@ -173,7 +202,7 @@ class DaemonReader:
         if answer.status < 500:
             refused = Failure(
                 FailureCode.DAEMON_REFUSED,
-                f"what answers at the daemon's address is no Kubo daemon (HTTP {answer.status})",
+                f"what answers at the daemon's address is not a Kubo daemon (HTTP {answer.status})",
             )
             self._breaker.failed(refused, at_once=answer.status != 400)
             return refused
@@ -221,12 +250,11 @@ def configured_authorization(repository: str) -> str:
     """The header that the repository's own ``config`` lets in to `BLOCK_GET`; '' for none."""
     try:
         # Its owner's secret goes to its owner's daemon, never another's by way of a link.
-        config: Any = read_json(os.path.join(repository, "config"), own=True)
-        for entry in config["API"]["Authorizations"].values():
-            if any(BLOCK_GET.startswith(path) for path in entry["AllowedPaths"]):
-                return authorization_header(str(entry["AuthSecret"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # No such file, or no such part in it: then none is demanded, or the daemon will say so.
+        for secret, paths in authorizations(repository):
+            if any(BLOCK_GET.startswith(path) for path in paths):
+                return authorization_header(secret)
+    except (OSError, MalformedFileError):
+        # Then none is demanded, or the daemon will say so.
         return ""
     return ""
 

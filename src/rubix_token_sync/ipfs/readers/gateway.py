@@ -27,8 +27,10 @@ from rubix_token_sync.ipfs.http.retry import (
     Persistence,
     retry_after,
 )
+from rubix_token_sync.ipfs.options import ContentOptions
+from rubix_token_sync.ipfs.repository import Repository
 
-__all__ = ["PER_GATEWAY", "GatewayReader"]
+__all__ = ["PER_GATEWAY", "GatewayReader", "open_reader"]
 
 PER_GATEWAY: Final = 16
 """Requests at once to one gateway, at most."""
@@ -40,6 +42,21 @@ _ABSENT = Failure(
 _DEFAULT_PAUSE_S: Final = 1.0
 
 
+def open_reader(
+    path: str | None, repository: Repository | Failure, options: ContentOptions
+) -> GatewayReader | None:
+    """The way for one node; None unless the network and gateways are allowed."""
+    del path, repository  # a gateway serves every node
+    if not (options.network and options.gateways):
+        return None
+    return GatewayReader(
+        options.gateways,
+        workers=options.workers,
+        timeout_s=options.timeout_s,
+        attempts=options.attempts,
+    )
+
+
 class GatewayReader:
     """Asks configured gateways, the healthiest first; see `ContentReader`."""
 
@@ -48,7 +65,7 @@ class GatewayReader:
     def __init__(
         self, urls: Sequence[str], *, workers: int, timeout_s: float, attempts: int
     ) -> None:
-        """Raises `SettingsError` for what is no plain http or https URL."""
+        """Raises `SettingsError` for what is not a plain http or https URL."""
         self._gateways = [_Gateway(_address(url), workers, timeout_s) for url in urls]
         self._persistence = Persistence(attempts)
         self._askers = Askers(workers)
@@ -191,7 +208,7 @@ def _address(url: str) -> Address:
     address = parse_url(url)
     if address is None:
         raise SettingsError(
-            "One of the gateways is no plain http or https URL.",
+            "One of the gateways is not a plain http or https URL.",
             code="gateway_url",
             remedy="Write gateways as https://HOST or https://HOST/PATH, without query.",
         )

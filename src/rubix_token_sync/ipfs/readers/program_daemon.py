@@ -27,7 +27,9 @@ from typing import Any, TypedDict
 
 MULTIHASH_KEYS_SINCE = 12
 PATIENCE_S = 10.0
-READY = "copied"  # a file in the directory that tells that the program is being started
+SIGNS_OF_LIFE = ("copying", "copied")
+"""Files in the directory: one that is touched for each file copied, and one that says that the
+program is being started."""
 STORES = frozenset({"mount", "measure", "log", "flatfs", "levelds", "badgerds", "pebbleds"})
 
 
@@ -123,7 +125,10 @@ class _Copy:
 
     def serve(self) -> int:
         """Run the program until it ends or the starter lets go."""
-        with open(os.path.join(self._directory, READY), "wb"), open(self._log, "wb") as output:
+        with (
+            open(os.path.join(self._directory, SIGNS_OF_LIFE[1]), "wb"),
+            open(self._log, "wb") as output,
+        ):
             program = subprocess.Popen(
                 [self._order["program"], "daemon", "--offline"],
                 env=self._env,
@@ -154,14 +159,20 @@ class _Copy:
         path = os.path.join(self._order["repository"], "config")
         # A FIFO in its place must not hang: do not wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            config = json.loads(file.read(1 << 20))
-        spec = config.get("Datastore", {}).get("Spec") if isinstance(config, dict) else None
-        pending = [spec]
+            try:
+                config = json.loads(file.read(1 << 20))
+            except RecursionError:
+                config = None
+        store = config.get("Datastore") if isinstance(config, dict) else None
+        spec = store.get("Spec") if isinstance(store, dict) else None
+        pending: list[Any] = [spec]
         while pending:
             part = pending.pop()
-            if not isinstance(part, dict) or part.get("type") not in STORES:
+            kind = part.get("type") if isinstance(part, dict) else None
+            mounts = part.get("mounts", []) if isinstance(part, dict) else None
+            if not isinstance(kind, str) or kind not in STORES or not isinstance(mounts, list):
                 raise GivenUpError("the datastore is of a kind that cannot be copied")
-            pending += part.get("mounts", []) + ([part["child"]] if "child" in part else [])
+            pending += mounts + ([part["child"]] if "child" in part else [])
         return spec
 
     def _check_room(self) -> None:
@@ -212,10 +223,15 @@ class _Copy:
 
     def _copy_file(self, source: str, target: str) -> str:
         if self._let_go.is_set():
-            raise GivenUpError("nobody wants it any more")
+            raise GivenUpError("it is no longer wanted")
         if stat.S_ISREG(os.lstat(source).st_mode):  # no links, pipes, sockets
             shutil.copyfile(source, target)
+            self._touch()
         return target
+
+    def _touch(self) -> None:
+        with open(os.path.join(self._directory, SIGNS_OF_LIFE[0]), "wb"):
+            pass
 
     def _configure(self, spec: Any) -> None:
         path = os.path.join(self._repository, "config")

@@ -256,11 +256,14 @@ def _diagnostics(raw: Any) -> list[Any]:
 def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
     """Log in, and prepare the session.
 
+    ``call_seconds`` bounds each call; the connection string's ``Command Timeout`` is stronger.
+
     Raises:
         mssql_python.Error: with ``diagnostics`` where they say more.
         SchemaError: the tables of this user would not be those of the schema dbo.
     """
     thread = CallThread()
+    call_seconds = target.command_timeout_s or call_seconds
     login_seconds = target.connect_timeout_s
     opened: list[Any] = []
     sockets: list[DriverSocket] = []

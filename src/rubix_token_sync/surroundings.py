@@ -1,0 +1,74 @@
+"""What a process may find itself in, put right before anything else is loaded.
+
+Only `os` and `sys` are imported here, which are loaded before any file of the current
+directory could be taken for them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["open_standard_streams", "prepare", "use_utf8", "without_current_directory"]
+
+
+def prepare() -> None:
+    """Make import path, standard streams and encoding what the program relies on."""
+    sys.path[:] = without_current_directory(sys.path)
+    open_standard_streams()
+    use_utf8()
+
+
+def without_current_directory(entries: list[str]) -> list[str]:
+    """``entries`` of an import path without the current directory, by any of its names.
+
+    A file ``signal.py`` that somebody left where the program is started must not run.  Where
+    the package itself is imported from there, the directory stays: it is the program's own.
+    """
+    try:
+        here = os.stat(".")
+    except OSError:  # removed meanwhile, or unreadable: only the empty name means it
+        return [entry for entry in entries if entry]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+    def is_here(entry: str) -> bool:
+        try:
+            return os.path.samestat(os.stat(entry or "."), here)
+        except (OSError, ValueError):
+            return False
+
+    if is_here(package):
+        return [entry or package for entry in entries]
+    return [entry for entry in entries if not is_here(entry)]
+
+
+def open_standard_streams() -> None:
+    """Give closed standard streams (``>&-``) the null device.
+
+    Otherwise the next file opened, a database perhaps, would have the number of standard
+    output, and whatever is printed would go into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def use_utf8() -> None:
+    """Start again in UTF-8 mode where the locale has another encoding.
+
+    The bytes of a file's name must become the same text, and so the same record, in every
+    locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"  # worker processes inherit it
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very program

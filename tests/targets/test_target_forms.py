@@ -1,0 +1,75 @@
+"""Addresses in a form that this program does not take: named, and the right form is printed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.targets.registry import parse_target
+
+SECRET = "x1234Sesame"
+
+MISTAKEN = {
+    "tokens.db": "sqlite:///tokens.db",
+    "/a/b.db": "sqlite:////a/b.db",
+    "./t": "sqlite:///./t",
+    "sub/tokens.sqlite3": "sqlite:///sub/tokens.sqlite3",
+    "what?.db": "sqlite:///what%3F.db",
+    "sqlite:tokens.db": "sqlite:///tokens.db",
+    "sqlite:/a/b.db": "sqlite:////a/b.db",
+    "sqlite://tokens.db": "sqlite:///tokens.db",
+    "sqllite:///tokens.db": "sqlite://",
+    "postgre://h/d": "postgres://",
+    "mysql://h/d": "mssql://",
+    "postgresql+psycopg2://u@h/d": "postgresql:// without it",
+    "mssql+pymssql://u@h/d": "mssql:// without it",
+    "postgresql:h/d": "postgresql://",
+    f"jdbc:postgresql://h/d?user=u&password={SECRET}": "postgresql://USER@HOST",
+    f"jdbc:sqlserver://h:1433;databaseName=d;password={SECRET}": "mssql://HOST",
+    f"host=h dbname=d user=u password={SECRET}": "postgresql://USER@HOST",
+    f"dbname = d host = h password = {SECRET}": "postgresql://USER@HOST",
+    f"Host=h;Database=d;Username=u;Password={SECRET}": "postgresql://USER@HOST",
+    f"oracle://u:{SECRET}@h/d": "sqlite:///FILE",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKEN)
+def test_the_form_is_named_and_the_right_one_printed(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_target(text)
+    assert caught.value.code == "unknown_target"
+    assert MISTAKEN[text] in caught.value.remedy
+    assert SECRET not in f"{caught.value}{caught.value.context}"
+    assert "SQL Server" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", MISTAKEN)
+def test_what_is_suggested_is_accepted(text: str) -> None:
+    """Advice is tried (incident 34)."""
+    with pytest.raises(SettingsError) as caught:
+        parse_target(text)
+    suggested = re.search(r"Did you mean (\S+)\?$", caught.value.remedy)
+    if suggested and not suggested[1].endswith("://"):
+        assert parse_target(suggested[1]).kind == "sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("sqlite:///tokens.db", "sqlite"),
+        ("sqlite:////a/b=c.db", "sqlite"),
+        ("postgresql://u:p=;@h/d?sslmode=require", "postgresql"),
+        ("postgres:///d?host=/run/x", "postgresql"),
+        ("mssql://h/d", "mssql"),
+        ("mssql+pyodbc://u:p@h/d", "mssql"),
+        ("sqlserver://h/d", "mssql"),
+        ("Server=tcp:h,1433;Initial Catalog=d;User ID=u;Password=jdbc:x://y", "mssql"),
+        ("Driver={ODBC Driver 18 for SQL Server};Server=h;Database=d;UID=u;PWD=p", "mssql"),
+        ("Data Source=h;Initial Catalog=d;User ID=host;Password=host=x", "mssql"),
+        ("Initial Catalog=d;Server=h;Password=a host=b", "mssql"),
+    ],
+)
+def test_right_forms_pass(text: str, kind: str) -> None:
+    assert parse_target(text).kind == kind
