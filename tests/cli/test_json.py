@@ -105,8 +105,9 @@ def test_discover_shows_names_that_are_no_text(run: Run, start: Run, nodes: Path
     (Path(odd.decode(errors="surrogateescape")) / "rubix.db").touch()
     ended = start("discover", nodes, "--json", PYTHONUTF8="1")
     assert ended.code == 0
-    assert [item["reason_code"] for item in ended.document["skipped"]] == ["name_not_utf8"]
-    assert "caf\\xe9" in ended.document["skipped"][0]["path"]
+    (found,) = [node for node in ended.document["nodes"] if "caf" in node["name"]]
+    assert found["name"] == "caf\\xe9"
+    assert found["db_path"].endswith("caf%E9/Rubix/rubix.db")
     assert start("discover", odd.decode(errors="surrogateescape"), "--json").code == 0
 
 
