@@ -94,7 +94,7 @@ def test_verify(run: Run, broken: Path) -> None:
 
 def test_discover(run: Run, broken: Path) -> None:
     told = run("discover", broken, "--json").document
-    assert told.keys() == {"roots", "nodes", "skipped"}
+    assert told.keys() == {"roots", "nodes", "skipped", "notes"}
     assert [node["name"] for node in told["nodes"]] == ["node001", "node002", "node003"]
     assert told["nodes"][0].keys() == {"db_path", "name", "repository"}
 
