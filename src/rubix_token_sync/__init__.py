@@ -37,12 +37,10 @@ if TYPE_CHECKING:
         WorkerCrashed,
     )
     from rubix_token_sync.library.configuration import (
-        ChosenTarget,
         Configuration,
         SettingsOverrides,
-        choose_target,
         configure,
-        find_settings,
+        settings_of,
     )
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
@@ -60,6 +58,12 @@ if TYPE_CHECKING:
         upgrade_schema,
     )
     from rubix_token_sync.library.results import CheckReport, SyncResult, VerifyResult
+    from rubix_token_sync.library.settings_files import (
+        SettingRow,
+        SettingsOverview,
+        check_settings,
+        describe_settings,
+    )
     from rubix_token_sync.library.watchers import (
         AlertObserver,
         MetricsEndpointObserver,
@@ -104,13 +108,13 @@ _ERRORS: Final = (
 )
 _PLACES: Final = {
     "errors": _ERRORS,
-    "library.configuration": "ChosenTarget Configuration SettingsOverrides "
-    "choose_target configure find_settings",
+    "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
     "open_target schema_script sessions status upgrade_schema",
     "library.results": "CheckReport SyncResult VerifyResult",
+    "library.settings_files": "SettingRow SettingsOverview check_settings describe_settings",
     "library.watchers": "AlertObserver MetricsEndpointObserver MetricsFileObserver "
     "ReportObserver report_of send_status_alerts watchers_of",
     "library.work": "check discover migrate_records retry_failed sync verify",
@@ -146,7 +150,6 @@ __all__ = [
     "CancelToken",
     "CheckReport",
     "CheckResult",
-    "ChosenTarget",
     "CommitAmbiguous",
     "Configuration",
     "Counters",
@@ -180,9 +183,11 @@ __all__ = [
     "SchemaChange",
     "SchemaError",
     "SchemaScript",
+    "SettingRow",
     "Settings",
     "SettingsError",
     "SettingsOverrides",
+    "SettingsOverview",
     "Skipped",
     "SourceError",
     "SourceRow",
@@ -202,14 +207,14 @@ __all__ = [
     "__version__",
     "cell",
     "check",
-    "choose_target",
+    "check_settings",
     "configure",
     "counted",
     "databases",
+    "describe_settings",
     "discover",
     "explain_failure",
     "failures",
-    "find_settings",
     "json_text",
     "keep_out",
     "log_event",
@@ -223,6 +228,7 @@ __all__ = [
     "schema_script",
     "send_status_alerts",
     "sessions",
+    "settings_of",
     "shown",
     "start_log",
     "status",

@@ -41,6 +41,7 @@ LEASE = Lease(SOURCE, "00000000-0000-0000-0000-000000000001")
 def _nothing_stays_behind() -> Iterator[None]:
     """No thread, no process and no open file outlives its pool."""
     threads, files = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
+    _OTHERS[:] = _all_children()  # servers of other tests
     yield
     deadline = time.monotonic() + 10
     while left := [t for t in threading.enumerate() if t not in threads and t.is_alive()]:
@@ -50,8 +51,15 @@ def _nothing_stays_behind() -> Iterator[None]:
     assert set(os.listdir("/proc/self/fd")) <= files
 
 
+_OTHERS: list[int] = []
+
+
 def _children() -> list[int]:
-    """The processes that this one has started and not yet seen the end of."""
+    """The processes that this test has started and not yet seen the end of."""
+    return [pid for pid in _all_children() if pid not in _OTHERS]
+
+
+def _all_children() -> list[int]:
     return [
         int(pid)
         for task in os.listdir("/proc/self/task")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from rubix_token_sync.errors import SettingsError
+import rubix_token_sync as rts
 from rubix_token_sync.installation import runnable
 
 __all__ = ["explain"]
@@ -30,7 +30,7 @@ def explain(codes: tuple[str, ...], as_json: bool) -> int:
         entries = find(code)
         if not entries:
             near = nearest(code)
-            raise SettingsError(
+            raise rts.SettingsError(
                 f"{code!r} is not a code of this program.",
                 code="unknown_code",
                 remedy=f"Did you mean {' or '.join(near)}?"

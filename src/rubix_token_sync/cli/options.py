@@ -19,7 +19,7 @@ import click
 import rubix_token_sync as rts
 
 if TYPE_CHECKING:
-    from rubix_token_sync import ChosenTarget, Configuration, SettingsOverrides
+    from rubix_token_sync import Configuration, SettingsOverrides
 
 __all__ = [
     "Common",
@@ -99,44 +99,38 @@ class Common:
     verbose: bool
 
     def configured(self, *, needs_target: bool = True) -> Configuration:
-        """Settings and target in force; the log is set up.
+        """Settings and target in force; the log is set up, and what a person should see is logged.
 
-        Says on stderr which settings file and which target are used, and why, unless
+        The first line on stderr says which settings file and which target are used, unless
         ``quiet``.  A command that never opens its target passes ``needs_target`` False.
 
         Raises:
-            SettingsError: a setting or the target file is wrong, or no target is named.
+            SettingsError: a setting or the target file is wrong.
         """
-        settings, place = rts.find_settings(
-            *self.roots, config=self.config, profile=self.profile, **self._overrides()
+        settings = rts.settings_of(
+            *self.roots, config=self.config, profile=self.profile, **self.overrides()
         )
         rts.start_log(
             settings,
             verbosity="quiet" if self.quiet else "verbose" if self.verbose else "normal",
         )
-        choice = rts.choose_target(settings, place, default_target=not self.no_default_target)
+        configuration = rts.configure(
+            settings=settings, embedded=not self.no_default_target, needs_target=needs_target
+        )
         if not self.quiet:
-            _say_where(choice, as_events=settings.log_format == "json")
-        configuration = rts.configure(settings=settings, choice=choice, needs_target=needs_target)
+            if settings.log_format == "json":
+                rts.log_event(_LOG, logging.INFO, "settings_chosen", configuration.chosen)
+            else:
+                click.echo(rts.shown(configuration.chosen), err=True)
         for note in configuration.notes:
             _LOG.warning("%s", note)
         return configuration
 
-    def _overrides(self) -> SettingsOverrides:
+    def overrides(self) -> SettingsOverrides:
+        """The options that are settings."""
         names = rts.SettingsOverrides.__annotations__
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
         return cast("SettingsOverrides", given)
-
-
-def _say_where(choice: ChosenTarget, *, as_events: bool) -> None:
-    """The first line of every command: which settings and which target, and why."""
-    if as_events:
-        rts.log_event(
-            _LOG, logging.INFO, "settings_chosen", choice.sentence,
-            settings_file=choice.settings_file, target=choice.shown, because=choice.why,
-        )  # fmt: skip
-    else:
-        click.echo(rts.shown(choice.sentence), err=True)
 
 
 root_arguments = click.argument(

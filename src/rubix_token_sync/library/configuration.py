@@ -19,28 +19,12 @@ from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.settings import Settings, load_settings, unknown_variables
 from rubix_token_sync.settings.masking import masked
 from rubix_token_sync.settings.model import Profile
-from rubix_token_sync.settings.search import (
-    SettingsFile,
-    TargetChoice,
-    find_settings_file,
-    find_target,
-)
+from rubix_token_sync.settings.search import TargetChoice, find_settings_file, find_target
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.connection_file import read_target_file
 from rubix_token_sync.targets.registry import TargetAddress, parse_target
 
-__all__ = [
-    "ChosenTarget",
-    "Configuration",
-    "PathName",
-    "SettingsOverrides",
-    "check_roots",
-    "choose_target",
-    "configure",
-    "find_settings",
-    "mistyped_variables",
-    "no_target_named",
-]
+__all__ = ["Configuration", "PathName", "SettingsOverrides", "configure", "settings_of"]
 
 PathName: TypeAlias = str | os.PathLike[str]
 _Way = Literal["blockstore", "daemon", "gateway", "program"]
@@ -99,8 +83,10 @@ class Configuration:
 
     settings: Settings
     target: TargetAddress
+    chosen: str = ""
+    """Which settings file and which target are used, and why, in one line without secrets."""
     notes: tuple[str, ...] = ()
-    """Sentences that a person should see: where the target comes from, unknown variables."""
+    """Sentences that a person should see, such as variables that are no settings."""
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -201,85 +187,64 @@ def check_roots(roots: Iterable[str]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class ChosenTarget:
-    """Which settings file and which target are used, and why; `configure` opens nothing yet."""
-
-    settings_file: str | None
-    shown: str
-    """The target for people: no secrets; empty where none is named."""
-    why: str
-    notes: tuple[str, ...]
-    choice: TargetChoice
-    file: SettingsFile
-
-    @property
-    def sentence(self) -> str:
-        """All of it in one line."""
-        file = f"{self.file.path} ({self.file.why})" if self.file.path is not None else "none"
-        target = f"{self.shown} ({self.why})" if self.shown else self.why
-        return f"Settings file: {file}. Target: {target}."
-
-
-def find_settings(
+def settings_of(
     *roots: PathName,
     config: PathName | None = None,
     profile: Profile | None = None,
     **overrides: Unpack[SettingsOverrides],
-) -> tuple[Settings, SettingsFile]:
-    """The settings in force and their file: call > environment > file > profile > default.
+) -> Settings:
+    """The settings in force: call > environment > settings file > profile > default.
+
+    The settings file is the first of the documented search order (docs/CLI.md).
 
     Raises:
         SettingsError: a value is not allowed, or the file cannot be used.
     """
     flags: dict[str, object] = {"roots": tuple(os.fspath(root) for root in roots), **overrides}
-    place = None if config is None else os.fspath(config)
-    found = find_settings_file(place, os.environ, node_around)
-    return load_settings(flags, found.path, profile), found
-
-
-def choose_target(
-    settings: Settings, file: SettingsFile, *, default_target: bool = True
-) -> ChosenTarget:
-    """Which target the settings name.  ``default_target`` False forbids the embedded one.
-
-    Raises:
-        SettingsError: what was found in the current directory could be somebody else's.
-    """
-    choice = find_target(settings, file.path, node_around, embedded=default_target)
-    if choice.kind == "file":
-        shown = f"as the connection file {choice.value} says"
-    else:
-        shown = masked(choice.value) if choice.kind == "address" else ""
-        shown = "a connection string" if shown == "***" else shown
-    return ChosenTarget(file.path, shown, choice.why, (*file.notes, *choice.notes), choice, file)
+    named = None if config is None else os.fspath(config)
+    found = find_settings_file(named, os.environ, node_around)
+    settings = load_settings(flags, found.path, profile)
+    settings.note_file(found)
+    return settings
 
 
 def configure(
     *roots: PathName,
     settings: Settings | None = None,
-    choice: ChosenTarget | None = None,
-    needs_target: bool = True,
     config: PathName | None = None,
     profile: Profile | None = None,
+    embedded: bool = True,
+    needs_target: bool = True,
     **overrides: Unpack[SettingsOverrides],
 ) -> Configuration:
     """Settings and target for `sync` and the other jobs; each of them calls it where not given one.
 
-    ``settings`` and ``choice`` are those of `find_settings` and `choose_target`; then
-    nothing else may be given.
+    ``settings`` are those that `settings_of` gave; then none of their options may be given.
+    ``embedded`` False: no target is taken where none is named; ``needs_target`` False: it
+    will not be opened.
 
     Raises:
-        SettingsError: a setting or the target's file is wrong, or no target is named.
+        SettingsError: a setting or the target's file is wrong.
     """
-    if settings is None or choice is None:
-        settings, file = find_settings(*roots, config=config, profile=profile, **overrides)
-        choice = choose_target(settings, file)
+    if settings is None:
+        settings = settings_of(*roots, config=config, profile=profile, **overrides)
     elif roots or config or profile or overrides:
         raise TypeError("configure() takes settings or options, not both")
     log.register_secrets(settings.secrets())
-    target, more = _target(settings, choice.choice, needed=needs_target)
-    return Configuration(settings, target, (*choice.notes, *mistyped_variables(), *more))
+    found = settings.settings_file
+    choice = find_target(settings, found.path, node_around, embedded=embedded)
+    target, warnings = _target(settings, choice, needed=needs_target)
+    notes = (*found.notes, *choice.notes, *mistyped_variables(), *warnings)
+    return Configuration(settings, target, _chosen(settings, choice), notes)
+
+
+def mistyped_variables() -> list[str]:
+    """A sentence for each variable of the environment that looks like a setting and is not."""
+    return [
+        f"The environment variable {name} is not a setting of this program."
+        + (f" Did you mean {near}?" if near else "")
+        for name, near in unknown_variables().items()
+    ]
 
 
 def _target(
@@ -298,15 +263,6 @@ def _target(
     return target, warnings
 
 
-def mistyped_variables() -> list[str]:
-    """A sentence for each variable of the environment that looks like a setting and is not."""
-    return [
-        f"The environment variable {name} is not a setting of this program."
-        + (f" Did you mean {near}?" if near else "")
-        for name, near in unknown_variables().items()
-    ]
-
-
 def no_target_named() -> SettingsError:
     """The error of a command that would have to guess where the records are."""
     return SettingsError(
@@ -316,3 +272,15 @@ def no_target_named() -> SettingsError:
         remedy="Set target_file or target in the settings file, put azure_sql_connection.txt "
         "beside it, or name the target by --target or --target-file.",
     )
+
+
+def _chosen(settings: Settings, choice: TargetChoice) -> str:
+    found = settings.settings_file
+    file = f"{found.path} ({found.why})" if found.path is not None else "none"
+    if choice.kind == "file":
+        shown = f"as the connection file {choice.value} says"
+    else:
+        shown = masked(choice.value) if choice.kind == "address" else ""
+        shown = "a connection string" if shown == "***" else shown
+    where = f"{shown} ({choice.why})" if shown else choice.why
+    return f"Settings file: {file}. Target: {where}."

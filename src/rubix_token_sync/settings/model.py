@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from rubix_token_sync.settings.masking import secrets_in, secrets_of_service
+from rubix_token_sync.settings.search import SettingsFile
 
 GUIDE_NAMES: Final = frozenset(
     {
@@ -278,6 +279,16 @@ class Settings(BaseModel):
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _found: SettingsFile = PrivateAttr(default=SettingsFile(None, "none looked for"))
+
+    def note_file(self, found: SettingsFile) -> None:
+        """Remember which file they come from."""
+        self._found = found
+
+    @property
+    def settings_file(self) -> SettingsFile:
+        """The file that they come from, as `rubix_token_sync.settings.search` found it."""
+        return self._found
 
     def origin(self, name: str) -> str:
         """Where the value of the setting ``name`` comes from, in words."""
