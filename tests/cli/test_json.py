@@ -77,7 +77,7 @@ def test_verify(run: Run, broken: Path) -> None:
     assert told.keys() == {
         "equal", "exit_code", "target", "duration_seconds", "databases", "records", "differences",
         "unverified_content", "missing_databases", "failed_databases", "unreadable_databases",
-        "unread_directories", "problems", "examples",
+        "unread_directories", "problems", "examples", "repaired",
     }  # fmt: skip
     assert (told["equal"], told["exit_code"], ended.code) == (False, 5, 5)
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}
@@ -94,7 +94,7 @@ def test_verify(run: Run, broken: Path) -> None:
 
 def test_discover(run: Run, broken: Path) -> None:
     told = run("discover", broken, "--json").document
-    assert told.keys() == {"roots", "nodes", "skipped"}
+    assert told.keys() == {"roots", "nodes", "skipped", "notes"}
     assert [node["name"] for node in told["nodes"]] == ["node001", "node002", "node003"]
     assert told["nodes"][0].keys() == {"db_path", "name", "repository"}
 
@@ -105,8 +105,9 @@ def test_discover_shows_names_that_are_no_text(run: Run, start: Run, nodes: Path
     (Path(odd.decode(errors="surrogateescape")) / "rubix.db").touch()
     ended = start("discover", nodes, "--json", PYTHONUTF8="1")
     assert ended.code == 0
-    assert [item["reason_code"] for item in ended.document["skipped"]] == ["name_not_utf8"]
-    assert "caf\\xe9" in ended.document["skipped"][0]["path"]
+    (found,) = [node for node in ended.document["nodes"] if "caf" in node["name"]]
+    assert found["name"] == "caf\\xe9"
+    assert found["db_path"].endswith("caf%E9/Rubix/rubix.db")
     assert start("discover", odd.decode(errors="surrogateescape"), "--json").code == 0
 
 

@@ -106,7 +106,8 @@ def test_a_run_that_only_waits_its_turn_is_no_problem(
     assert sync().exit_code == 0
     change(
         tmp_path,
-        "INSERT INTO SyncLeases VALUES ('vm1', 'x', 'elsewhere|-|1|1', ?, ?)",
+        "INSERT INTO SyncLeases (source_ip, session_id, holder, acquired_at, heartbeat_at)"
+        " VALUES ('vm1', 'x', 'elsewhere|-|1|1', ?, ?)",
         ago(seconds=5),
         ago(seconds=1),
     )
@@ -121,7 +122,7 @@ def test_missing_content_that_lies_with_the_machine(
     assert alerting.take() == [], "absent blocks and large contents are data"
     assert sync(roots=(fleet / "node034",)).exit_code == 0
     (message,) = alerting.take()
-    assert "20 tokens without content [no_repository]" in message["message"]
+    assert "20 of 20 records without content (no_repository). [no_repository]" in message["message"]
 
 
 def test_rules_of_content_and_records(

@@ -125,7 +125,7 @@ def test_the_textfile_has_the_runs_numbers(sync: Sync, fleet: Path, tmp_path: Pa
         for (name, labels), value in found.items()
         if name == "rubix_sync_node_records"
     }
-    assert by_node == {"node033": 123}
+    assert by_node == {"node033": 123, "node037": 0}, "what the target holds of each"
     failed = {
         dict(labels)["node"]: value
         for (name, labels), value in found.items()

@@ -19,7 +19,7 @@ __all__ = ["discover"]
 @takes(Common)
 def discover(arguments: Common) -> int:
     """Show what sync would read below each ROOT, and what it skips and why."""
-    roots = arguments.configured().roots
+    roots = arguments.configured(needs_target=False).roots
     found = rts.discover(*roots)
 
     def table() -> None:

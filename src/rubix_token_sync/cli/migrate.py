@@ -47,6 +47,7 @@ class MigrateArguments(Common):
     retry_attempts: int | None
     source_ip: None = None
     profile: None = None
+    no_default_target: bool = False
 
 
 @click.command()
