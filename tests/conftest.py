@@ -61,6 +61,15 @@ def fleet(unpacked_fleet: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directories of nine real nodes, unpacked once a session: only to be read."""
+    directory = tmp_path_factory.mktemp("real")
+    with tarfile.open(ARCHIVE.with_name("real_nodes.tar.gz")) as archive:
+        archive.extractall(directory, filter="fully_trusted")
+    return directory / "fixture"
+
+
+@pytest.fixture(scope="session")
 def expected(unpacked_fleet: Path) -> dict[str, list[dict[str, Any]]]:
     """The truth about the fleet: per database (path below the fleet), what each token has."""
     truth: dict[str, list[dict[str, Any]]] = json.loads(

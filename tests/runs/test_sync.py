@@ -224,12 +224,11 @@ def test_what_cannot_be_looked_into_is_not_gone(
     options: Options, small_fleet: Path, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(options())
-    # As root may read everything, a link stands for the directory that is not entered.
-    (small_fleet / "node002").rename(small_fleet.parent / "elsewhere")
-    (small_fleet / "node002").symlink_to(small_fleet.parent / "elsewhere")
+    # As root may read everything, what looks like a repository is not entered.
+    (small_fleet / "node002" / "datastore_spec").touch()
     outcome = sync(options(max_shrink=None))
     assert [(d.status, d.reason) for d in outcome.databases] == [
-        ("current", ""), ("failed", "symlink"), ("current", ""),
+        ("current", ""), ("failed", "not_discovered"), ("current", ""),
     ]  # fmt: skip
     assert (outcome.exit_code, outcome.counters.vanished) == (1, 0)
 
@@ -240,7 +239,7 @@ def test_an_empty_place_is_told(
     (tmp_path / "empty").mkdir()
     outcome = sync(options(roots=(str(tmp_path / "empty"),)))
     assert outcome.exit_code == 0
-    assert f"There is no rubix.db below {tmp_path / 'empty'}." in caplog.text
+    assert f"There is no node database below {tmp_path / 'empty'}." in caplog.text
 
 
 def test_retry_failed_reads_only_databases_with_failed_content(

@@ -29,6 +29,8 @@ def discover(arguments: Common) -> int:
         )
         for skipped in found.skipped:
             say(f"skipped {skipped.path}: {skipped.sentence} [{skipped.reason_code}]")
+        for note in found.notes:
+            say(f"note {note.path}: {note.sentence} [{note.reason_code}]")
         say(
             f"{rts.counted(len(found.nodes), 'database')} found, "
             f"{rts.counted(len(found.skipped), 'thing')} skipped."
@@ -41,6 +43,7 @@ def discover(arguments: Common) -> int:
             "roots": list(roots),
             "nodes": [asdict(node) for node in found.nodes],
             "skipped": [asdict(skipped) for skipped in found.skipped],
+            "notes": [asdict(note) for note in found.notes],
         },
         table=table,
     )

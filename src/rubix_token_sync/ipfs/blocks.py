@@ -62,7 +62,7 @@ def content_of(cid: Cid, fetch: Fetch) -> bytes | Failure:
     block: bytes | Failure | None = inline_block(cid)
     if block is None:
         if cid.codec not in (DAG_PB, RAW):
-            # No block of such a codec can be a file: asking for it would be in vain.
+            # No block of such a codec can be a file: asking for it cannot help.
             node = decode_file(cid.codec, b"")
             return refused(node) if isinstance(node, Refusal) else node.data
         if hash_matches(cid.multihash, b"") is None:

@@ -94,7 +94,7 @@ def parse(text: str) -> Cid | None:
 
 
 def from_bytes(raw: bytes) -> Cid | None:
-    """The CID in binary form, as links between blocks hold it; None when it is none."""
+    """The CID in binary form, as links between blocks hold it; None when it is anything else."""
     if len(raw) == 34 and raw.startswith(_SHA256_PREFIX):
         return Cid(cid_v0(raw[2:]), 0, DAG_PB, raw)
     parts = _split_v1(raw)
@@ -155,7 +155,7 @@ def inline_block(cid: Cid) -> bytes | None:
 
 
 def _split_v1(raw: bytes) -> tuple[int, bytes] | None:
-    """Codec and multihash of a binary version 1 CID; None when it is none."""
+    """Codec and multihash of a binary version 1 CID; None when it is anything else."""
     if raw[:1] != b"\x01":
         return None
     codec = _decode_varint(raw, 1)
@@ -175,7 +175,7 @@ def _split_multihash(multihash: bytes) -> tuple[int, int, bytes]:
     code = _decode_varint(multihash, 0)
     size = _decode_varint(multihash, code[1]) if code else None
     if code is None or size is None:
-        raise ValueError("no multihash")
+        raise ValueError("not a multihash")
     return code[0], size[0], multihash[size[1] :]
 
 

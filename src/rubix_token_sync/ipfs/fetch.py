@@ -24,7 +24,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.ipfs.cid import Cid, parse
 from rubix_token_sync.ipfs.content import ContentReader, Failure, FailureCode
 from rubix_token_sync.ipfs.options import ContentOptions
-from rubix_token_sync.ipfs.readers import WAYS, opener
+from rubix_token_sync.ipfs.readers import REGISTRY, WAYS, opener
 from rubix_token_sync.ipfs.repository import open_repository
 
 __all__ = ["NO_CID", "WAYS", "ContentChain", "ContentOptions", "Resolved", "open_chain"]
@@ -140,7 +140,7 @@ def open_chain(repository_path: str | None, options: ContentOptions) -> ContentC
     repository = open_repository(repository_path)
     opened: list[ContentReader] = []
     try:
-        for way in WAYS:
+        for way in REGISTRY:
             if way in options.ways:
                 reader = opener(way)(repository_path, repository, options)
                 if reader is not None:

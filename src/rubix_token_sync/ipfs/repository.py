@@ -43,7 +43,7 @@ MULTIHASH_KEYS_SINCE: Final = 12
 """The repository version since which blocks are keyed by multihash, not by CID."""
 _STALLED_FOR: Final = 300.0
 """Seconds for which a repository that stalled is not asked again by this process."""
-_stalled: dict[str, tuple[float, Failure]] = {}
+_stalled: dict[str, tuple[float, SourceError]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,8 @@ def open_repository(
     """
     if path is None:
         return NO_REPOSITORY
-    since, failure = _stalled.get(path, (0.0, NO_REPOSITORY))
-    if since and time.monotonic() - since < _STALLED_FOR:
-        return failure
     try:
+        _refuse_stalled(path)
         return node_files.bounded(lambda: _open(path), stall_s=stall_s)
     except SourceError as error:
         return note_stall(path, error)
@@ -90,9 +88,26 @@ def open_repository(
 
 def note_stall(path: str, error: SourceError) -> Failure:
     """Remember that a repository's file system does not answer; what that means for a token."""
-    failure = Failure(FailureCode.READ_ERROR, f"the repository could not be read: {error.message}")
-    _stalled[path] = time.monotonic(), failure
-    return failure
+    _stalled.setdefault(path, (time.monotonic(), error))
+    return Failure(FailureCode.READ_ERROR, f"the repository could not be read: {error.message}")
+
+
+def known_stall(path: str) -> Failure | None:
+    """The failure of a repository that stalled a short time ago; None: it may be asked."""
+    try:
+        _refuse_stalled(path)
+    except SourceError as error:
+        return note_stall(path, error)
+    return None
+
+
+def _refuse_stalled(path: str) -> None:
+    """Raise the error of a repository that stalled a short time ago."""
+    if path in _stalled:
+        since, error = _stalled[path]
+        if time.monotonic() - since < _STALLED_FOR:
+            raise error
+        del _stalled[path]
 
 
 def _open(path: str) -> Repository | Failure:
@@ -134,11 +149,14 @@ def repository_fingerprint(path: str | None, *, stall_s: float = node_files.STAL
     From names and modification times of the directories of blocks, not of the
     blocks: about a millisecond a repository.  Where other code keeps the blocks,
     the names, sizes and times of its files count, and whether a daemon runs.
-    An unreadable repository has a fingerprint too (of why it is unreadable); so has
-    one whose file system gives no answer for ``stall_s`` seconds.
+    An unreadable repository has a fingerprint too (of why it is unreadable).
+
+    Raises:
+        SourceError: ``stalled``, the file system gave no answer for ``stall_s`` seconds.
     """
     digest = blake2b(digest_size=16, person=b"rubix-ipfs-repo")
     repository = open_repository(path, stall_s=stall_s)
+    _refuse_stalled(path or "")
     if isinstance(repository, Failure):
         digest.update(str(repository).encode())
         return digest.hexdigest()
@@ -149,7 +167,8 @@ def repository_fingerprint(path: str | None, *, stall_s: float = node_files.STAL
     except OSError as error:
         digest.update(str(failure_of(error, repository.path)).encode())
     except SourceError as error:
-        digest.update(str(note_stall(repository.path, error)).encode())
+        note_stall(repository.path, error)
+        raise
     return digest.hexdigest()
 
 

@@ -223,7 +223,7 @@ def _json(repository: str, name: str, *, own: bool = False) -> Json:
     if len(data) > JSON_LIMIT:
         raise MalformedFileError(f"{name} is larger than any configuration")
     try:
-        value = json.loads(data, parse_constant=_refuse, parse_int=_integer)
+        value = json.loads(data.decode(), parse_constant=_refuse, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise MalformedFileError(f"{name} is not valid JSON") from error
     if not isinstance(value, dict):

@@ -135,11 +135,11 @@ def encode_leaf(content: bytes) -> bytes:
 
 
 def matches(cid: Cid, content: bytes) -> bool | None:
-    """Whether ``content`` is what ``cid`` names, told from the content alone.
+    """Whether ``content`` is what ``cid`` names, found out from the content alone.
 
     True: proven.  False: neither a raw block nor any one-block file that
     ``ipfs add`` makes of this content has this id (a file that was added with
-    chunks smaller than itself is told apart only by its blocks).  None: more
+    chunks smaller than itself can be told apart only by its blocks).  None: more
     than one chunk, or a hash function or codec that cannot be checked.
     """
     if cid.codec == RAW:
@@ -314,7 +314,7 @@ def _file(
     for (raw, _), below in zip(links, sizes, strict=True):
         child = cids.from_bytes(raw)
         if child is None:
-            raise _MalformedError("a link is no CID")
+            raise _MalformedError("a link is not a CID")
         parsed.append(Link(child, below))
     return FileNode(content, tuple(parsed), total)
 

@@ -1,8 +1,8 @@
-"""Connections to databases that nobody vouches for.
+"""Connections to databases that cannot be trusted.
 
 A node's database is input like any other: its schema may hold views, triggers,
 virtual tables and computed columns, and its pages may be made by hand.  Nothing
-of that is ever run here; what can be limited is limited.
+of that is ever run here, and every limit that SQLite has is set.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Table:
 
 
 def _missing_table(connection: Connection) -> str:
-    """Which tables a database without TokensTable has: it tells what the file is."""
+    """Which tables a database without TokensTable has: they show what the file is."""
     found = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' "
         "ESCAPE '!' ORDER BY name LIMIT ?",

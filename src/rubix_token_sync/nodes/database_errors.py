@@ -43,7 +43,7 @@ _TRANSIENT: Final = frozenset({"busy", "changed_while_reading", "too_many_files"
 
 
 def failure(code: str, message: str, **context: Any) -> SourceError:
-    """The error for ``code``, of the class that tells whether trying again can help."""
+    """The error for ``code``, of the class that says whether trying again can help."""
     kind = SourceUnsettled if code in _TRANSIENT else SourceError
     return kind(message, code=code, remedy=REMEDIES[code], context=context)
 

@@ -232,7 +232,7 @@ class Files:
     def lock(self) -> None:
         """Take the shared lock, as a reader of SQLite does; no wait.
 
-        ``locked`` tells afterwards whether the file system has such locks.
+        ``locked`` says afterwards whether the file system has such locks.
 
         Raises:
             SourceUnsettled: ``busy``, a node has the file exclusively right now.
@@ -241,7 +241,7 @@ class Files:
         assert held is not None, "closed"
         with held.using:
             if held.lockers == 0:
-                # A writer that waits for its turn holds the pending byte: let it go first.
+                # A writer that waits for its turn holds the pending byte: it goes first.
                 if not _set_lock(held.fd, fcntl.F_RDLCK, _PENDING_BYTE, 1):
                     return
                 try:

@@ -172,6 +172,8 @@ def discover(
         walk.run()
     for walk in walks:  # real places first: a link to one of them is not a second node
         walk.follow_links()
+    for walk in walks:
+        walk.name_strays()
     spellings = {*absolute, *real}
     named = {printable(path) for path in spellings}
     skipped = [
@@ -203,6 +205,8 @@ class _Found:
     notes: set[Skipped] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
     """Directories, by device and inode."""
+    homes: set[tuple[int, int]] = field(default_factory=set)
+    """Those of them that are named Rubix."""
     files: dict[tuple[int, int], str] = field(default_factory=dict)
     """Databases, the same."""
     directories: int = 0
@@ -212,7 +216,7 @@ class _Found:
         self.skipped.add(Skipped(printable(path), code, sentence, code in _HIDING))
 
     def fail(self, path: bytes, error: OSError, *, root: bool = False) -> None:
-        """Note why ``path`` cannot be read; what its owner has just removed is no failure."""
+        """Note why ``path`` cannot be read; what its owner has just removed is not a failure."""
         if isinstance(error, PermissionError):
             above, name = os.path.split(path)
             systems = name == b"lost+found" and above in (b"/", *self.mounts)
@@ -253,6 +257,8 @@ class _Walk:
         self._device = -1
         self._todo: list[_Step] = []
         self._links: list[tuple[bytes, _Home]] = []
+        self._strays: list[tuple[bytes, str]] = []
+        """Files that are named like a database, but are not where a node has it."""
         self._turn = threading.Lock()
         self._current: _Step | None = None
         self._asked: bytes | None = None
@@ -269,6 +275,12 @@ class _Walk:
         """Look at the links met on the way, once every real place was seen."""
         for path, home in reversed(self._links):
             self._push(path, partial(self._link, path, home))
+        self._work_off()
+
+    def name_strays(self) -> None:
+        """Say what each stray file is, once every database is known."""
+        for path, code in self._strays:
+            self._push(path, partial(self._stray, path, code))
         self._work_off()
 
     def _push(self, path: bytes, task: _Task, if_stalled: _Commit = lambda: None) -> None:
@@ -361,6 +373,8 @@ class _Walk:
         found.directories += 1
         home = _Home(home.repository)
         is_node = os.path.basename(path) == NODE_DIRECTORY
+        if is_node:
+            found.homes.add(identity)
         # Last in, first out: what is pushed last is done first.
         if is_node:
             self._push(
@@ -388,7 +402,7 @@ class _Walk:
             database = os.path.join(path, name)
             if not is_node:
                 beside = listed.get(NODE_DIRECTORY) in ("directory", "link")
-                found.skip(database, "beside_rubix" if beside else "not_in_rubix")
+                self._strays.append((database, "beside_rubix" if beside else "not_in_rubix"))
             elif listed[name] == "link":
                 self._links.append((database, home))
             else:
@@ -445,6 +459,16 @@ class _Walk:
             node = os.path.dirname(os.path.dirname(path))
             found.nodes.append((text, printable(os.path.basename(node) or node), home))
 
+    def _stray(self, path: bytes, code: str) -> _Commit:
+        try:
+            status = node_files.stat(path)
+        except OSError as error:
+            return partial(self._found.fail, path, error)
+        known = self._found.files.get((status.st_dev, status.st_ino))
+        if known is not None:
+            return partial(self._found.skip, path, "same_place", other=printable(known))
+        return partial(self._found.skip, path, code)
+
     def _repository(self, path: bytes, take: _Commit) -> _Commit:
         """Whether ``path``, named .ipfs, is a repository, possibly by way of a link."""
         # A repository on a disk of its own is mounted there on purpose: no check of mounts.
@@ -498,7 +522,7 @@ class _Walk:
         """Names of the databases in a directory named Rubix that no walk has come to."""
         try:
             status = node_files.stat(directory)
-            if (status.st_dev, status.st_ino) in self._found.seen:
+            if (status.st_dev, status.st_ino) in self._found.homes:
                 return []
             names = node_files.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):

@@ -5,7 +5,7 @@ columns: whole columns are proven clean by a few operations in C (types, ASCII,
 lengths), repeated values are judged once, and only suspicious values are looked
 at one by one.
 
-Content is stored as text.  UTF-8 text stands as it is; anything else (no UTF-8, a
+Content is stored as text.  UTF-8 text stands as it is; anything else (not UTF-8, a
 NUL character, or text that itself begins like this form) as a ``data:`` URL
 (RFC 2397): ``data:application/octet-stream;base64,…``.  `decode_content` gives the
 bytes back in both cases.
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 CONTENT_MARKER: Final = "data:application/octet-stream;base64,"
-"""What ``ipfs_data`` begins with when the content is no plain text."""
+"""What ``ipfs_data`` begins with when the content is not plain text."""
 
 _MARKER: Final = CONTENT_MARKER.encode()
 

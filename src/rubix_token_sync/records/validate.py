@@ -97,13 +97,15 @@ class Finding(NamedTuple):
     """One thing that is wrong with one record.
 
     ``message`` is what is said of ``field``: 'is missing'.  ``value`` is the whole
-    original where ``field`` does not hold it.
+    original where ``field`` does not hold it, and ``digest`` its number of bytes and
+    their SHA-256 where it is larger than `VALUE_LIMIT`: a batch may have many of them.
     """
 
     code: Code
     field: str
     message: str
     value: str | None = None
+    digest: tuple[int, str] | None = None
 
 
 class Cell(NamedTuple):
@@ -135,7 +137,15 @@ def fit(field: str, value: SqliteValue) -> Cell:
         return Cell(text, findings)
     code = Code.TOKEN_ID_TOO_LONG if field == "token_id" else Code.VALUE_TOO_LONG
     message = f"has {utf16_length(text)} characters and is cut to {size}"
-    return Cell(stored, (*findings, Finding(code, field, message, text)))
+    return Cell(stored, (*findings, _whole(code, field, message, text)))
+
+
+def _whole(code: Code, field: str, message: str, text: str) -> Finding:
+    """A finding that keeps the whole value, or what identifies it."""
+    data = text.encode()
+    if len(data) <= VALUE_LIMIT:
+        return Finding(code, field, message, text)
+    return Finding(code, field, message, digest=(len(data), sha256(data).hexdigest()))
 
 
 def _with(cell: Cell, code: Code, field: str, message: str) -> Cell:
@@ -222,7 +232,9 @@ def time(field: str, value: SqliteValue) -> TimeCell:
     if moment is not None:
         return TimeCell(moment)
     message = "is no time in years 1 to 9999 that can be read; NULL is stored"
-    return TimeCell(None, (Finding(Code.TIMESTAMP_UNREADABLE, field, message, to_text(value)),))
+    return TimeCell(
+        None, (_whole(Code.TIMESTAMP_UNREADABLE, field, message, to_text(value) or ""),)
+    )
 
 
 # --- content ---------------------------------------------------------------
@@ -265,12 +277,9 @@ def errors_text(findings: Iterable[Finding]) -> str | None:
             "message": f"{finding.field} {finding.message}",
         }
         if finding.value is not None:
-            whole = finding.value.encode()
-            if len(whole) <= VALUE_LIMIT:
-                entry["value"] = finding.value
-            else:
-                entry["value_bytes"] = len(whole)
-                entry["value_sha256"] = sha256(whole).hexdigest()
+            entry["value"] = finding.value
+        if finding.digest is not None:
+            entry["value_bytes"], entry["value_sha256"] = finding.digest
         entries.append(entry)
     if not entries:
         return None

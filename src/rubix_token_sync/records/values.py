@@ -6,9 +6,9 @@ text and blobs.  Text columns of the target hold text, so:
 * integers are written exactly, whatever their size;
 * reals are written as a person writes them: the shortest digits that read back
   as the same number, never an exponent, ``.0`` kept (``1.0``, ``0.00001``);
-* a value that is no clean text (a blob, text that is no UTF-8, text with a NUL
+* a value that is not clean text (a blob, text that is not UTF-8, text with a NUL
   character) is written as SQLite's blob literal of its bytes, ``X'00FF'``.
-  Validation flags such a value, which tells it from text that looks like one.
+  Validation flags such a value, which distinguishes it from text that looks like one.
 
 Times become UTC without a zone, in microseconds.  Finer digits are cut, towards
 the past (Python and Arrow's ``timestamp[us]`` hold microseconds; DATETIME2(7)
@@ -41,7 +41,7 @@ __all__ = [
 def original_bytes(text: str) -> bytes:
     """The bytes that ``text`` was read from.
 
-    Bytes that are no UTF-8 arrive as lone surrogates (``surrogateescape``); other
+    Bytes that are not UTF-8 arrive as lone surrogates (``surrogateescape``); other
     lone surrogates cannot come from SQLite and are kept as three bytes each.
     """
     try:

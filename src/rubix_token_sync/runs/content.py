@@ -46,7 +46,7 @@ class Content:
         self._chain = chain
 
     def of(self, rows: Sequence[SourceRow], keys: bytes, held: NDArray[np.bool_]) -> ContentOfRows:
-        """Content or failure for each row; ``held`` tells which records the target has."""
+        """Content or failure for each row; ``held`` marks the records that the target has."""
         count = len(rows)
         ids = [row[0] if isinstance(row[0], str) else None for row in rows]
         if not (self._job.ask_target or held.any()):

@@ -9,7 +9,11 @@ __all__ = ["fingerprint_patiently", "open_patiently"]
 
 
 def fingerprint_patiently(repository: str | None) -> str | None:
-    """`repository_fingerprint`, None where there is no repository."""
+    """`repository_fingerprint`, None where there is no repository.
+
+    Raises:
+        SourceError: ``stalled``.
+    """
     return repository_fingerprint(repository) if repository else None
 
 

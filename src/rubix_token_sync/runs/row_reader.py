@@ -28,7 +28,7 @@ from rubix_token_sync.targets.base import ErrorEntry
 __all__ = ["DigestedRows", "RowReader", "database_context"]
 
 _LISTED_DUPLICATES: Final = 100
-_SHOWN_CHARACTERS: Final = 100
+_SHOWN_CHARACTERS: Final = 40
 """Of each value of a rejected row, in the report."""
 
 

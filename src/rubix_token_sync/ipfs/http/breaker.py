@@ -53,7 +53,7 @@ class Breaker:
     def check(self) -> Failure | None:
         """None when a request may go out, else the failure that keeps it from going.
 
-        Who is let through tells the outcome by `succeeded` or `failed`.
+        Who is let through reports the outcome by `succeeded` or `failed`.
         """
         if self._failure is None:
             return None

@@ -30,7 +30,7 @@ R = TypeVar("R")
 class PassingError(Exception):
     """An attempt came to nothing, and another may not.
 
-    ``failure`` is what is said when there is no other; ``pause_s`` how long the
+    ``failure`` is reported when there is no other; ``pause_s`` how long the
     endpoint asked to be left alone, if it did.
     """
 

@@ -4,7 +4,7 @@ A running daemon writes its API's address to ``<repo>/api``; after a crash the
 file is stale, so whatever it says is only tried.  Blocks are asked for
 (``/api/v0/block/get``), never files, so that every byte can be proven.  Unless
 the network is allowed the daemon is told to look in its own repository only
-(``offline=true``), and only an address on this machine is spoken to: the file
+(``offline=true``), and only an address on this machine is used: the file
 is the node owner's to write.
 """
 
@@ -31,6 +31,7 @@ from rubix_token_sync.ipfs.repository import (
     Repository,
     failure_of,
     is_directory,
+    known_stall,
     note_stall,
 )
 from rubix_token_sync.ipfs.repository_files import MalformedFileError, authorizations, read_api
@@ -138,6 +139,9 @@ class DaemonReader:
         """Find the endpoint; anew for each batch, for a daemon may come, go and move."""
         if self._repository is None:
             return NO_REPOSITORY
+        stalled = known_stall(self._repository)
+        if stalled is not None:
+            return stalled
         try:
             text = read_api(self._repository)
         except SourceError as error:
