@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -22,21 +23,23 @@ from typing import Any, NoReturn
 
 _LOADED = (
     "alembic.command",
-    "rubix_token_sync.cli.check",
-    "rubix_token_sync.cli.discover",
-    "rubix_token_sync.cli.migrate",
     "rubix_token_sync.reports.page",
-    "rubix_token_sync.settings",
-    "rubix_token_sync.cli.sync",
-    "rubix_token_sync.cli.verify",
-    "rubix_token_sync.targets.migrations",
-    "rubix_token_sync.targets.migrations.env",
     "rubix_token_sync.targets.postgresql.target",
     "rubix_token_sync.targets.sqlite.target",
     "rubix_token_sync.runs.compare",
     "rubix_token_sync.runs.dry_run",
     "rubix_token_sync.runs.worker",
 )
+_LOADED_WHOLE = ("rubix_token_sync.cli", "rubix_token_sync.library", "rubix_token_sync.settings")
+"""Packages with all their modules, whatever these are called."""
+
+
+def _modules() -> list[str]:
+    found = list(_LOADED)
+    for name in _LOADED_WHOLE:
+        package = importlib.import_module(name)
+        found += [f"{name}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    return found
 
 
 def _become(request: dict[str, Any]) -> list[str]:
@@ -82,9 +85,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 def serve() -> None:
     """Answer requests until standard input ends; children return from here by exceptions."""
-    for name in _LOADED:
-        if name.endswith(".env"):
-            continue  # alembic runs that one itself
+    for name in _modules():
         importlib.import_module(name)
     report_page = sys.modules["rubix_token_sync.reports.page"]
     if report_page.can_make_pages():
