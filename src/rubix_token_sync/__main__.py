@@ -1,12 +1,19 @@
-"""``python -m rubix_token_sync``."""
+"""Where the program starts: ``rubix-token-sync`` and ``python -m rubix_token_sync``."""
 
-# First of all, because `python -m` puts the current directory before the standard library.
+from __future__ import annotations
+
+# Nothing else may be imported before `prepare` has run: `python -m` and an empty entry of
+# PYTHONPATH put the current directory before everything else.
 from rubix_token_sync.surroundings import prepare
 
-if __name__ == "__main__":
+
+def start() -> None:
+    """Run the command line in surroundings that it can rely on."""
     prepare()
+    from rubix_token_sync.cli import main
 
-from rubix_token_sync.cli import main
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    start()

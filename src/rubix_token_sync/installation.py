@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["NAME", "extra_command", "program", "program_path", "runnable"]
+__all__ = ["NAME", "extra_command", "installed_from", "program", "program_path", "runnable"]
 
 NAME: Final = "rubix-token-sync"
 _MENTION: Final = re.compile(rf"(?<![\w/.-]){NAME}(?= [a-z])")
@@ -49,38 +49,47 @@ def runnable(text: str) -> str:
     return _MENTION.sub(lambda _: program(), text)
 
 
-def extra_command(extra: str) -> str:
-    """The command that adds the package's ``extra`` to this installation."""
-    requirement = shlex.quote(_requirement(extra))
-    if _direct_url().get("dir_info", {}).get("editable"):
+def extra_command(
+    extra: str,
+    *,
+    origin: dict[str, Any] | None = None,
+    prefix: str = sys.prefix,
+    has_pip: bool | None = None,
+) -> str:
+    """The command that adds the package's ``extra`` to this installation.
+
+    ``origin`` (`installed_from`), ``prefix`` (the environment's directory) and ``has_pip``
+    are found out where they are not given.
+    """
+    source = installed_from() if origin is None else origin
+    requirement = shlex.quote(_requirement(extra, source))
+    if source.get("dir_info", {}).get("editable"):
         requirement = f"-e {requirement}"
-    environment = Path(sys.prefix)
-    if "pipx" in environment.parts:
+    parts = Path(prefix).parts
+    if "pipx" in parts:
         return f"pipx install --force {requirement}"
-    if environment.parts[-3:-1] == ("uv", "tools"):
+    if parts[-3:-1] == ("uv", "tools"):
         return f"uv tool install --force {requirement}"
-    if find_spec("pip") is None:
-        return f"uv pip install --python {shlex.quote(sys.executable)} {requirement}"
-    return f"{shlex.quote(sys.executable)} -m pip install {requirement}"
+    if find_spec("pip") is not None if has_pip is None else has_pip:
+        return f"{shlex.quote(sys.executable)} -m pip install {requirement}"
+    return f"uv pip install --python {shlex.quote(sys.executable)} {requirement}"
 
 
-def _requirement(extra: str) -> str:
-    """The package with ``extra`` from where this installation has it: directory, archive, index."""
-    origin = _direct_url()
+def _requirement(extra: str, origin: dict[str, Any]) -> str:
+    """The package with ``extra`` from where it was installed: directory, archive, index."""
     url = str(origin.get("url", ""))
     if "dir_info" in origin:
         return f"{unquote(urlsplit(url).path)}[{extra}]"
     if "vcs_info" in origin:
-        commit = origin["vcs_info"].get("commit_id", "")
-        return f"{NAME}[{extra}] @ {origin['vcs_info']['vcs']}+{url}@{commit}"
+        vcs = origin["vcs_info"]
+        return f"{NAME}[{extra}] @ {vcs['vcs']}+{url}@{vcs['commit_id']}"
     return f"{NAME}[{extra}] @ {url}" if url else f"{NAME}[{extra}]"
 
 
-def _direct_url() -> dict[str, Any]:
-    """What the installer noted of the origin (PEP 610); nothing for an index."""
+def installed_from() -> dict[str, Any]:
+    """What the installer noted of the origin (PEP 610); empty for a package index."""
     try:
         text = distribution(NAME).read_text("direct_url.json")
     except PackageNotFoundError:  # started from its source directory
-        source = Path(__file__).parents[2]
-        return {"url": source.as_uri(), "dir_info": {}}
+        return {"url": Path(__file__).parents[2].as_uri(), "dir_info": {}}
     return dict(json.loads(text)) if text else {}

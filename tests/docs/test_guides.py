@@ -23,7 +23,7 @@ OWN = [
     "DISTRIBUTED_TOKENS_GUIDE.md", "QUICK_REFERENCE.md", "TROUBLESHOOTING.md", "AZURE_SQL.md",
     "REPORT.md", "METRICS.md", "SCHEDULING.md", "JSON.md", "ALERTS.md",
 ]  # fmt: skip
-_COMMAND = re.compile(r"(?:^|[ `/])rubix-token-sync ([a-z][^`|>&;\n]*)")
+_COMMAND = re.compile(r"(?:^|[ `/])rubix-token-sync ([a-z][^`|>&;\n\\]*)", re.MULTILINE)
 
 
 @pytest.mark.timeout(300)  # a dozen programs one after the other, on a busy machine

@@ -24,12 +24,15 @@ Interrupted LeaseHeld LeaseLost MetricsEndpointObserver MetricsFileObserver Migr
 MovedDatabase Node NodeRow Observer Problem Progress RECORD_COLUMNS Reason RecordRefused
 ReportMismatch ReportObserver RunOptions RunResult RunRow SchemaChange SchemaError SchemaScript
 SettingRow Settings SettingsError SettingsOverrides SettingsOverview Skipped SourceError
-SourceRow SourceUnsettled Status SyncError SyncResult TargetError TargetOverloaded TargetReader
-TargetRefused TargetUnavailable TransactionTooLarge Trend VerifyResult WorkerCrashed __version__
-cell check check_settings configure counted databases describe_settings discover explain_failure
-failures json_text keep_out log_event log_through migrate_records open_target parse_age redact
-report_of retry_failed schema_script send_status_alerts sessions settings_of shown start_log
-status sync upgrade_schema verify watchers_of
+SourceRow SourceUnsettled Status
+SyncError SyncResult TargetError TargetOverloaded TargetReader TargetRefused TargetUnavailable
+TransactionTooLarge Trend VerifyResult WorkerCrashed __version__ cell check check_settings
+configure counted
+databases describe_settings discover explain_failure failures json_text keep_out log_event
+log_through
+migrate_records open_target parse_age redact report_of retry_failed schema_script
+send_status_alerts sessions settings_of shown start_log status sync upgrade_schema verify
+watchers_of
 """.split()  # noqa: SIM905 - read more easily
 )
 

@@ -35,7 +35,7 @@ class FakeStore:
         if name in self.raises:
             raise self.raises[name]
 
-    def acquire_lease(self, lease: Lease, holder: str) -> None:
+    def acquire_lease(self, lease: Lease, holder: str, machine: object = None) -> None:
         assert holder.count("|") == 3
         self._note("acquire")
 

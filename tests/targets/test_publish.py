@@ -296,3 +296,14 @@ def test_store_options_have_the_guides_values() -> None:
     options = TargetOptions()
     assert (options.batch_size, options.bulk_insert_size) == (2_000, 10_000)
     assert (options.pool_size, options.attempts) == (10, 3)
+
+
+def test_a_key_that_comes_twice_is_noticed_by_the_mark(store: SqlTarget, lease: Lease) -> None:
+    """As a damaged database gives it: the same on every target, and nobody else's chunk."""
+    twice = batch(*(record(n) for n in (1, 2, 2, 3)))
+    with pytest.raises(ReportMismatch) as caught:
+        store.publish(lease, Chunk(twice, bulk=True, mark=mark(4)))
+    assert caught.value.code == "count_mismatch"
+    assert store.database_states(SOURCE) == []
+    assert store.publish(lease, Chunk(twice, mark=mark(3))).rejected == []
+    assert len(store.known_rows(DATABASE)[0]) == 3 * 24

@@ -45,6 +45,7 @@ class RunArguments(Loading):
     metrics_file: str | None
     dry_run: bool = False
     force: bool = False
+    adopt_source: bool = False
 
 
 _run_options = stack(
@@ -72,6 +73,12 @@ _run_options = stack(
     is_flag=True,
     help="Compare every record with its node, and write again what differs.",
 )
+@click.option(
+    "--adopt-source",
+    is_flag=True,
+    help="Take the source over from the machine that it belongs to: that one was replaced or "
+    "renamed.",
+)
 @takes(RunArguments)
 def sync(arguments: RunArguments) -> int:
     """Bring the target up to date with every node below each ROOT.
@@ -90,6 +97,7 @@ def sync(arguments: RunArguments) -> int:
             force=arguments.force,
             allow_shrink=arguments.allow_shrink,
             dry_run=arguments.dry_run,
+            adopt_source=arguments.adopt_source,
             observers=observers,
             stop=stop,
             configuration=configuration,

@@ -145,6 +145,7 @@ class Configuration:
         nodes: Iterable[str] = (),
         force: bool = False,
         allow_shrink: bool = False,
+        adopt_source: bool = False,
         dry_run: bool = False,
     ) -> RunOptions:
         """What a run needs to know.
@@ -167,6 +168,7 @@ class Configuration:
             force=force,
             only_failed=command == "retry-failed",
             dry_run=dry_run,
+            adopt_source=adopt_source,
             max_shrink=None if allow_shrink else settings.max_shrink,
             max_shrink_rows=settings.max_shrink_rows,
             recheck=timedelta(days=settings.content_recheck_days),

@@ -8,6 +8,7 @@ from typing import Literal, TextIO
 
 from rubix_token_sync import log
 from rubix_token_sync.errors import Category, SyncError
+from rubix_token_sync.installation import runnable
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.settings import Settings
@@ -77,6 +78,6 @@ def explain_failure(error: Exception) -> Failure:
         code=known.code,
         category=known.category,
         message=shown(log.redact(known.message)),
-        remedy=shown(log.redact(known.remedy)),
+        remedy=shown(log.redact(runnable(known.remedy))),
         trace="\n".join(shown(line) for line in log.redact(trace).splitlines()),
     )

@@ -47,6 +47,7 @@ def sync(
     nodes: Iterable[str] = (),
     force: bool = False,
     allow_shrink: bool = False,
+    adopt_source: bool = False,
     dry_run: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
@@ -59,6 +60,7 @@ def sync(
 
     ``nodes`` are names of nodes (default: all).  ``force`` reads databases that have not
     changed, too; ``allow_shrink`` accepts that a large share of a database vanished;
+    ``adopt_source`` takes the source over from the machine that it belongs to;
     ``dry_run`` writes nothing.  ``stop`` ends the run at the next safe point.  Either
     ``configuration`` is given, or the settings themselves.
 
@@ -68,7 +70,12 @@ def sync(
     """
     found = _configured(configuration, roots, config, profile, settings)
     options = found.run_options(
-        "sync", nodes=nodes, force=force, allow_shrink=allow_shrink, dry_run=dry_run
+        "sync",
+        nodes=nodes,
+        force=force,
+        allow_shrink=allow_shrink,
+        dry_run=dry_run,
+        adopt_source=adopt_source,
     )
     return _run(found, options, observers, stop)
 

@@ -117,7 +117,8 @@ class _Migration:
     def run(self) -> MigrationReport:
         options = self._options
         source = self._source = open_source(options.source)
-        _refuse_same(source, self.store)
+        if options.target.exists():
+            _refuse_same(source, self.store)
         state = self._open_state(source)
         if options.verify_only and state is None:
             raise SettingsError(

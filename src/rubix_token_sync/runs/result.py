@@ -37,6 +37,8 @@ class RunOptions:
     force: bool = False
     only_failed: bool = False
     dry_run: bool = False
+    adopt_source: bool = False
+    """Take the source over where it belongs to another machine."""
     max_shrink: float | None = 0.5
     max_shrink_rows: int = 20
     recheck: timedelta = timedelta(days=7)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
 from rubix_token_sync.log import log_event
-from rubix_token_sync.process_identity import own_holder
+from rubix_token_sync.process_identity import Machine, own_holder
 from rubix_token_sync.targets.base import Lease, SessionTotals, Target
 
 __all__ = ["Session"]
@@ -41,10 +41,13 @@ class Session:
         totals: Callable[[], SessionTotals],
         heartbeat_seconds: float,
         lease_seconds: float,
+        machine: Machine | None = None,
     ) -> None:
+        """``machine``: it must be the source's own, or the first to use it."""
         self.lease = Lease(source, str(uuid.uuid4()), lease_seconds)
         self.error: SyncError | None = None
         self._store = store
+        self._machine = machine
         self._command = command
         self._totals = totals
         self._pause = heartbeat_seconds
@@ -62,8 +65,9 @@ class Session:
 
         Raises:
             LeaseHeld: another run works for this source.
+            SourceTaken: it belongs to another machine.
         """
-        self._store.acquire_lease(self.lease, own_holder())
+        self._store.acquire_lease(self.lease, own_holder(), self._machine)
         source = self.lease.source
         try:
             self._store.start_session(

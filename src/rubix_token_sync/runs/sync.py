@@ -14,6 +14,7 @@ from rubix_token_sync.errors import (
 )
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
+from rubix_token_sync.process_identity import own_machine
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
@@ -88,6 +89,9 @@ class Run(Survey):
 
     def _in_session(self, store: Target) -> RunResult:
         options = self.options
+        machine = own_machine()
+        if options.adopt_source:
+            store.adopt_source(options.source, machine)
         with Session(
             store,
             options.source,
@@ -95,6 +99,7 @@ class Run(Survey):
             totals=self.progress.totals,
             heartbeat_seconds=options.heartbeat_seconds,
             lease_seconds=options.lease_seconds,
+            machine=machine,
         ) as session:
             dead = session.start()
             log_event(

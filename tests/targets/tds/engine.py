@@ -94,6 +94,7 @@ class SqliteSession:
         self.conn.create_function("newid", 0, lambda: str(uuid.uuid4()))
         self.conn.create_function("days_from_now", 1, _days_from_now)
         self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
+        self.conn.create_function("USER_NAME", 0, lambda: "dbo")
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
         self.conn.create_function("OBJECT_ID", 1, lambda _name: 1)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from mssql_python import Error
 
+from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql import statements
@@ -304,4 +305,21 @@ def test_the_encryption_is_what_the_connection_string_demands(
         server.encryption = False
     store = open_target(parse_target(f"{change}{address}"), TargetOptions(call_seconds=10.0))
     assert said in store.describe_connection()
+    store.close()
+
+
+def test_the_command_timeout_of_a_connection_string_is_kept(
+    server: TdsServer, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was parsed and ignored (incident 30)."""
+    monkeypatch.setattr("rubix_token_sync.targets.mssql.calls._GRACE_SECONDS", 0.5)
+    options = TargetOptions(attempts=1, call_seconds=60.0)
+    store = open_target(parse_target(f"{address};Command Timeout=1"), options)
+    assert store.schema_version() is not None
+    server.faults.append(Fault("sql", Stall(), "ProcessedDatabases"))
+    before = time.monotonic()
+    with pytest.raises(TargetUnavailable) as caught:
+        store.database_states(None)
+    assert caught.value.code == "timed_out"
+    assert time.monotonic() - before < 20
     store.close()

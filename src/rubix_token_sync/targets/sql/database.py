@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _USUAL_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 60.0
+_MOST_JITTER: Final = 1.5
 
 
 class Database:
@@ -115,8 +116,8 @@ class Database:
         """Seconds until the next attempt: doubled each time, with jitter."""
         error = state.outcome.exception() if state.outcome is not None else None
         first = self.backend.waits.get(getattr(error, "code", ""), _USUAL_WAIT)
-        wait = min(_LONGEST_WAIT, first * 2.0 ** (state.attempt_number - 1))
-        jitter = random.uniform(1.0, 1.5)  # noqa: S311 - spreads retries, hides nothing
+        wait = min(_LONGEST_WAIT / _MOST_JITTER, first * 2.0 ** (state.attempt_number - 1))
+        jitter = random.uniform(1.0, _MOST_JITTER)  # noqa: S311 - spreads retries, hides nothing
         return wait * jitter * self.options.wait_factor
 
     def _count_retry(self, _state: RetryCallState) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -89,6 +90,7 @@ class Publishing:
         self._database.transact(work)
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
+        chunk = replace(chunk, rows=_unrepeated(chunk.rows))
         before = self._database.retries
         with self._database.backend.load(self._database, lease, chunk) as load:
             if load.inserted is None:
@@ -245,6 +247,19 @@ class Publishing:
         if updated.rowcount == 0:
             conn.execute(sa.insert(databases).values(database_key=key, **values))
         return counts
+
+
+def _unrepeated(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Each key once, the last of its rows; what a damaged database repeats, the mark counts."""
+    keys = rows.column("record_key")
+    start = keys.offset * RECORD_KEY_BYTES
+    raw = np.frombuffer(keys.buffers()[1], np.uint8)[start:][: len(keys) * RECORD_KEY_BYTES]
+    # The end of a key is a digest: where no two are equal, no two keys are.
+    ends = np.sort(raw.reshape(-1, RECORD_KEY_BYTES)[:, -8:].copy().view(np.uint64).ravel())
+    if not (ends[1:] == ends[:-1]).any():
+        return rows
+    last = {key: at for at, key in enumerate(keys.to_pylist())}
+    return rows.take(pa.array(sorted(last.values()), pa.int64()))
 
 
 def _what_happened(last: Published, attempts: Sequence[Published]) -> Published:

@@ -223,7 +223,6 @@ class Sessions:
         sources = self._tables.sources
 
         def work(conn: sa.Connection) -> None:
-            failpoints.point("store.source.adopt")
             conn.execute(sa.delete(sources).where(sources.c.source_ip == source))
             self._claim(conn, source, machine)
 

@@ -23,7 +23,9 @@ def path_of(url: str) -> str:
         raise SettingsError(
             "A SQLite target is sqlite:///FILE (relative) or sqlite:////PATH/FILE (absolute).",
             code="bad_sqlite_url",
-            remedy="Write ? as %3F and # as %23 in it.",
+            remedy=f"Did you mean sqlite:///{parts.netloc}{path}?"
+            if parts.netloc
+            else "Write ? as %3F and # as %23 in it.",
         )
     return path[1:]
 

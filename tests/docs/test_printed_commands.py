@@ -1,0 +1,159 @@
+"""Every command that a page or the program prints is run, in the surroundings it is printed for.
+
+The fenced blocks tagged ``bash run`` are executed by `test_guides`, those of MIGRATION.md by
+`tests.migrate.test_guide`.  Here: the README's blocks, the commands that stand in sentences and
+tables, and what `demo` and `init` print.  What is not run stands in `NOT_RUN` with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rubix_token_sync.testing import FleetPlan, make_fleet
+from tests.cli.conftest import Run, run
+
+from .runner import Block, blocks, run_block
+from .test_guides import GUIDES, ROOT, mentioned
+
+__all__ = ["run"]
+
+PROGRAM = Path(sys.executable).parent / "rubix-token-sync"
+NOT_RUN = {
+    "README.md: python3 -m venv": "makes an environment from the network; .ci/run does the same",
+    "SCHEDULING.md: sudo rubix-token-sync": "needs root and systemd; the units are tested by "
+    "tests/ops/test_deploy.py",
+    "MIGRATION.md: pg_dump": "needs PostgreSQL's client programs and the older system's server",
+    "PERFORMANCE.md: pip install": "installs peers to compare with, from the network",
+    "RELIABILITY.md: python -m pytest": "is this very suite",
+    "RELIABILITY.md: python tests/chaos": "runs for hours; its short form is in tests/chaos",
+    "CONTRIBUTING.md: .ci/run": "is what runs this",
+    "CONTRIBUTING.md: uv pip compile": "resolves from the network",
+}
+ELSEWHERE = {"MIGRATION.md", "README.md"}
+"""Pages whose blocks another test runs."""
+
+
+def fleet(place: Path) -> str:
+    """Nodes as the guides have them; returns the name of the first."""
+    make_fleet(place, FleetPlan(nodes=2, tokens_per_node=20))
+    return next(path.name for path in sorted(place.iterdir()) if path.is_dir())
+
+
+def test_every_block_is_run_or_has_a_reason() -> None:
+    used = set()
+    for page in [*GUIDES, ROOT / "CONTRIBUTING.md"]:
+        for block in blocks(page):
+            if block.tag == "run" or (page.name in ELSEWHERE and block.tag != "admin"):
+                continue
+            start = f"{page.name}: {block.commands[0]}"
+            reason = [key for key in NOT_RUN if start.startswith(key)]
+            assert reason, f"run it, or say why not: {start}"
+            used.update(reason)
+            for word in block.text.split():
+                if re.fullmatch(r"(?:\./?|tests/)\S+", word):
+                    assert (ROOT / word).exists(), f"{page.name}: {word}"
+    assert used >= {key for key in NOT_RUN if not key.startswith("README")}, "remove it"
+
+
+@pytest.mark.timeout(300)
+def test_the_readme_as_a_stranger_follows_it(tmp_path: Path) -> None:
+    """Its commands in their order, in a clone without an environment of its own."""
+    nodes, here = tmp_path / "nodes", tmp_path / "clone"
+    fleet(nodes)
+    (here / ".venv" / "bin").mkdir(parents=True)
+    (here / ".venv" / "bin" / "rubix-token-sync").symlink_to(PROGRAM)
+    edited = "printf 'sqlite:///azure.db' > azure_sql_connection.txt"
+    ran = 0
+    for block in blocks(ROOT / "README.md"):
+        kept = []
+        for command in block.commands:
+            steps = [part for part in command.split(" && ") if "pip install" not in part]
+            steps = [part for part in steps if "-m venv" not in part and "pytest" not in part]
+            kept += [re.sub(r"^nano \S+", edited, part) for part in steps]
+        if kept:
+            run_block(Block("run", "\n".join(kept)), here, {"/mnt/drived": str(nodes)})
+            ran += len(kept)
+    assert ran > 10
+    assert (here / "azure.db").exists(), "the database that was edited"
+
+
+PLAIN = [(page, text) for page, text in mentioned() if page != "MIGRATION.md"]
+EXAMPLES = {
+    "CODE": "login_failed",
+    "COMMAND": "sync",
+    "/etc/systemd/system": ".",
+    "azure/azure_sql_connection.txt": "azure_sql_connection.txt",
+    "connection.txt": "azure_sql_connection.txt",
+}
+
+
+@pytest.fixture
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[[str], None]:
+    """Runs a page's command for somebody who set up one machine and has synced."""
+    nodes, home = tmp_path / "nodes", tmp_path / "home"
+    first = fleet(nodes)
+    home.mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RUBIX_SYNC_ALERT_URLS", "json://127.0.0.1:1/x")
+    for name, text in {
+        "rubix-token-sync.toml": f'roots = ["{nodes}"]\nsource_ip = "vm1"\n',
+        "azure_sql_connection.txt": f"sqlite:///{home}/t.db\n",
+    }.items():
+        Path(name).write_text(text)
+        Path(name).chmod(0o600)
+    assert run("sync", "--quiet").code == 0
+
+    def do(text: str) -> None:
+        words = [EXAMPLES.get(word, word) for word in shlex.split(text.rstrip(".:,)"))]
+        replaced = {"/mnt/drived": str(nodes), "node1": first, "vm2": "vm1"}
+        ended = run(*(replaced.get(word, word) for word in words if word != "…"))
+        assert ended.code == 0, f"{text}\n{ended.out}{ended.err}"
+
+    return do
+
+
+@pytest.mark.timeout(300)
+def test_commands_in_sentences_and_tables(operator: Callable[[str], None]) -> None:
+    in_blocks = {
+        command.partition("  #")[0].partition("rubix-token-sync ")[2].strip()
+        for page in GUIDES
+        for block in blocks(page)
+        if block.tag == "run"
+        for command in block.commands
+    }
+    left = sorted({text for _, text in PLAIN} - in_blocks)
+    assert left
+    for text in left:
+        if any(text.startswith(start) for start in ("migrate", "sync --target-file connection")):
+            continue  # run in the blocks of MIGRATION.md and of the guide
+        operator(text)
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_what_demo_prints_can_be_run(tmp_path: Path, on_path: bool) -> None:
+    environment = {
+        "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}" if on_path else "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [PROGRAM, "demo", "my demo", "--nodes", "1", "--tokens", "20"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    commands = done.stdout.partition("Look around:\n")[2].splitlines()
+    assert len(commands) == 2
+    for command in commands:
+        again = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert again.returncode == 0, f"{command}: {again.stderr}"
+        assert again.stdout
