@@ -22,11 +22,13 @@ from typing import Any, NoReturn
 
 _LOADED = (
     "alembic.command",
-    "rubix_token_sync.cli.look",
+    "rubix_token_sync.cli.check",
     "rubix_token_sync.cli.migrate",
     "rubix_token_sync.reports.page",
     "rubix_token_sync.settings",
-    "rubix_token_sync.cli.summary",
+    "rubix_token_sync.library.reader",
+    "rubix_token_sync.library.watchers",
+    "rubix_token_sync.library.work",
     "rubix_token_sync.cli.sync",
     "rubix_token_sync.cli.verify",
     "rubix_token_sync.targets.migrations",
