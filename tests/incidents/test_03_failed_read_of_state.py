@@ -5,20 +5,30 @@ from __future__ import annotations
 import pytest
 
 from tests.incidents.conftest import Points, Site
+from tests.incidents.nodes import execute
 
 
-@pytest.mark.parametrize("point", ["store.states", "store.known"])
-def test_state_that_cannot_be_read_stops_the_run(site: Site, points: Points, point: str) -> None:
+@pytest.mark.parametrize(
+    ("point", "options"),
+    [("store.states", ("--force",)), ("store.records", ("--force",)), ("store.known", ())],
+)
+def test_state_that_cannot_be_read_stops_the_run(
+    site: Site, points: Points, point: str, options: tuple[str, ...]
+) -> None:
     site.sync()
     before = site.rows("SELECT * FROM TokenRecords ORDER BY id")
+    if not options:  # something must be read for what is known to be asked
+        execute(site.fleet / "node032/Rubix/rubix.db", "UPDATE TokensTable SET token_status = 9")
     env = {**points.env, "RUBIX_SYNC_FAULT": f"{point}:1:error:forever", "RETRY_ATTEMPTS": "2"}
-    stopped = site.run("sync", "--force", "--report", str(site.reports), env=env)
+    stopped = site.run("sync", *options, "--report", str(site.reports), env=env)
     stopped.expect(3)
     assert "Error:" in stopped.stderr
     assert not points.passed["store.publish"]
-    assert point == "store.known" or not points.passed["source.read"]
+    assert point != "store.states" or not points.passed["source.read"]
     assert site.rows("SELECT * FROM TokenRecords ORDER BY id") == before
-    assert site.sync()["tokens_read"] == 0  # and what was known is still known
+    again = site.sync()  # and what was known is still known
+    assert again["records_inserted"] == 0
+    assert again["tokens_read"] == 0 or not options
 
 
 def test_a_missing_table_is_no_empty_table(site: Site) -> None:

@@ -18,7 +18,6 @@ GUARDED = [
     SOURCE / "ipfs" / "readers" / "daemon.py",
     SOURCE / "ipfs" / "readers" / "gateway.py",
     SOURCE / "runs" / "plan.py",
-    SOURCE / "runs" / "content_access.py",
     SOURCE / "runs" / "row_reader.py",
 ]
 FORBIDDEN = {

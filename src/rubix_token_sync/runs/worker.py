@@ -29,12 +29,13 @@ from rubix_token_sync.errors import (
     TargetError,
 )
 from rubix_token_sync.ipfs.content import FailureCode
+from rubix_token_sync.ipfs.fetch import open_chain
+from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
 from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
-from rubix_token_sync.runs.content_access import fingerprint_patiently, open_patiently
 from rubix_token_sync.runs.jobs import (
     Job,
     JobDone,
@@ -138,7 +139,7 @@ class Worker:
         started = time.monotonic()
         repository = job.node.repository
         # Taken before reading: what changes meanwhile is a change for the next run.
-        content_state = fingerprint_patiently(repository)
+        content_state = repository_fingerprint(repository) if repository else None
         if not job.retry_content and job.asked_repository is not None:
             content_state = job.asked_repository
         known = self._known(job)
@@ -188,7 +189,7 @@ class Worker:
         send: Send,
     ) -> _Left:
         """Every row beside its record, content included; what differs is published again."""
-        chain = open_patiently(job.node.repository, self.context.content)
+        chain = open_chain(job.node.repository, self.context.content)
         try:
             context = database_context(job, snapshot)
             repair = publisher.add if job.task == "repair" else None
@@ -213,7 +214,7 @@ class Worker:
         send: Send,
     ) -> _Left:
         """All rows of the snapshot, the changed ones published."""
-        chain = open_patiently(job.node.repository, self.context.content)
+        chain = open_chain(job.node.repository, self.context.content)
         try:
             content = Content(job, lambda: self.target, chain)
             finish = partial(_finished, job, database_context(job, snapshot), known, content)
