@@ -59,11 +59,22 @@ AnyPath = str | bytes
 """A path as text (see above) or as the system's own bytes."""
 
 _here = threading.local()
+_answered = time.monotonic()
 
 
 def stalled(sentence: str) -> SourceError:
     """The error of a file system that does not answer."""
     return SourceError(sentence, code="stalled", remedy=STALLED_REMEDY)
+
+
+def last_answer() -> float:
+    """When a file system of a node last answered, by `time.monotonic`; for signs of life."""
+    return _answered
+
+
+def _note_answer() -> None:
+    global _answered
+    _answered = time.monotonic()
 
 
 class NotRegularError(OSError):
@@ -88,6 +99,7 @@ class BoundedCalls:
     def progress(self) -> None:
         """A long call reports that it moves."""
         self._beats += 1
+        _note_answer()
 
     def call(self, function: Callable[[], T], *, if_late: Callable[[T], None] | None = None) -> T:
         """What ``function`` returns or raises.
@@ -134,6 +146,7 @@ class BoundedCalls:
             if error is None and if_late is not None:
                 if_late(result)  # type: ignore[arg-type]
             raise
+        _note_answer()
         if error is not None:
             raise error
         return result  # type: ignore[return-value]

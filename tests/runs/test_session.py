@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
 
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import (
     LeaseHeld,
     LeaseLost,
@@ -64,6 +66,41 @@ def _session(store: FakeStore, *, pause: float = 0.001, patience: float = LONG) 
         cast(Target, store), "10.0.0.4", "sync",
         totals=SessionTotals, heartbeat_seconds=pause, lease_seconds=patience,
     )  # fmt: skip
+
+
+def test_a_heartbeat_vouches_for_progress(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that hangs where nobody looked is stuck, however lively its threads are."""
+    store = FakeStore()
+    session = Session(
+        cast(Target, store), "10.0.0.4", "sync", totals=SessionTotals,
+        heartbeat_seconds=0.001, lease_seconds=LONG, stall_seconds=0.2,
+    )  # fmt: skip
+
+    def beats_within(seconds: float) -> bool:
+        while store.beaten.acquire(blocking=False):
+            pass  # those before
+        return store.beaten.acquire(timeout=seconds)
+
+    def falls_silent() -> None:
+        until = time.monotonic() + LONG
+        while beats_within(0.3):
+            assert time.monotonic() < until
+
+    with session, caplog.at_level("ERROR"):
+        session.start()
+        assert beats_within(LONG)
+        falls_silent()
+        assert [record.getMessage() for record in caplog.records] == [
+            "Nothing has moved for 0.2 s; the lease is not renewed."
+        ]
+        session.touch()
+        assert beats_within(LONG)
+        falls_silent()
+        with session.occupied():
+            assert beats_within(LONG)
+        falls_silent()
+        node_files.stat(".")  # a node's file system that answers is progress, too
+        assert beats_within(LONG)
 
 
 def _beat_until(store: FakeStore, session: Session, wanted: Callable[[], bool]) -> None:

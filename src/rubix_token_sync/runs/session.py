@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Literal
+from typing import Final, Literal
 
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
 from rubix_token_sync.log import log_event
 from rubix_token_sync.process_identity import Machine, own_holder
@@ -22,14 +23,21 @@ __all__ = ["Session"]
 
 _LOG = logging.getLogger(__name__)
 
+_STALL_SECONDS: Final = 600.0
+"""Longer than any call to a target or to a node's files may take."""
+
 Status = Literal["COMPLETED", "FAILED", "INTERRUPTED"]
 
 
 class Session:
     """Holds the lease of a source from `start` to `finish`.
 
-    The heartbeat runs in a thread of its own; `error` tells when it found that
+    The heartbeat runs in a thread of its own; `error` says when it found that
     the lease is lost or the target has been silent for longer than a lease lasts.
+    It vouches for progress, not for a thread: where neither the run (`touch`) nor a
+    node's file system has moved for ``stall_seconds``, and the target is not at work
+    (`occupied`), it stays silent, so that `status` shows the run as stuck and another
+    one may take over.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class Session:
         heartbeat_seconds: float,
         lease_seconds: float,
         machine: Machine | None = None,
+        stall_seconds: float = _STALL_SECONDS,
     ) -> None:
         """``machine``: it must be the source's own, or the first to use it."""
         self.lease = Lease(source, str(uuid.uuid4()), lease_seconds)
@@ -52,6 +61,9 @@ class Session:
         self._totals = totals
         self._pause = heartbeat_seconds
         self._patience = lease_seconds
+        self._stall = stall_seconds
+        self._touched = time.monotonic()
+        self._occupied = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="rubix-heartbeat", daemon=True)
 
@@ -81,9 +93,37 @@ class Session:
             raise
         return dead
 
+    def touch(self) -> None:
+        """The run has got on."""
+        self._touched = time.monotonic()
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """The target is at work, and may be for long: indexes of many records."""
+        self._occupied = True
+        try:
+            yield
+        finally:
+            self._occupied = False
+            self.touch()
+
+    def _stands_still(self) -> bool:
+        moved = max(self._touched, node_files.last_answer())
+        return not self._occupied and time.monotonic() - moved > self._stall
+
     def _beat(self) -> None:
         heard = time.monotonic()
+        silent = False
         while not self._ended.wait(self._pause):
+            if self._stands_still():
+                if not silent:
+                    log_event(
+                        _LOG, logging.ERROR, "no_progress",
+                        f"Nothing has moved for {self._stall:g} s; the lease is not renewed.",
+                    )  # fmt: skip
+                silent = True
+                continue
+            silent = False
             try:
                 self._store.heartbeat(self.lease, self._totals())
                 heard = time.monotonic()

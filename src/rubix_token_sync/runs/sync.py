@@ -173,7 +173,8 @@ class Run(Survey):
         self.stop.check()
         if jobs:
             self._publish_all(store, session, jobs)
-        store.finish_load()  # also what a run left undone that died after its last record
+        with session.occupied():
+            store.finish_load()  # also what a run left undone that died after its last record
         if not options.only_failed:  # which looks at no database that has all of its content
             store.note_seen(
                 session.lease, [database_key(options.source, n.db_path) for n in plan.current]
@@ -192,8 +193,14 @@ class Run(Survey):
         with self.pool(
             len(jobs), self.options.target, lease=session.lease, in_turn=store.one_writer
         ) as pool:
-            store.prepare_load()
-            self.work(pool, list(jobs.values()), lambda report: self._note(report, jobs), look)
+            with session.occupied():
+                store.prepare_load()
+
+            def note(report: Report) -> None:
+                session.touch()
+                self._note(report, jobs)
+
+            self.work(pool, list(jobs.values()), note, look)
 
     def _note(self, report: Report, jobs: dict[int, Job]) -> None:
         node = jobs[report.job].node
