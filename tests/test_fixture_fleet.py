@@ -93,6 +93,13 @@ def _expected_records(truth: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
     return found
 
 
+def _assert_equal(tool: Tool) -> None:
+    """Nothing differs; three databases cannot be read, so that 0 would say too much."""
+    found = tool.run("verify").expect(1).document
+    assert set(found["differences"].values()) == {0}
+    assert len(found["unreadable_databases"]) == len(_BROKEN)
+
+
 def test_every_token_is_stored_as_the_truth_says(
     tool: Tool, expected: dict[str, list[dict[str, Any]]]
 ) -> None:
@@ -143,7 +150,7 @@ def test_every_token_is_stored_as_the_truth_says(
 
     failed = {d["node_name"]: d["reason"] for d in report["databases"] if d["status"] == "failed"}
     assert failed == _BROKEN
-    tool.run("verify").expect(0)
+    _assert_equal(tool)
 
 
 def test_second_run_reads_nothing_and_each_change_changes_its_record_only(tool: Tool) -> None:
@@ -166,7 +173,7 @@ def test_second_run_reads_nothing_and_each_change_changes_its_record_only(tool: 
         assert look(tool.fleet) == untouched
         counts = [report[f"records_{what}"] for what in ("inserted", "updated", "vanished")]
         assert counts == [inserted, updated, vanished]
-        tool.run("verify").expect(0)
+        _assert_equal(tool)
         after = tool.stored()
         assert before.keys() <= after.keys()
         return {ident for ident in after if after[ident] != before.get(ident)}
@@ -240,7 +247,7 @@ _TAMPERED = {
 @pytest.mark.parametrize("what", _TAMPERED)
 def test_verify_finds_what_was_changed_behind_its_back(tool: Tool, what: str) -> None:
     tool.sync()
-    tool.run("verify").expect(0)
+    _assert_equal(tool)
     statement, kind = _TAMPERED[what]
     assert tool.tamper(statement) == 1
     listed = tool.target.with_suffix(".differences")

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
+from rubix_token_sync import threads
 from rubix_token_sync.errors import SourceError
 
 __all__ = [
@@ -131,9 +132,7 @@ class BoundedCalls:
                 if_late(result)  # type: ignore[arg-type]
 
         if self._thread is None:
-            thread = threading.Thread(target=self._work, name="node files", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = threads.daemon(self._work, "rubix-files")
         self._asked.put(run)
         try:
             result, error = self._wait(answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -22,8 +23,8 @@ def test_what_may_not_be_read_is_skipped_and_told(site: Site) -> None:
     odd.mkdir(parents=True)
     os.mkfifo(odd / "rubix.db")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(site.fleet)  # names of sockets are short
-        listener.bind("socket")
+        with contextlib.chdir(site.fleet):  # names of sockets are short
+            listener.bind("socket")
         report = site.sync(plain=True)
     closed.chmod(0o700)
     skipped = _skipped(report)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import threading
 import warnings
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
+from rubix_token_sync import threads
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import extra_command
 from rubix_token_sync.log import log_event, redact
@@ -89,12 +89,9 @@ class Channels:
     def send(self, title: str, body: str, level: Level) -> bool:
         """Tell all of them; False, and a line in the log, where one failed.  Never raises."""
         done: list[bool] = []
-        thread = threading.Thread(
-            target=lambda: done.append(self._notify(title, body, level)),
-            name="rubix-alerts",
-            daemon=True,
+        thread = threads.daemon(
+            lambda: done.append(self._notify(title, body, level)), "rubix-alerts"
         )
-        thread.start()
         thread.join(_SEND_SECONDS)
         sent = done == [True]
         if not sent:

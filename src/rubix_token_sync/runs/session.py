@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Literal
 
-from rubix_token_sync import node_files
+from rubix_token_sync import node_files, threads
 from rubix_token_sync.errors import SyncError, TargetError, WorkerCrashed
 from rubix_token_sync.log import log_event
 from rubix_token_sync.process_identity import Machine, own_holder
@@ -65,7 +65,7 @@ class Session:
         self._touched = time.monotonic()
         self._occupied = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="rubix-heartbeat", daemon=True)
+        self._thread: threading.Thread | None = None
 
     @property
     def id(self) -> str:
@@ -86,7 +86,7 @@ class Session:
                 self.id, source, socket.gethostname(), os.getpid(), self._command
             )
             dead = self._store.close_dead_sessions(source, self.id)
-            self._thread.start()
+            self._thread = threads.daemon(self._beat, "rubix-heartbeat")
         except BaseException:
             with contextlib.suppress(SyncError):  # the first error is the one to tell
                 self._store.release_lease(self.lease)
@@ -164,5 +164,5 @@ class Session:
 
     def _stop_beating(self) -> None:
         self._ended.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()

@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final, NoReturn
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, threads
 from rubix_token_sync.errors import SyncError, WorkerCrashed
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
@@ -121,7 +121,7 @@ def _forked(workers: int) -> int:
 def _serve(run: _Line, life: int, turn: list[int]) -> None:
     cancel = CancelToken()
     signal.signal(signal.SIGTERM, lambda number, _frame: cancel.give(number))
-    threading.Thread(target=_follow, args=(life,), daemon=True).start()
+    threads.daemon(_follow, "rubix-run", life)
     logger = logging.getLogger("rubix_token_sync")
     logger.addHandler(_ToRun(run))
     logger.propagate = False

@@ -94,6 +94,8 @@ class SqliteSession:
         self.conn.create_function("newid", 0, lambda: str(uuid.uuid4()))
         self.conn.create_function("days_from_now", 1, _days_from_now)
         self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
+        self.conn.create_function("left_of", 2, lambda text, n: None if n is None else text[:n])
+        self.conn.create_function("charindex", 2, lambda part, text: text.find(part) + 1)
         self.conn.create_function("USER_NAME", 0, lambda: "dbo")
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
@@ -278,6 +280,7 @@ def translated(sql: str) -> str:
         flags=re.DOTALL,
     )
     sql = sql.replace("WITH (REPEATABLEREAD)", "")
+    sql = sql.replace("left(", "left_of(")
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:
         sql = f"SELECT {top[2]} LIMIT {top[1]}"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -24,7 +23,7 @@ from typing import Final
 
 from libipld import encode_multibase
 
-from rubix_token_sync import failpoints
+from rubix_token_sync import failpoints, threads
 from rubix_token_sync.ipfs.blocks import (
     BLOCK_LIMIT,
     block_failure,
@@ -177,19 +176,15 @@ class BlockStoreReader:
         """Have the operating system read all blocks."""
         count = min(self._threads, -(-len(cids) // _FEWEST_TOUCHED))
         # Daemons: a file system that never answers must not hold the process up at its end.
-        threads = [
-            threading.Thread(target=self._touch, args=(cids[part::count],), daemon=True)
-            for part in range(count)
-        ]
-        for thread in threads:
+        started = []
+        for part in range(count):
             try:
-                thread.start()
+                started.append(threads.daemon(self._touch, "rubix-blocks", cids[part::count]))
             except RuntimeError:  # no more threads for this process
                 self._threads = 1
                 break
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for thread in started:
+            thread.join()
 
     def _touch(self, cids: Sequence[Cid]) -> None:
         for cid in cids:

@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 
 import mssql_python
 
+from rubix_token_sync import threads
+
 __all__ = ["CallThread", "Hung", "as_driver_errors"]
 
 _GRACE_SECONDS: Final = 5.0
@@ -39,8 +41,7 @@ class CallThread:
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a call that never returns must not keep the program from ending.
-        self._thread = threading.Thread(target=self._run, name="rubix-mssql", daemon=True)
-        self._thread.start()
+        self._thread = threads.daemon(self._run, "rubix-mssql")
 
     def call(
         self, work: Callable[[], T], seconds: float, late: Callable[[], None] | None = None
