@@ -81,6 +81,13 @@ def expected_records(expected: dict[str, Any]) -> int:
     return sum(len(tokens) for tokens in expected.values())
 
 
+def assert_equal(program: Callable[..., tuple[int, Any]]) -> None:
+    """Nothing differs; three databases cannot be read, so that 0 would say too much."""
+    code, found = program("verify")
+    assert code == 1, found
+    assert set(found["differences"].values()) == {0}
+
+
 def test_the_fleet_goes_in_and_stays_right(
     program: Callable[..., tuple[int, Any]],
     opened: Callable[..., SqlTarget],
@@ -95,7 +102,7 @@ def test_the_fleet_goes_in_and_stays_right(
     assert (report["tokens_read"], report["records_inserted"], report["records_updated"]) == (
         0,
     ) * 3
-    assert program("verify")[0] == 0
+    assert_equal(program)
 
     with sqlite3.connect(fleet / "node032/Rubix/rubix.db") as node:
         node.execute("UPDATE TokensTable SET token_status = 4 WHERE rowid % 10 = 0")
@@ -106,7 +113,7 @@ def test_the_fleet_goes_in_and_stays_right(
     code, report = program("sync")
     assert report["records_updated"] == changed
     assert report["records_vanished"] == 1
-    assert program("verify")[0] == 0
+    assert_equal(program)
 
     store = opened()
 
@@ -128,4 +135,4 @@ def test_a_run_that_is_killed_is_finished_by_the_next(
     code, _ = program("sync", fault=fault)
     assert code == -9
     assert program("sync")[0] == 1
-    assert program("verify")[0] == 0
+    assert_equal(program)
