@@ -267,9 +267,10 @@ def open_snapshot(
 
         try:
             return calls.call(attempt, if_late=Snapshot.close)
-        except SourceUnsettled:
+        except SourceUnsettled as error:
             calls.close()
-            if time.monotonic() + pause > end:
+            # Handles do not come free while this process, which holds them, waits.
+            if error.code == "too_many_files" or time.monotonic() + pause > end:
                 raise
         except BaseException:
             calls.close()

@@ -101,7 +101,13 @@ class DriverConnection:
         self.bounded(self._raw.commit)
 
     def rollback(self) -> None:
-        self.bounded(self._raw.rollback)
+        try:
+            self.bounded(self._raw.rollback)
+        except mssql_python.Error as error:
+            # The server has ended the transaction with the statement that failed: there is
+            # nothing to roll back, and what failed must not be hidden by saying so.
+            if "Invalid transaction state" not in str(error):
+                raise
 
     def close(self) -> None:
         if self._thread.hung:
