@@ -35,7 +35,7 @@ def test_a_run_needs_nothing_installed_by_hand(site: Site) -> None:
     """Without any ODBC set-up the run gets as far as the network."""
     env = {"ODBCSYSINI": str(site.home), "ODBCINI": str(site.home / "none"), "PATH": ""}
     refused = site.door.run(
-        "sync", str(site.fleet), "--target", "mssql://user:word@127.0.0.1:9/db",
+        "sync", str(site.fleet), "--target", "mssql://user:word@127.0.0.1:9/db?timeout=2",
         "--retry-attempts", "1", "--report", str(site.reports), env=env,
     ).expect(3)  # fmt: skip
     assert not re.search(r"(?i)driver.*(not found|missing|install)|odbcinst|IM00", refused.stderr)

@@ -28,7 +28,8 @@ def wider(target: TargetAddress) -> Iterator[SqlTarget]:
     made.ensure_schema()
     made.close()
     wider = open_target(target, TargetOptions(), records=MORE)
-    wider.transact(lambda conn: add_missing_columns(conn, wider.tables.records))
+    for table in wider.tables.all():
+        wider.transact(lambda conn, table=table: add_missing_columns(conn, table))
     yield wider
     wider.close()
 
