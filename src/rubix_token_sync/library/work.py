@@ -58,8 +58,8 @@ def sync(
 ) -> SyncResult:
     """Bring the target up to date with every node below ``roots``.
 
-    ``nodes`` are names of nodes (default: all).  ``force`` reads databases that have not
-    changed, too; ``allow_shrink`` accepts that a large share of a database vanished;
+    ``nodes`` are names of nodes (default: all).  ``force`` compares every record with its
+    node and writes again what differs; ``allow_shrink`` accepts that a large share of a database vanished;
     ``adopt_source`` takes the source over from the machine that it belongs to;
     ``dry_run`` writes nothing.  ``stop`` ends the run at the next safe point.  Either
     ``configuration`` is given, or the settings themselves.
