@@ -59,10 +59,10 @@ def sync(
     """Bring the target up to date with every node below ``roots``.
 
     ``nodes`` are names of nodes (default: all).  ``force`` compares every record with its
-    node and writes again what differs; ``allow_shrink`` accepts that a large share of a database vanished;
-    ``adopt_source`` takes the source over from the machine that it belongs to;
-    ``dry_run`` writes nothing.  ``stop`` ends the run at the next safe point.  Either
-    ``configuration`` is given, or the settings themselves.
+    node and writes again what differs; ``allow_shrink`` accepts that a large share of a
+    database vanished; ``adopt_source`` takes the source over from the machine that it
+    belongs to; ``dry_run`` writes nothing.  ``stop`` ends the run at the next safe point.
+    Either ``configuration`` is given, or the settings themselves.
 
     Raises:
         SettingsError: usage, before anything is written.
