@@ -96,11 +96,11 @@ def test_roots_own_file_is_trusted_and_a_named_one_always() -> None:
 
 
 def test_what_cannot_be_seen_is_said() -> None:
-    places = settings_candidates(None, {}, "/root")
+    places = settings_candidates(None, {}, "/home/op")
     hidden = FileFacts("hidden", hidden="Permission denied")
     found = choose_settings_file(places, {places[1].path: hidden, places[3].path: MINE}, ME)
     assert found.path == "/etc/rubix-token-sync/settings.toml"
-    assert "/root/.config/rubix-token-sync/settings.toml could not be seen" in found.notes[0]
+    assert "/home/op/.config/rubix-token-sync/settings.toml could not be seen" in found.notes[0]
 
 
 def test_the_targets_order(tmp_path: Path) -> None:
