@@ -218,11 +218,11 @@ def test_the_program_alone_serves_formats_of_its_own(
 
 
 _RUN = """
-import sys, tempfile
+import sys
 from rubix_token_sync.ipfs.http.breaker import forget_breakers
 from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
-tempfile.tempdir = sys.argv[2]
-chain = open_chain(sys.argv[1], ContentOptions(program=sys.argv[3]))
+from rubix_token_sync.scratch import Scratch
+chain = open_chain(sys.argv[1], ContentOptions(program=sys.argv[3], scratch=Scratch(sys.argv[2])))
 print(chain.resolve([sys.argv[4]]).data, flush=True)
 sys.stdin.read()
 """
