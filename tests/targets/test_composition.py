@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,16 @@ def test_nobody_outside_asks_which_database_it_is() -> None:
                 if words & set(FOLDERS) and ("kind" in text or "dialect" in text):
                     asked.append(f"{path.name}: {text}")
     assert asked == []
+
+
+def test_naming_a_target_loads_no_migrations() -> None:
+    program = (
+        "import sys\n"
+        "from rubix_token_sync.targets.registry import parse_target\n"
+        "parse_target('sqlite:///x.db')\n"
+        "print('alembic' in sys.modules, 'sqlalchemy' in sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.split() == ["False", "False"]

@@ -9,6 +9,7 @@ module opens it (``open_backend``).  So a new target touches its own folder and 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -34,10 +35,16 @@ _URL: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.\-]*(?::[A-Za-z]+)?)://")
 
 @cache
 def _folders() -> dict[str, ModuleType]:
-    """The folder's name → its package, of every target."""
-    names = [found.name for found in pkgutil.iter_modules(targets.__path__) if found.ispkg]
-    packages = {name: importlib.import_module(f"{targets.__name__}.{name}") for name in names}
-    return {name: package for name, package in packages.items() if hasattr(package, "SCHEMES")}
+    """The folder's name → its package, of every target: a folder with an ``address`` module.
+
+    Looked for without importing any: the migrations would load Alembic for every command.
+    """
+    return {
+        found.name: importlib.import_module(f"{targets.__name__}.{found.name}")
+        for place in targets.__path__
+        for found in pkgutil.iter_modules([place])
+        if "address" in {m.name for m in pkgutil.iter_modules([os.path.join(place, found.name)])}
+    }
 
 
 @dataclass(frozen=True)
