@@ -20,8 +20,8 @@ CURES: Final = {
     "daemon_not_running": "Start the node's IPFS daemon, or name the node's ipfs program with "
     "--ipfs-program.",
     "daemon_refused": "Set ipfs_api_token to what the node's daemon asks for.",
-    "program_failed": "Run the ipfs program by hand to see why it fails, or name another with "
-    "--ipfs-program.",
+    "program_failed": "Start the node, or name an ipfs program with --ipfs-program; where one was "
+    "found, run it by hand to see why it fails.",
     "gateway_failed": "Look at the gateway, then run `rubix-token-sync retry-failed`.",
     "timed_out": "Raise IPFS_TIMEOUT, or wait until the disk or network is less busy; then run "
     "`rubix-token-sync retry-failed`.",
