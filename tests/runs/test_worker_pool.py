@@ -322,6 +322,7 @@ def test_no_file_of_the_current_directory_is_run(
     for module in ("signal", "selectors", "socket", "json", "rubix_token_sync", "click"):
         (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path)]))
     with _pool(make_context(), 2) as pool:
         _reports(pool, [make_job(make_node(tmp_path / "a", 2))])
     assert not (tmp_path / "RAN").exists()

@@ -41,8 +41,8 @@ _HANDLES: Final = 40
 _HANDLES_EACH: Final = 4
 """Open files of a run with worker processes, and of each of them in the run's own process."""
 
-# Started with -P, which keeps the current directory out of sys.path; the rest of the run's own
-# path is handed over, for it may have been changed since Python started.
+# Started with -I: neither the current directory nor an empty entry of PYTHONPATH is ever on its
+# path. The run's own path is handed over, for it may have been changed since Python started.
 _BOOT: Final = (
     "import sys; a = sys.argv; import json; o = json.loads(a[1]); sys.path[:] = o['path'];"
     " from rubix_token_sync.runs.worker_process import main; main(o)"
@@ -111,7 +111,7 @@ class WorkerPool:
         }
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(orders)],
+                [sys.executable, "-I", *_utf8_mode(), "-c", _BOOT, json.dumps(orders)],
                 pass_fds=(*theirs, stay, *turn),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -247,6 +247,11 @@ class WorkerPool:
     ) -> None:
         asked = self._cancel.signal_number is not None
         self.close(_FINISH_SECONDS if asked else _LEAVE_SECONDS)
+
+
+def _utf8_mode() -> list[str]:
+    """As this process has it: -I leaves the environment's word for it out."""
+    return ["-X", "utf8"] if sys.flags.utf8_mode else []
 
 
 def _post(worker: Connection[Any, Any], message: WorkerContext | Job | None) -> None:
