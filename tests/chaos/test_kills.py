@@ -16,8 +16,8 @@ from tests.chaos.server_states import ServerStates
 
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
 _FEW = {"sqlite": 24, "postgresql": 16}
-_MANY = 100
-_GROUPS = 5
+_MANY = 200
+_GROUPS = 10
 
 
 @pytest.fixture(params=sorted(_FEW))
