@@ -6,6 +6,7 @@ below, for source 10.0.0.7: paths are part of keys and digests.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import shutil
 import sqlite3
@@ -29,14 +30,16 @@ KEYS = "SELECT token_id, record_key, row_digest, id FROM TokenRecords ORDER BY r
 
 @pytest.fixture
 def file() -> Iterator[Path]:
-    """The old database beside its fleet, which is made anew."""
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(mode=0o700)
-    make_fleet(HOME / "fleet", FleetPlan(nodes=3, tokens_per_node=20, seed=7))
-    path = HOME / "t.db"
-    path.write_bytes(gzip.decompress(ARCHIVE.read_bytes()))
-    yield path
-    shutil.rmtree(HOME)
+    """The old database beside its fleet, which is made anew; one test process at a time."""
+    with HOME.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(HOME, ignore_errors=True)
+        HOME.mkdir(mode=0o700)
+        make_fleet(HOME / "fleet", FleetPlan(nodes=3, tokens_per_node=20, seed=7))
+        path = HOME / "t.db"
+        path.write_bytes(gzip.decompress(ARCHIVE.read_bytes()))
+        yield path
+        shutil.rmtree(HOME)
 
 
 def run(file: Path) -> RunResult:
