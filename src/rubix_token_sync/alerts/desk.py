@@ -117,7 +117,7 @@ class AlertDesk:
         return changes
 
     def send_failure(self, alert: Alert) -> Changes:
-        """Send that a run failed; nobody looked at anything else."""
+        """Send that a run failed; nothing else was examined."""
         return self.send([alert], about="run/")
 
     def send_success(self, title: str, body: str) -> None:

@@ -66,7 +66,7 @@ class Memory:
         """What of ``alerts`` is to be sent, and the memory once that has happened.
 
         ``alerts`` is everything that is wrong now among keys that begin with ``about``;
-        nobody looked at the others.  What was sent and is not among them is over: every
+        the others were not examined.  What was sent and is not among them is over: every
         alert ends with a message.
         """
         changes, sent = Changes(), {}

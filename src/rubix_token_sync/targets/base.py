@@ -292,9 +292,6 @@ class Target(Protocol):
     def schema_version(self) -> str | None:
         """The revision found; None where there is no schema."""
 
-    def holds_tables(self) -> bool:
-        """Whether there is a table of records: ours, or the earlier script's."""
-
     def ensure_schema(self) -> bool:
         """Create or upgrade under a lock where needed; True if anything was done.
 

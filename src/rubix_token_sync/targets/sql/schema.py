@@ -29,10 +29,6 @@ class Schema:
 
         return self._database.read(work)
 
-    def holds_tables(self) -> bool:
-        name = self._database.tables.records.name
-        return self._database.read(lambda conn: sa.inspect(conn).has_table(name))
-
     def ensure(self) -> bool:
         database = self._database
         version = self.version()

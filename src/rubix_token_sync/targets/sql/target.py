@@ -84,9 +84,6 @@ class SqlTarget:
     def schema_version(self) -> str | None:
         return self.schema.version()
 
-    def holds_tables(self) -> bool:
-        return self.schema.holds_tables()
-
     def ensure_schema(self) -> bool:
         return self.schema.ensure()
 
