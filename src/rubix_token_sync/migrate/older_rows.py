@@ -20,6 +20,7 @@ from rubix_token_sync.ipfs import cid, unixfs
 from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, Record, hash_of
 from rubix_token_sync.records.build import decode_content, encode_content
+from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.records.schema import COLUMN_SIZES, ROW_DIGEST_BYTES, database_key, record_key
 from rubix_token_sync.records.values import blob_literal, cut, utc_time
 
@@ -186,6 +187,7 @@ class OlderForm:
             _sized("ipfs_path", row.ipfs_path),
             self._time_or_none(row.db_last_modified) or _LONG_AGO,
             _wrap(row.validation_errors),
+            *_NOT_OF_THE_OLDER,
         )
 
     def _proven(self, row: OlderRow) -> str | None:
@@ -284,7 +286,13 @@ class OlderForm:
         return text if moment is None else moment.isoformat()
 
 
-_CANONICAL: Final = tuple(name for name in COLUMNS if name not in ("record_key", "row_digest"))
+_CANONICAL: Final = tuple(COLUMNS)[2 : COLUMNS["validation_errors"] + 1]
+"""What both have: without key and digest in front, and what was added behind."""
+_NOT_OF_THE_OLDER: Final = tuple(
+    RBT.name if name == "token_kind" else None
+    for name in tuple(COLUMNS)[COLUMNS["validation_errors"] + 1 :]
+)
+"""The older system knew one kind of token, and nothing of what was added."""
 
 _PLACEHOLDERS: Final = frozenset({"c not found"})
 

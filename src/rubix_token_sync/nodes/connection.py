@@ -16,11 +16,10 @@ from urllib.parse import quote
 
 from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.nodes.database_errors import failure
-from rubix_token_sync.records.schema import SOURCE_COLUMNS
+from rubix_token_sync.records.kinds import KINDS, TokenKind
 
-__all__ = ["TABLE", "USUAL_VALUE_BYTES", "VALUE_LIMIT_BYTES", "Connection", "Table"]
+__all__ = ["USUAL_VALUE_BYTES", "VALUE_LIMIT_BYTES", "Connection", "Table", "find_tables"]
 
-TABLE: Final = "TokensTable"
 VALUE_LIMIT_BYTES: Final = 2**20
 """A single value larger than this is the error ``too_large_value`` of its database.
 
@@ -122,31 +121,59 @@ class Connection:
         self._raw.close()
 
 
-class Table:
-    """What the schema says about TokensTable, and the statements that read it."""
+def find_tables(connection: Connection) -> tuple[Table, ...]:
+    """The tables of tokens that the database has, in the order of `KINDS`.
 
-    def __init__(self, connection: Connection) -> None:
-        connection.read_text_losslessly()
+    Raises:
+        SourceError: ``no_tokens_table`` where there is none of them; ``not_a_table``.
+    """
+    connection.read_text_losslessly()
+    found = [Table.find(connection, kind) for kind in KINDS]
+    tables = tuple(table for table in found if table is not None)
+    if not tables:
+        raise failure("no_tokens_table", _missing_tables(connection))
+    return tables
+
+
+class Table:
+    """What the schema says about one table of tokens, and the statements that read it.
+
+    Attributes:
+        kind: of its tokens.
+        columns: those of `SOURCE_COLUMNS` that it has, by our names.
+        unique_ids: the schema promises that no two rows have the same token id; a damaged
+            index can break that promise.
+    """
+
+    @staticmethod
+    def find(connection: Connection, kind: TokenKind) -> Table | None:
+        """The table of this kind; None where the database has none."""
         found = connection.execute(
             "SELECT type, name, rootpage, sql FROM sqlite_master "
             "WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')",
-            (TABLE,),
+            (kind.table,),
         ).fetchall()
         if not found:
-            raise failure("no_tokens_table", _missing_table(connection))
-        kind, name, root_page, sql = found[0]
+            return None
+        what, name, root_page, sql = found[0]
         words = str(sql).split(None, 2)
         if (
-            kind != "table"
+            what != "table"
             or not isinstance(root_page, int)
             or root_page <= 0
             or [word.upper() for word in words[:2]] != ["CREATE", "TABLE"]
         ):
-            raise failure("not_a_table", f"{TABLE} is a view or a virtual table.")
-        self.name = _quoted(str(name))
-        columns = self._stored_columns(connection)
-        self.columns = tuple(column for column in SOURCE_COLUMNS if column in columns)
-        self._order = self._row_order(connection, columns)
+            raise failure("not_a_table", f"{kind.table} is a view or a virtual table.")
+        return Table(connection, kind, _quoted(str(name)))
+
+    def __init__(self, connection: Connection, kind: TokenKind, name: str) -> None:
+        """``name`` is quoted."""
+        self.kind = kind
+        self.name = name
+        stored = self._stored_columns(connection)
+        self._wanted = [column if column in stored else None for column in kind.wanted]
+        self.columns = frozenset(ours for ours, its in kind.columns.items() if its in stored)
+        self._order = self._row_order(connection, stored)
         self.unique_ids = self._ids_are_unique(connection)
 
     def _stored_columns(self, connection: Connection) -> set[str]:
@@ -154,14 +181,14 @@ class Table:
         for row in connection.execute(f"PRAGMA table_xinfo({self.name})"):
             column = str(row[1]).lower()
             columns.add(column)
-            if column in SOURCE_COLUMNS and row[6] == _HIDDEN_VIRTUAL:
-                raise failure("not_a_table", f"Column {column} of {TABLE} is computed.")
+            if column in self.kind.wanted and row[6] == _HIDDEN_VIRTUAL:
+                raise failure("not_a_table", f"Column {column} of {self.kind.table} is computed.")
         return columns
 
     def _row_order(self, connection: Connection, columns: set[str]) -> str:
         alias = next((name for name in ("rowid", "_rowid_", "oid") if name not in columns), None)
         if alias is None:
-            raise failure("not_a_table", f"{TABLE} hides its row numbers.")
+            raise failure("not_a_table", f"{self.kind.table} hides its row numbers.")
         try:
             probe = f"SELECT t.{alias} FROM main.{self.name} AS t LIMIT 0"  # noqa: S608 - quoted
             connection.execute(probe)
@@ -175,6 +202,7 @@ class Table:
         """Whether the schema promises ids that are unique, also when read as UTF-8."""
         if "token_id" not in self.columns:
             return True
+        id_column = self.kind.columns["token_id"]
         if connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
             return False
         key = [
@@ -182,10 +210,10 @@ class Table:
             for row in connection.execute(f"PRAGMA table_xinfo({self.name})")
             if row[5]
         ]
-        if key == [("token_id", "INTEGER")]:
+        if key == [(id_column, "INTEGER")]:
             return True  # the row number itself: there is no index to find below
         for index, unique, partial in connection.execute(
-            'SELECT name, "unique", partial FROM pragma_index_list(?)', (TABLE,)
+            'SELECT name, "unique", partial FROM pragma_index_list(?)', (self.kind.table,)
         ).fetchall():
             if not unique or partial:
                 continue
@@ -193,15 +221,14 @@ class Table:
                 of = connection.execute("SELECT name FROM pragma_index_info(?)", (index,))
             except UnicodeEncodeError:
                 continue  # an index whose name is not text; the rows are compared instead
-            if [str(name).lower() for (name,) in of] == ["token_id"]:
+            if [str(name).lower() for (name,) in of] == [id_column]:
                 return True
         return False
 
     def select(self, offset: int) -> str:
-        """All rows from number ``offset`` on, in row order, as `SOURCE_COLUMNS`."""
+        """All rows from number ``offset`` on, in row order, each as a `SourceRow`."""
         wanted = ", ".join(
-            f"t.{_quoted(column)}" if column in self.columns else "NULL"
-            for column in SOURCE_COLUMNS
+            f"t.{_quoted(column)}" if column is not None else "NULL" for column in self._wanted
         )
         # NOT INDEXED: an index may be damaged or lie; the table is what counts.
         return (
@@ -215,18 +242,19 @@ class Table:
         return f"SELECT count(*) FROM main.{self.name}"  # noqa: S608 - quoted
 
 
-def _missing_table(connection: Connection) -> str:
-    """Which tables a database without TokensTable has: they show what the file is."""
+def _missing_tables(connection: Connection) -> str:
+    """Which tables a database without tokens has: they show what the file is."""
+    missing = f"There is no table {KINDS[0].table}, nor one of another kind of token"
     found = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' "
         "ESCAPE '!' ORDER BY name LIMIT ?",
         (_NAMED_TABLES + 1,),
     ).fetchall()
     if not found:
-        return f"There is no table {TABLE}, nor any other."
+        return f"{missing}, nor any other."
     names = [ascii(str(name)[:_NAME_CHARACTERS])[1:-1] for (name,) in found[:_NAMED_TABLES]]
     more = " and more" if len(found) > _NAMED_TABLES else ""
-    return f"There is no table {TABLE}, only {', '.join(names)}{more}."
+    return f"{missing}, only {', '.join(names)}{more}."
 
 
 def _quoted(identifier: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from rubix_token_sync import node_files
 from rubix_token_sync.node_places import DATABASES
 
-__all__ = ["other_dbms", "stale"]
+__all__ = ["network_of", "other_dbms", "stale"]
 
 _STALE_AFTER: Final = timedelta(days=7)
 
@@ -32,6 +32,25 @@ def other_dbms(rubix: bytes) -> bool:
     return (not main and _chains_written(rubix, b"MainNet") > 0) or (
         not main and not test and _chains_written(rubix, b"TestNet") > 0
     )
+
+
+def network_of(db_path: str) -> str:
+    """``main`` or ``test``: the network whose tokens a node's database holds.
+
+    ``rubixtest.db`` is the test net's.  ``rubix.db`` is the main net's, unless all token
+    chains beside it are the test net's and there is no ``rubixtest.db`` for them: a node of
+    the test net can be configured to write to ``rubix.db``.
+    """
+    rubix, name = os.path.split(node_files.bytes_of(db_path))
+    if name == DATABASES[1]:
+        return "test"
+
+    def look() -> str:
+        elsewhere = _exists(os.path.join(rubix, DATABASES[1]))
+        only_test = not _chains_written(rubix, b"MainNet") and _chains_written(rubix, b"TestNet")
+        return "test" if only_test and not elsewhere else "main"
+
+    return node_files.bounded(look)
 
 
 def stale(rubix: bytes) -> timedelta | None:

@@ -11,19 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SourceUnsettled
 from rubix_token_sync.node_files import STALL_SECONDS, BoundedCalls, bounded
-from rubix_token_sync.nodes.connection import USUAL_VALUE_BYTES, VALUE_LIMIT_BYTES, Table
+from rubix_token_sync.nodes.connection import (
+    USUAL_VALUE_BYTES,
+    VALUE_LIMIT_BYTES,
+    Table,
+    find_tables,
+)
 from rubix_token_sync.nodes.database_errors import failure, from_os_error, from_sqlite_error
 from rubix_token_sync.nodes.database_files import Files
 from rubix_token_sync.nodes.open_database import Opened
+from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.scratch import Scratch
 
-__all__ = ["HEAD_ROWS", "Snapshot", "fingerprint", "look_at", "open_snapshot"]
+__all__ = ["HEAD_ROWS", "KindRows", "Snapshot", "fingerprint", "look_at", "open_snapshot"]
 
 HEAD_ROWS: Final = 50_000
 """At most this many rows are read before the first is handed out."""
@@ -34,6 +40,13 @@ _SMALLEST_ROW_BYTES: Final = 5  # cell pointer 2, payload size 1, row number 1, 
 _COUNT_SECONDS: Final = 60.0
 
 
+class KindRows(NamedTuple):
+    """Some rows of one table."""
+
+    kind: TokenKind
+    rows: list[SourceRow]
+
+
 class Snapshot:
     """A database as it was at one moment; made by `open_snapshot`.
 
@@ -42,9 +55,7 @@ class Snapshot:
         fingerprint: of the moment before reading, see `fingerprint`.
         modified: latest modification time of the database and its ``-wal``, in UTC
             without a zone.
-        columns: those of `SOURCE_COLUMNS` that the table has.
-        unique_ids: the schema promises that no two rows have the same token id; a damaged
-            index can break that promise.
+        tables: those of tokens that it has, in the order in which they are read.
     """
 
     def __init__(self, path: str, opened: Opened, calls: BoundedCalls) -> None:
@@ -53,20 +64,19 @@ class Snapshot:
         self.modified = _utc(opened.state.modified_ns)
         self._opened = opened
         self._calls = calls
-        self._head: list[SourceRow] = []
-        self._whole = False
-        self._count: int | None = None
+        self._heads: list[list[SourceRow]] = []
+        """The first rows of the first tables."""
+        self._whole = 0
+        """So many of the heads are all rows of their tables."""
+        self._counts: dict[str, int] = {}
         self._any_text = False
         self._large_values = False
         try:
-            self._table = Table(opened.connection)
-            self.columns = self._table.columns
-            self.unique_ids = self._table.unique_ids
+            self.tables = find_tables(opened.connection)
             # Rows that the file cannot possibly hold mean that its pages go in circles.
             self._most_rows = opened.state.size // _SMALLEST_ROW_BYTES
             self._set_reading()
-            self._read_head()
-            if self._whole:
+            if self._read_heads():
                 opened.close()
             elif self.way == "read-only":
                 self._continue_on_a_copy()
@@ -81,13 +91,13 @@ class Snapshot:
 
     @property
     def count(self) -> int:
-        """How many rows the table has."""
-        if self._count is None:
-            self._count = self._calls.call(self._count_rows)
-        return self._count
+        """How many rows its tables have, together."""
+        if len(self._counts) < len(self.tables):
+            self._calls.call(self._count_rows)
+        return sum(self._counts.values())
 
-    def rows(self, batch_size: int) -> Iterator[list[SourceRow]]:
-        """The table's rows in row order, in lists of at most ``batch_size``.
+    def rows(self, batch_size: int) -> Iterator[KindRows]:
+        """One table's rows after the other's, in row order, at most ``batch_size`` at a time.
 
         Tables WITHOUT ROWID come in the order of their primary key.  Values are as
         SQLite has them; a missing column is None.  Text that is not valid UTF-8 is
@@ -97,26 +107,31 @@ class Snapshot:
             SourceError: the rows cannot be read to the end; those before it were
                 right.  ``changed_while_reading`` is transient: take a new snapshot.
         """
-        done = 0
-        for start in range(0, len(self._head), batch_size):
-            batch = self._head[start : start + batch_size]
-            yield batch
-            done += len(batch)
-        if not self._whole:
-            stream = self._stream(done, batch_size)
-            while following := self._calls.call(lambda: next(stream, None)):
-                yield following
-                done += len(following)
-        if self._count is None:
-            self._count = done
-        elif done != self._count:
-            raise failure("corrupt", f"{done} rows can be read, an index has {self._count}.")
+        for number, table in enumerate(self.tables):
+            head = self._heads[number] if number < len(self._heads) else []
+            for start in range(0, len(head), batch_size):
+                yield KindRows(table.kind, head[start : start + batch_size])
+            done = len(head)
+            if number >= self._whole:
+                stream = self._stream(table, done, batch_size)
+                while following := self._next(stream):
+                    yield KindRows(table.kind, following)
+                    done += len(following)
+            if self._counts.setdefault(table.kind.name, done) != done:
+                raise failure(
+                    "corrupt",
+                    f"{done} rows of {table.kind.table} can be read, an index has "
+                    f"{self._counts[table.kind.name]}.",
+                )
+
+    def _next(self, stream: Iterator[list[SourceRow]]) -> list[SourceRow] | None:
+        return self._calls.call(lambda: next(stream, None))
 
     def close(self) -> None:
         """Give everything back; what a stalled file system holds, when it answers."""
         self._opened.interrupt()  # a call still under way, if this one was interrupted
         self._calls.close(self._opened.close)
-        self._head = []
+        self._heads = []
 
     def __enter__(self) -> Snapshot:
         return self
@@ -131,33 +146,43 @@ class Snapshot:
 
     # What follows touches files: it runs in the thread of `BoundedCalls`.
 
-    def _count_rows(self) -> int:
+    def _count_rows(self) -> None:
         # SQLite looks at no deadline while it counts: pages in circles would do.
         timer = threading.Timer(_COUNT_SECONDS, self._opened.connection.interrupt)
         timer.daemon = True
         timer.start()
+        counts: dict[str, int] = {}
         try:
             with _translated():
-                count = int(self._ask(self._table.count).fetchone()[0])
+                for table in self.tables:
+                    if table.kind.name not in self._counts:
+                        counts[table.kind.name] = int(self._ask(table.count).fetchone()[0])
         finally:
             timer.cancel()
         self._prove_unchanged()
-        self._check_number(count)
-        return count
+        for count in counts.values():
+            self._check_number(count)
+        self._counts |= counts
 
-    def _read_head(self) -> None:
+    def _read_heads(self) -> bool:
+        """Read what is handed out first; True if that is everything."""
         small = self._opened.state.size <= _SMALL_FILE_BYTES
-        room = _BATCH_BYTES
-        for batch in self._stream(0, HEAD_ROWS if small else _HEAD_PART_ROWS):
-            self._head += batch
-            if not small:
-                room -= len(marshal.dumps(batch, 2))
-            if len(self._head) >= HEAD_ROWS or room <= 0:
-                return
-        self._whole = True
-        self._count = len(self._head)
+        rows, room = HEAD_ROWS, _BATCH_BYTES
+        for table in self.tables:
+            head: list[SourceRow] = []
+            self._heads.append(head)
+            for batch in self._stream(table, 0, HEAD_ROWS if small else _HEAD_PART_ROWS):
+                head += batch
+                rows -= len(batch)
+                if not small:
+                    room -= len(marshal.dumps(batch, 2))
+                if rows <= 0 or room <= 0:
+                    return False
+            self._counts[table.kind.name] = len(head)
+            self._whole += 1
+        return True
 
-    def _stream(self, done: int, batch_size: int) -> Iterator[list[SourceRow]]:
+    def _stream(self, table: Table, done: int, batch_size: int) -> Iterator[list[SourceRow]]:
         with _translated():
             cursor: sqlite3.Cursor | None = None
             while True:
@@ -165,7 +190,7 @@ class Snapshot:
                 self._calls.progress()
                 try:
                     if cursor is None:
-                        cursor = self._ask(self._table.select(done))
+                        cursor = self._ask(table.select(done))
                     batch = self._take(cursor, batch_size)
                 except sqlite3.Error as error:
                     self._read_otherwise(error)

@@ -16,8 +16,8 @@ Everything here is a pure function.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol, TypeAlias
@@ -27,6 +27,7 @@ import pyarrow as pa
 from rubix_token_sync.ipfs import cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.records import validate
+from rubix_token_sync.records.kinds import RBT, TokenKind
 from rubix_token_sync.records.schema import (
     COLUMN_SIZES,
     RECORD_KEY_BYTES,
@@ -97,8 +98,8 @@ class ResolvedContent(Protocol):
 class DatabaseContext:
     """What all records of one database have in common.
 
-    ``db_last_modified`` is UTC without a zone; ``columns`` are the columns of
-    `SOURCE_COLUMNS` that the node's table has.
+    ``db_last_modified`` is UTC without a zone; ``columns`` are, by the name of a kind,
+    the columns of `SOURCE_COLUMNS` that its table has.
     """
 
     source_ip: str
@@ -106,7 +107,10 @@ class DatabaseContext:
     db_path: str
     ipfs_path: str | None
     db_last_modified: datetime
-    columns: frozenset[str] = frozenset(SOURCE_COLUMNS)
+    network: str
+    columns: Mapping[str, frozenset[str]] = field(
+        default_factory=lambda: {RBT.name: frozenset(SOURCE_COLUMNS)}
+    )
 
 
 _Found: TypeAlias = dict[int, list[Finding]]
@@ -115,13 +119,14 @@ _Texts: TypeAlias = Sequence[str | None]
 
 
 def finish_batch(
+    kind: TokenKind,
     rows: Sequence[SourceRow],
     keys: bytes,
     digests: bytes,
     resolved: ResolvedContent,
     context: DatabaseContext,
 ) -> pa.RecordBatch:
-    """The records of ``rows``, as `RECORD_SCHEMA` has them.
+    """The records of ``rows``, all of one kind, as `RECORD_SCHEMA` has them.
 
     ``keys`` and ``digests`` are the rows' record keys and row digests, one after
     the other.
@@ -136,16 +141,18 @@ def finish_batch(
         raise ValueError(f"{count} rows, but keys, digests and content have lengths {lengths}")
     if not rows:
         return _empty()
-    has = context.columns.__contains__
-    ids, dids, created, updated, states, parents, values = zip(*rows, strict=True)
+    has = context.columns[kind.name].__contains__
+    by_column = dict(zip(SOURCE_COLUMNS, zip(*rows, strict=True), strict=False))
+    ids, values = by_column["token_id"], by_column["token_value"]
     found: _Found = {}
 
     token_id = _token_ids(ids, resolved, found)
-    did = _texts(dids, partial(validate.did, exists=has("did")), found)
-    status = _statuses(states, partial(validate.token_status, exists=has("token_status")), found)
-    parent = _texts(parents, validate.parent_token_id, found)
+    did = _texts(by_column["did"], partial(validate.did, exists=has("did")), found)
+    judge_status = partial(validate.token_status, exists=has("token_status"))
+    status = _statuses(by_column["token_status"], judge_status, found)
+    parent = _texts(by_column["parent_token_id"], validate.parent_token_id, found)
     value = _reals(values, partial(validate.token_value, exists=has("token_value")), found)
-    content, fetched = _contents(data, failure, found)
+    content, fetched = _contents(kind, data, failure, found)
     errors = _ipfs_errors(failure, found)
     shared: list[Finding] = []
 
@@ -161,8 +168,8 @@ def finish_batch(
         "node_name": constant("node_name", context.node_name),
         "did": pa.array(did, pa.string()),
         "token_id": pa.array(token_id, pa.string()),
-        "created_at": _times("created_at", created, found),
-        "updated_at": _times("updated_at", updated, found),
+        "created_at": _times("created_at", by_column["created_at"], found),
+        "updated_at": _times("updated_at", by_column["updated_at"], found),
         "token_status": pa.array(status, pa.string()),
         "parent_token_id": pa.array(parent, pa.string()),
         "token_value": pa.array(value, pa.string()),
@@ -175,8 +182,16 @@ def finish_batch(
             pa.scalar(context.db_last_modified, RECORD_SCHEMA.field("db_last_modified").type),
             count,
         ),
+        "token_kind": pa.repeat(pa.scalar(kind.name, pa.string()), count),
+        "network": pa.repeat(pa.scalar(context.network, pa.string()), count),
+        "attributes": _attributes(kind, rows),
     }
+    for name in ("token_state_hash", "transaction_id"):
+        texts = _texts(by_column[name], partial(validate.fit_or_empty, name), found)
+        columns[name] = pa.array(texts, pa.string())
     columns["validation_errors"] = _validation_errors(count, found, shared)
+    for name in ("verdict", "verdict_source", "token_level", "token_number"):
+        columns[name] = pa.nulls(count, RECORD_SCHEMA.field(name).type)
     return pa.RecordBatch.from_arrays(
         [columns[name] for name in RECORD_SCHEMA.names], schema=RECORD_SCHEMA
     )
@@ -281,6 +296,24 @@ def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> 
     return isinstance(value, str) and cid.parse(value) is not None
 
 
+# --- what only one kind has -----------------------------------------------------
+
+
+def _attributes(kind: TokenKind, rows: Sequence[SourceRow]) -> pa.Array:
+    """JSON objects of text; NULL where a row has nothing of the kind's own."""
+    if not kind.attributes:
+        return pa.nulls(len(rows), pa.string())
+    start = len(SOURCE_COLUMNS)
+    known: dict[object, str | None] = {}  # values of many rows are the same
+    texts = []
+    for row in rows:
+        own = (row[start:], *map(type, row[start:]))  # 1 and 1.0 are one key, but not one text
+        if own not in known:
+            known[own] = validate.attributes_text(kind.attributes_of(row))
+        texts.append(known[own])
+    return pa.array(texts, pa.string())
+
+
 # --- times -------------------------------------------------------------------
 
 
@@ -304,16 +337,20 @@ _WHOLE_TOKEN_LENGTHS: Final = frozenset({66, 67, 68})
 
 
 def _contents(
-    data: Sequence[bytes | None], failure: Sequence[Failure | None], found: _Found
+    kind: TokenKind,
+    data: Sequence[bytes | None],
+    failure: Sequence[Failure | None],
+    found: _Found,
 ) -> tuple[pa.Array, pa.Array]:
     """``ipfs_data`` and ``ipfs_fetched``."""
+    levels = kind is RBT
     raw = pa.array(data, pa.binary())
     joined = raw.buffers()[2].to_pybytes() if raw.null_count < len(raw) else b""
     suspicious = [
         index
         for index, content in enumerate(data)
         if content is None
-        or (content[:3] not in _LEVEL_PREFIXES and len(content) in _WHOLE_TOKEN_LENGTHS)
+        or (levels and content[:3] not in _LEVEL_PREFIXES and len(content) in _WHOLE_TOKEN_LENGTHS)
     ]
     column: pa.Array | None = None
     if b"\0" not in joined and _MARKER not in joined:

@@ -3,11 +3,11 @@
 Keys and digests are defined here too, because they are part of that type:
 
 * ``record_key`` (24 bytes) identifies a record: 8 bytes for (source, database),
-  16 bytes for the token id.  All records of a database are neighbours in key
+  16 bytes for kind and token id.  All records of a database are neighbours in key
   order, so a range of keys is a database and inserts stay local.
 * ``row_digest`` (16 bytes) changes when anything changes that the source says
-  about the token: the row's seven values with their SQLite types, the node's
-  name and the repository's path.
+  about the token: the row's values with their SQLite types, the kind, the network,
+  the node's name and the repository's path.
 
 Both are BLAKE2b (RFC 7693) and stable for ever: tests pin their values.
 """
@@ -42,18 +42,19 @@ __all__ = [
 
 SqliteValue = str | bytes | int | float | None
 SourceRow = tuple[SqliteValue, ...]
-"""One row of TokensTable: the values of `SOURCE_COLUMNS` as SQLite has them."""
+"""One row of a node's table, as SQLite has it: `SOURCE_COLUMNS`, then what only its kind has."""
 
 DATABASE_KEY_BYTES: Final = 8
 RECORD_KEY_BYTES: Final = 24
 ROW_DIGEST_BYTES: Final = 16
 
-Kind = Literal["bytes", "text", "time", "flag"]
+Kind = Literal["bytes", "text", "time", "flag", "integer"]
 
 _ARROW: Final[dict[str, pa.DataType]] = {
     "text": pa.string(),
     "time": pa.timestamp("us"),  # UTC without a zone, as DATETIME2 has it
     "flag": pa.bool_(),
+    "integer": pa.int64(),
 }
 
 
@@ -67,8 +68,8 @@ class Column:
     """Bytes, or the UTF-16 code units of a text (as SQL Server counts); None: unbounded."""
     required: bool = False
     """Every record that a sync writes has a value."""
-    default: Literal["now", "false"] | None = None
-    """What the target's table fills in; it then allows NULL, as the guide's table does."""
+    default: Literal["now", "false", "rbt"] | None = None
+    """What the target's table fills in, and what records of earlier editions get."""
     by_target: bool = False
     """The target's own: not part of a batch."""
     source: int | None = None
@@ -126,7 +127,7 @@ class RecordTable:
 
     @cached_property
     def source(self) -> tuple[str, ...]:
-        """What is read of a node's TokensTable, in this order; missing ones are NULL."""
+        """What is read of a node's tables, in this order; missing ones are NULL."""
         read = [(c.source, c.name) for c in self.columns if c.source is not None]
         return tuple(name for _, name in sorted(read))
 
@@ -163,6 +164,17 @@ RECORDS: Final = RecordTable(
         # Added to the guide's: identity and change.
         Column("record_key", "bytes", RECORD_KEY_BYTES, required=True, by_key=True),
         Column("row_digest", "bytes", ROW_DIGEST_BYTES, required=True, compared=True),
+        # Added: the kinds of token.  All that the first edition stored were of the kind rbt.
+        Column("token_kind", "text", 20, required=True, default="rbt", by_key=True),
+        Column("network", "text", 10),
+        Column("token_state_hash", "text", 500, source=7),
+        Column("transaction_id", "text", 500, source=8),
+        Column("attributes", "text"),
+        # Added: what is judged of the token, from its id and content.
+        Column("verdict", "text", 30, compared=True),
+        Column("verdict_source", "text", 50, compared=True),
+        Column("token_level", "integer", compared=True),
+        Column("token_number", "integer", compared=True),
     )
 )
 """The one list of columns: a new one is one line here and a migration."""
@@ -182,20 +194,28 @@ def database_key(source: str, db_path: str) -> bytes:
     return blake2b(name, digest_size=DATABASE_KEY_BYTES, person=b"rubix-database").digest()
 
 
-def record_key(database: bytes, token_id: SqliteValue, occurrence: int = 0) -> bytes:
+def record_key(
+    database: bytes, token_id: SqliteValue, occurrence: int = 0, kind: str = "rbt"
+) -> bytes:
     """24 bytes that stand for one token of one database.
 
-    ``occurrence`` counts rows without a token id (NULL), in rowid order: they
-    have nothing else to be told apart by.
+    ``occurrence`` counts rows of a kind without a token id (NULL), in rowid order: they
+    have nothing else to be told apart by.  ``kind`` is the name of a
+    `rubix_token_sync.records.kinds.TokenKind`; keys of the kind rbt are the first edition's.
     """
-    name = marshal.dumps((token_id, occurrence), 2)
+    name = marshal.dumps(
+        (token_id, occurrence) if kind == "rbt" else (token_id, occurrence, kind), 2
+    )
     return database + blake2b(name, digest_size=16, person=b"rubix-token").digest()
 
 
-def digest_prefix(node_name: str, ipfs_path: str | None) -> bytes:
-    """What every row digest of one database starts from."""
-    name = marshal.dumps((node_name, ipfs_path), 2)
-    return blake2b(name, digest_size=16, person=b"rubix-row-v1").digest()
+def digest_prefix(node_name: str, ipfs_path: str | None, kind: str, network: str) -> bytes:
+    """What every row digest of one kind in one database starts from.
+
+    A new version of it makes the next sync publish every record anew.
+    """
+    name = marshal.dumps((node_name, ipfs_path, kind, network), 2)
+    return blake2b(name, digest_size=16, person=b"rubix-row-v2").digest()
 
 
 def row_digest(prefix: bytes, row: SourceRow, occurrence: int = 0) -> bytes:

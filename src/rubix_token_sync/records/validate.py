@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -51,9 +51,11 @@ __all__ = [
     "Code",
     "Finding",
     "TimeCell",
+    "attributes_text",
     "did",
     "errors_text",
     "fit",
+    "fit_or_empty",
     "parent_token_id",
     "time",
     "token_content",
@@ -222,6 +224,27 @@ def parent_token_id(value: SqliteValue) -> Cell:
         return cell
     message = "is no IPFS content identifier"
     return _with(cell, Code.PARENT_MALFORMED, "parent_token_id", message)
+
+
+def fit_or_empty(field: str, value: SqliteValue) -> Cell:
+    """A text of which nothing is known; empty (as GORM writes what is not set) is NULL."""
+    return Cell(None) if value == "" else fit(field, value)
+
+
+_ATTRIBUTE_UNITS: Final = 2_000
+
+
+def attributes_text(values: Mapping[str, SqliteValue]) -> str | None:
+    """``attributes`` as compact JSON of texts; None where there is nothing.
+
+    A value longer than 2,000 UTF-16 code units is cut: no column of a node that is read
+    for it holds more than some hundred.
+    """
+    texts = {name: to_text(value) for name, value in values.items()}
+    kept = {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
+    if not kept:
+        return None
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
 
 
 def time(field: str, value: SqliteValue) -> TimeCell:

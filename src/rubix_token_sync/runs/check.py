@@ -142,6 +142,7 @@ def _records(source: str, key: bytes, count: int) -> pa.RecordBatch:
         "ipfs_data": "x" * 100,
         "ipfs_fetched": True,
         "db_last_modified": datetime(2025, 1, 1),
+        "token_kind": "rbt",
     }
     rows = [
         {**values, "record_key": record_key(key, str(n)), "row_digest": bytes(16)}
@@ -195,7 +196,8 @@ def _check_node(
     try:
         with open_snapshot(node.db_path, scratch) as snapshot:
             count = snapshot.count
-            sample = next(iter(snapshot.rows(_SAMPLE)), [])
+            batch = next(iter(snapshot.rows(_SAMPLE)), None)
+            sample = [] if batch is None else batch.rows
     except SyncError as error:
         return CheckResult(
             name, False, f"{node.db_path}: {error.message}", error.remedy, error.code

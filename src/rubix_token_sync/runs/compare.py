@@ -85,7 +85,7 @@ class Comparison:
         resolved = self.chain.resolve(
             [row[0] if isinstance(row[0], str) else None for row in rows.rows]
         )
-        fresh = finish_batch(rows.rows, keys, rows.digests, resolved, self.context)
+        fresh = finish_batch(rows.kind, rows.rows, keys, rows.digests, resolved, self.context)
         self.unread |= any(f is not None and f.code is _READ_ERROR for f in resolved.failure)
         there, same = self.held.match(keys, record_digests(fresh))
         found, kept = self._examine(fresh, there, np.flatnonzero(~same))
@@ -104,7 +104,9 @@ class Comparison:
                 [resolved.data[i] for i in found], [resolved.failure[i] for i in found], []
             )
             part_keys = part.keys(self.job.database_key)
-            records = finish_batch(part.rows, part_keys, part.digests, chosen, self.context)
+            records = finish_batch(
+                part.kind, part.rows, part_keys, part.digests, chosen, self.context
+            )
             self.repair(tally, records)
         return tally, tuple(found.values())
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rubix_token_sync.nodes.database_errors import failure
 from rubix_token_sync.nodes.snapshot import Snapshot
 from rubix_token_sync.records.build import DatabaseContext
+from rubix_token_sync.records.kinds import RBT, TokenKind
 from rubix_token_sync.records.schema import (
     ROW_DIGEST_BYTES,
     SourceRow,
@@ -32,7 +33,7 @@ _SHOWN_CHARACTERS: Final = 40
 """Of each value of a rejected row, in the report."""
 
 
-def database_context(job: Job, snapshot: Snapshot) -> DatabaseContext:
+def database_context(job: Job, snapshot: Snapshot, network: str) -> DatabaseContext:
     """What the records of a job's database have in common."""
     return DatabaseContext(
         source_ip=job.source,
@@ -40,22 +41,28 @@ def database_context(job: Job, snapshot: Snapshot) -> DatabaseContext:
         db_path=job.node.db_path,
         ipfs_path=job.node.repository,
         db_last_modified=snapshot.modified,
-        columns=frozenset(snapshot.columns),
+        network=network,
+        columns={table.kind.name: table.columns for table in snapshot.tables},
     )
 
 
 @dataclass(frozen=True)
 class DigestedRows:
-    """Rows with their digests and, for rows without a token id, their number."""
+    """Rows of one kind with their digests and, for rows without a token id, their number."""
 
     rows: list[SourceRow]
     digests: bytes
     occurrences: dict[int, int]
+    kind: TokenKind = RBT
 
     @staticmethod
     def none() -> DigestedRows:
         """No rows."""
         return DigestedRows([], b"", {})
+
+    def joins(self, other: DigestedRows) -> bool:
+        """Whether `plus` can be asked: both are of one kind, or one is empty."""
+        return self.kind is other.kind or not (self.rows and other.rows)
 
     def take(self, positions: NDArray[np.int64]) -> DigestedRows:
         """Some of them, in order."""
@@ -73,6 +80,7 @@ class DigestedRows:
             }
             if self.occurrences
             else {},
+            self.kind,
         )
 
     def plus(self, other: DigestedRows) -> DigestedRows:
@@ -86,15 +94,19 @@ class DigestedRows:
             self.rows + other.rows,
             self.digests + other.digests,
             self.occurrences | {shift + at: number for at, number in other.occurrences.items()},
+            self.kind,
         )
 
     def keys(self, database: bytes) -> bytes:
         """The record keys, 24 bytes each."""
-        numbers = self.occurrences
+        numbers, kind = self.occurrences, self.kind.name
         if not numbers:
-            return b"".join([record_key(database, row[0]) for row in self.rows])
+            return b"".join([record_key(database, row[0], 0, kind) for row in self.rows])
         return b"".join(
-            [record_key(database, row[0], numbers.get(i, 0)) for i, row in enumerate(self.rows)]
+            [
+                record_key(database, row[0], numbers.get(i, 0), kind)
+                for i, row in enumerate(self.rows)
+            ]
         )
 
 
@@ -110,32 +122,37 @@ class RowReader:
             of its own index.
     """
 
-    def __init__(self, job: Job, snapshot: Snapshot, batch_size: int) -> None:
+    def __init__(self, job: Job, snapshot: Snapshot, network: str, batch_size: int) -> None:
         self._snapshot = snapshot
         self._batch_size = batch_size
         self._path = job.node.db_path
         self._node = job.node.name
-        self._prefix = digest_prefix(job.node.name, job.node.repository)
-        self._seen = SeenIds(promised=snapshot.unique_ids)
-        self._nulls = 0
+        self._tables = {
+            table.kind.name: _Table(
+                SeenIds(promised=table.unique_ids),
+                digest_prefix(job.node.name, job.node.repository, table.kind.name, network),
+            )
+            for table in snapshot.tables
+        }
         self._listed: list[str] = []
         self.distinct = 0
         self.rejected = 0
 
     def __iter__(self) -> Iterator[DigestedRows]:
-        for rows in self._snapshot.rows(self._batch_size):
-            repeated = self._seen.repeated([row[0] for row in rows])
+        for kind, rows in self._snapshot.rows(self._batch_size):
+            table = self._tables[kind.name]
+            repeated = table.seen.repeated([row[0] for row in rows])
             if repeated:
                 self._reject([rows[at] for at in repeated])
                 left_out = set(repeated)
                 rows = [row for at, row in enumerate(rows) if at not in left_out]
-            digests = row_digests(self._prefix, rows)
-            numbers = self._number(rows)
+            digests = row_digests(table.prefix, rows)
+            numbers = table.number(rows)
             if any(numbers.values()):
-                digests = self._renumbered(rows, digests, numbers)
+                digests = _renumbered(table.prefix, rows, digests, numbers)
             self.distinct += len(rows)
-            yield DigestedRows(rows, digests, numbers)
-        broken = self._seen.broken_promises()
+            yield DigestedRows(rows, digests, numbers, kind)
+        broken = sum(table.seen.broken_promises() for table in self._tables.values())
         if broken:
             raise failure(
                 "corrupt",
@@ -147,23 +164,6 @@ class RowReader:
         self.rejected += len(rows)
         for row in rows[: _LISTED_DUPLICATES - len(self._listed)]:
             self._listed.append(", ".join(map(_shown, row)))
-
-    def _number(self, rows: list[SourceRow]) -> dict[int, int]:
-        if not self._seen.nulls:
-            return {}
-        numbers = {}
-        for at, row in enumerate(rows):
-            if row[0] is None:
-                numbers[at] = self._nulls
-                self._nulls += 1
-        return numbers
-
-    def _renumbered(self, rows: list[SourceRow], digests: bytes, numbers: dict[int, int]) -> bytes:
-        changed = bytearray(digests)
-        for at, number in numbers.items():
-            start = at * ROW_DIGEST_BYTES
-            changed[start : start + ROW_DIGEST_BYTES] = row_digest(self._prefix, rows[at], number)
-        return bytes(changed)
 
     def errors(self) -> tuple[ErrorEntry, ...]:
         """What was rejected, once all was read."""
@@ -181,6 +181,36 @@ class RowReader:
                 context={"rows": self._listed},
             ),
         )
+
+
+@dataclass
+class _Table:
+    """What is kept of one table while it is read."""
+
+    seen: SeenIds
+    prefix: bytes
+    nulls: int = 0
+
+    def number(self, rows: list[SourceRow]) -> dict[int, int]:
+        """The rows without a token id, by position, and how many there were before each."""
+        if not self.seen.nulls:
+            return {}
+        numbers = {}
+        for at, row in enumerate(rows):
+            if row[0] is None:
+                numbers[at] = self.nulls
+                self.nulls += 1
+        return numbers
+
+
+def _renumbered(
+    prefix: bytes, rows: list[SourceRow], digests: bytes, numbers: dict[int, int]
+) -> bytes:
+    changed = bytearray(digests)
+    for at, number in numbers.items():
+        start = at * ROW_DIGEST_BYTES
+        changed[start : start + ROW_DIGEST_BYTES] = row_digest(prefix, rows[at], number)
+    return bytes(changed)
 
 
 def _shown(value: SqliteValue) -> str:

@@ -31,6 +31,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
+from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
@@ -147,9 +148,11 @@ class Worker:
         with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
             if job.task == "sync":
                 _guard_count(job, known, snapshot.count)
-            rows = RowReader(job, snapshot, self._batch_size)
+            network = network_of(job.node.db_path)
+            rows = RowReader(job, snapshot, network, self._batch_size)
             read = self._read if job.task == "sync" else self._compare
-            left = read(job, known, snapshot, rows, publisher, send)
+            context = database_context(job, snapshot, network)
+            left = read(job, known, snapshot, rows, context, publisher, send)
             if left.unread:
                 content_state = None  # says nothing of a token: the next run asks again
             vanished = known.vanished()
@@ -185,13 +188,13 @@ class Worker:
         known: Known,
         snapshot: Snapshot,
         rows: RowReader,
+        context: DatabaseContext,
         publisher: Publishing,
         send: Send,
     ) -> _Left:
         """Every row beside its record, content included; what differs is published again."""
         chain = open_chain(job.node.repository, self.context.content)
         try:
-            context = database_context(job, snapshot)
             repair = publisher.add if job.task == "repair" else None
             comparison = Comparison(job, self.target, chain, context, known, repair)
             for batch in rows:
@@ -210,6 +213,7 @@ class Worker:
         known: Known,
         snapshot: Snapshot,
         rows: RowReader,
+        context: DatabaseContext,
         publisher: Publishing,
         send: Send,
     ) -> _Left:
@@ -217,7 +221,7 @@ class Worker:
         chain = open_chain(job.node.repository, self.context.content)
         try:
             content = Content(job, lambda: self.target, chain)
-            finish = partial(_finished, job, database_context(job, snapshot), known, content)
+            finish = partial(_finished, job, context, known, content)
             pending = DigestedRows.none()
             failures: Counter[str] = Counter()
             read = 0
@@ -232,7 +236,10 @@ class Worker:
                 pending = DigestedRows.none()
 
             for batch in rows:
-                pending = pending.plus(batch.take(known.changed_rows(batch.digests)))
+                changed = batch.take(known.changed_rows(batch.digests))
+                if not pending.joins(changed):
+                    flush()
+                pending = pending.plus(changed)
                 read += len(batch.rows)
                 if len(pending.rows) >= self._batch_size:
                     flush()
@@ -292,7 +299,7 @@ def _finished(
     keys = pending.keys(job.database_key)
     held = known.see(keys)
     resolved = content.of(pending.rows, keys, held)
-    batch = finish_batch(pending.rows, keys, pending.digests, resolved, context)
+    batch = finish_batch(pending.kind, pending.rows, keys, pending.digests, resolved, context)
     fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
     stale = _failed_again(batch, resolved, known, pending)
     tally = Tally(

@@ -36,7 +36,7 @@ __all__ = [
     "TargetOptions",
 ]
 
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
 
 

@@ -53,9 +53,9 @@ def add_missing_columns(conn: sa.Connection, table: sa.Table) -> None:
     there = {column["name"] for column in sa.inspect(conn).get_columns(table.name)}
     for column in table.columns:
         if column.name not in there:
-            fresh = sa.Column(
-                column.name, column.type, nullable=True, server_default=column.server_default
-            )
+            default = column.server_default
+            nullable = column.nullable or default is None
+            fresh = sa.Column(column.name, column.type, nullable=nullable, server_default=default)
             operations.add_column(table.name, fresh)
 
 

@@ -244,6 +244,8 @@ def _type(kind: pa.DataType, column: pa.Array) -> tuple[int, int, int]:
         return ConstantsDDBC.SQL_BINARY.value, kind.byte_width, 0
     if pa.types.is_boolean(kind):
         return ConstantsDDBC.SQL_BIT.value, 0, 0
+    if pa.types.is_int64(kind):
+        return ConstantsDDBC.SQL_BIGINT.value, 0, 0
     if pa.types.is_timestamp(kind):
         return ConstantsDDBC.SQL_TYPE_TIMESTAMP.value, 26, 6
     longest = pc.max(pc.binary_length(column)).as_py() or 1

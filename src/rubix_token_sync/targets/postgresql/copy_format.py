@@ -31,7 +31,7 @@ def copy_payload(rows: pa.RecordBatch, step: int) -> Iterator[memoryview]:
     """The batch as the data of ``COPY … FROM STDIN (FORMAT BINARY)``.
 
     Comes in parts of ``step`` rows so that the whole of it is never in memory.
-    Columns are binary, text, bool and timestamp[us].
+    Columns are binary, text, bool, int64 and timestamp[us].
     """
     yield memoryview(_HEADER)
     for start in range(0, rows.num_rows, step):
@@ -66,6 +66,9 @@ def _field(column: pa.Array) -> list[pa.Array]:
     elif pa.types.is_timestamp(kind):
         micros = pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
         values = _bytes_of((micros - _EPOCH_SHIFT).astype(">i8"))
+    elif pa.types.is_int64(kind):
+        numbers = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+        values = _bytes_of(numbers.astype(">i8"))
     elif pa.types.is_boolean(kind):
         flags = pc.fill_null(column, False).to_numpy(zero_copy_only=False)
         values = flags.astype(np.uint8).reshape(-1, 1)

@@ -25,6 +25,9 @@ __all__ = ["Spelling", "Tables", "build_tables"]
 _TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
 _TEXT: Final = sa.UnicodeText()
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_STAGING: Final = "TokenRecordStaging"
+_OF_THE_GUIDE: Final = frozenset({"now", "false"})
+"""Defaults of columns that the guide's tables allow to be NULL."""
 _UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 
 
@@ -88,6 +91,11 @@ class Tables:
         """Every table, in order of creation."""
         return list(self.metadata.tables.values())
 
+    @property
+    def staging(self) -> sa.Table | None:
+        """Where rows wait for their publication, where the database needs such a table."""
+        return self.metadata.tables.get(_STAGING)
+
     def late_indexes(self) -> list[sa.Index]:
         """The guide's secondary indexes of the records, which a first load builds at its end."""
         late = {_late(name) for name in (*self.columns.indexed, "known")}
@@ -105,6 +113,8 @@ def _type(column: Column) -> sa.types.TypeEngine[Any]:
     if column.kind == "bytes":
         assert column.size is not None
         return _fixed_bytes(column.size)
+    if column.kind == "integer":
+        return sa.BigInteger()
     return _TIME if column.kind == "time" else sa.Boolean()
 
 
@@ -112,7 +122,7 @@ def _sql(column: Column, default: str | None = None) -> sa.Column[Any]:
     return sa.Column(
         column.name,
         _type(column),
-        nullable=not column.required or column.default is not None,
+        nullable=not column.required or column.default in _OF_THE_GUIDE,
         server_default=None if default is None else sa.text(default),
     )
 
@@ -121,7 +131,7 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
     """The tables as a database spells them, with these columns of the records."""
     metadata = sa.MetaData()
     now = sa.text(spelling.now)
-    defaults = {"now": spelling.now, "false": spelling.false}
+    defaults = {"now": spelling.now, "false": spelling.false, "rbt": "'rbt'"}
 
     def name(text: str) -> str:
         return text.lower() if spelling.lower_case else text
@@ -354,7 +364,7 @@ def _add_staging(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable
     Clustered by load: deleting from a heap would leave its pages behind.
     """
     staging = sa.Table(
-        "TokenRecordStaging",
+        _STAGING,
         metadata,
         sa.Column("load_id", sa.BigInteger(), nullable=False),
         *(

@@ -1,0 +1,37 @@
+"""Every kind of token, its network, and what is judged of it.
+
+What the first edition stored is of the kind rbt.  The rest of it is not known before the
+node's database was read again, so the next sync reads each database once.
+
+Revision ID: 0003
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context, op
+
+from rubix_token_sync.targets.migrations.guide_tables import add_missing_columns
+from rubix_token_sync.targets.sql.tables import Tables
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    conn, tables = op.get_bind(), context.config.attributes["tables"]
+    assert isinstance(tables, Tables)
+    lacked = "token_kind" not in {
+        c["name"] for c in sa.inspect(conn).get_columns(tables.records.name)
+    }
+    for table in (tables.records, tables.duplicates, tables.staging):
+        if table is not None:
+            add_missing_columns(conn, table)
+    if lacked:
+        conn.execute(sa.update(tables.databases).values(fingerprint=None))
+
+
+def downgrade() -> None:
+    raise RuntimeError("Restore a backup instead: earlier editions refuse a newer schema.")
