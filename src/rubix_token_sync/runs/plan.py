@@ -43,8 +43,8 @@ class PlanRules:
     everything: bool = False
     """Every database, whatever is known of it (`verify`)."""
     recheck: timedelta = timedelta(days=7)
-    live: Mapping[bytes, int] | None = None
-    """Live records that the target holds of each database, where that was counted."""
+    live: Mapping[bytes, Mapping[str, int]] | None = None
+    """Live rows that the target holds of each database, by table, where that was counted."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Planned:
     """Bytes, for the order and for progress."""
     asked_repository: str | None = None
     """Fingerprint of the repository that was last asked for content that failed."""
+    held: Mapping[str, int] | None = None
+    """Live rows that the target holds of it in companion tables; None: not known."""
 
 
 @dataclass
@@ -181,7 +183,8 @@ def make_plan(
         if reason:
             failed = state is not None and state.ipfs_fail_count > 0
             before = state.repository_fingerprint if state is not None and failed else None
-            plan.read.append(Planned(node, key, reason, retry, seen.size, before))
+            held = state.companions if state is not None and state.fingerprint else None
+            plan.read.append(Planned(node, key, reason, retry, seen.size, before, held))
         else:
             plan.current.append(node)
     for state in known.values():
@@ -245,7 +248,7 @@ def _decide(
         or checked is None
         or now - checked > rules.recheck
     )
-    if rules.live is not None and rules.live.get(state.database_key, 0) != state.record_count:
+    if rules.live is not None and _differs(rules.live, state):
         return TARGET_DIFFERS, due
     if seen.fingerprint != state.fingerprint:
         return "changed", due
@@ -254,6 +257,12 @@ def _decide(
     if due:
         return "content may have come", True
     return ("forced", due) if rules.force else ("", False)
+
+
+def _differs(live: Mapping[bytes, Mapping[str, int]], state: DatabaseState) -> bool:
+    """Whether the target holds more or fewer rows of a database than a run left there."""
+    held = live.get(state.database_key, {})
+    return any(held.get(table, 0) != count for table, count in state.counts.items())
 
 
 def _unseen(node: Node, error: OSError) -> SourceError:

@@ -85,7 +85,7 @@ class Survey:
             )  # fmt: skip
 
     def plan(
-        self, states: Sequence[DatabaseState], live: Mapping[bytes, int] | None = None
+        self, states: Sequence[DatabaseState], live: Mapping[bytes, Mapping[str, int]] | None = None
     ) -> Plan:
         """What is to be read; ``live`` as in `PlanRules`."""
         options = self.options
@@ -138,6 +138,7 @@ class Survey:
                 max_shrink=options.max_shrink,
                 max_shrink_rows=options.max_shrink_rows,
                 asked_repository=planned.asked_repository,
+                held=planned.held,
             )
             for number, planned in enumerate(plan.read)
         }

@@ -102,7 +102,7 @@ def verify(
         own += [database_key(options.source, node.db_path) for node, _ in plan.unreadable]
         for stray in store.stray_records(options.source, [*everybodys, *own]):
             result.differences["-"] += 1
-            on_difference(Difference("-", stray.db_path, stray.token_id))
+            on_difference(Difference("-", stray.db_path, stray.token_id, table=stray.table))
         if not jobs:
             return result
 

@@ -35,9 +35,11 @@ from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.runs.companions import Companions
 from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.runs.jobs import (
+    Difference,
     Job,
     JobDone,
     JobFailed,
@@ -158,6 +160,10 @@ class Worker:
             vanished = known.vanished()
             if job.task != "compare":
                 _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
+            companions = Companions(
+                job, snapshot, network, lambda: self.target, publisher, self._batch_size
+            )
+            beside = companions.run(partial(_note, job, snapshot.count, send))
             seconds = time.monotonic() - started
             mark = DatabaseMark(
                 database_key=job.database_key,
@@ -169,11 +175,12 @@ class Worker:
                 repository_fingerprint=content_state,
                 last_modified=snapshot.modified,
                 record_count=rows.distinct,
-                rejected_count=rows.rejected,
+                rejected_count=rows.rejected + beside.rejected,
                 processing_duration_seconds=seconds,
                 content_checked=job.retry_content,
+                companions=beside.counts,
             )
-        publisher.finish(mark, vanished, rows.errors())
+        publisher.finish(mark, vanished, (*rows.errors(), *beside.errors))
         return Summary(
             rows.distinct,
             len(vanished) // RECORD_KEY_BYTES,
@@ -317,6 +324,11 @@ def _finished(
         fresh[stale] = False
         batch = batch.filter(pa.array(fresh))
     return tally, batch
+
+
+def _note(job: Job, expected: int, send: Send, differences: tuple[Difference, ...]) -> None:
+    if differences:
+        send(RowsRead(job.number, Tally(), expected, differences))
 
 
 class _Counting:
