@@ -128,7 +128,8 @@ def test_repair(options: Options, node: Path, target_file: Path) -> None:
     ask(
         target_file,
         "INSERT INTO TokenTransactions (source_ip, node_name, db_path, record_key, row_digest)"
-        " SELECT source_ip, node_name, db_path, CAST(substr(record_key, 1, 8) || zeroblob(16) AS BLOB),"
+        " SELECT source_ip, node_name, db_path,"
+        " CAST(substr(record_key, 1, 8) || zeroblob(16) AS BLOB),"
         " zeroblob(16) FROM TokenTransactions WHERE id = 9",
     )
     found: list[Difference] = []
