@@ -204,9 +204,9 @@ def _tokens(value: Any) -> Mapping[str, TokenPlace]:
         if not isinstance(token, str) or len(token) > _TOKEN_CHARACTERS:
             continue  # no key can name it
         number, previous = _mapping(place, "place of a token").get("4"), place.get("5")
-        said = isinstance(number, str) and _NUMBER.fullmatch(number)
+        said = _NUMBER.fullmatch(number) if isinstance(number, str) else None
         places[token] = TokenPlace(
-            int(number) if said else None, previous if isinstance(previous, str) else ""
+            int(said[0]) if said else None, previous if isinstance(previous, str) else ""
         )
     return places
 

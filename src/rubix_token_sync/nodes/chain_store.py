@@ -142,9 +142,7 @@ class ChainStore:
             return facts
         hash_, type_, owner, epoch, counts, right = facts
         places = {token: TokenPlace(*marshal.loads(place))} if place is not None else {}  # noqa: S302
-        return SharedBlock(
-            Block(hash_, type_, owner, epoch, places, (), 0), Counts(*counts), right
-        )
+        return SharedBlock(Block(hash_, type_, owner, epoch, places, (), 0), Counts(*counts), right)
 
     def _open(self, path: str, **options: Any) -> Any:
         return self._plyvel.DB(
@@ -207,9 +205,7 @@ class ChainStore:
             return
         counts = tuple(self._checks.count(block.signatures, block.uncheckable))
         right = names == (sha3_256(value).hexdigest(), block.hash)
-        yield key, marshal.dumps(
-            (block.hash, block.type, block.owner, block.epoch, counts, right)
-        )
+        yield key, marshal.dumps((block.hash, block.type, block.owner, block.epoch, counts, right))
         for token, place in block.tokens.items():
             yield key + token.encode(), marshal.dumps(tuple(place))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby, islice
@@ -28,12 +28,12 @@ from rubix_token_sync import node_files
 from rubix_token_sync.errors import SourceError, SourceUnsettled
 from rubix_token_sync.node_files import STALL_SECONDS, BoundedCalls
 from rubix_token_sync.nodes.chain_blocks import (
+    REFERENCE,
     TRANSACTION_TYPES,
     UndecodableError,
     decode_block,
     parse_reference,
 )
-from rubix_token_sync.nodes.chain_blocks import REFERENCE as _REFERENCE
 from rubix_token_sync.nodes.chain_copy import ChainCopy, directory_state
 from rubix_token_sync.nodes.chain_signatures import PublicKey, SignatureChecks
 from rubix_token_sync.nodes.chain_store import ChainStore, Entry, require_leveldb
@@ -210,7 +210,7 @@ class _Reading:
         self.failures: dict[str, SourceError] = {}
         self.stray_keys: dict[str, int] = {}
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Generator[pa.RecordBatch, None, None]:
         try:
             for storage, kind in STORAGES.items():
                 try:
@@ -288,17 +288,18 @@ class _Reading:
         most = self._limits.chain_blocks
         for token, entries in groupby(store.entries(), key=lambda entry: entry.key.token):
             seen = [self._seen(store, entry) for entry in islice(entries, most)]
-            last, more = None, 0
-            for last in entries:
-                more += 1
+            last: Entry | None = None
+            left_out = -1
+            for entry in entries:
+                last = entry
+                left_out += 1
             if last is not None:
                 seen.append(self._seen(store, last))
-                more -= 1
-            yield _row(token, kind, self._network, judge(seen, more))
+            yield _row(token, kind, self._network, judge(seen, max(0, left_out)))
 
     def _seen(self, store: ChainStore, entry: Entry) -> SeenBlock:
         key, value = entry
-        if value.startswith(_REFERENCE):
+        if value.startswith(REFERENCE):
             names = parse_reference(value)
             if names is None:
                 return unreadable_block(key, "block_undecodable")
