@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import marshal
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from hashlib import sha3_256
 from importlib import import_module
@@ -150,44 +150,61 @@ class ChainStore:
             **options,
         )  # fmt: skip
 
-    def _iterate(self, **options: Any) -> Any:
-        return self._db.iterator(verify_checksums=True, fill_cache=False, **options)
+    def _scan(
+        self, start: bytes, stop: bytes | None, *, values: bool = True
+    ) -> Generator[tuple[bytes, bytes], None, None]:
+        """Keys from ``start`` to before ``stop``, with their values.
 
-    def _has(self, kind: str) -> bool:
-        with self._iterate(prefix=kind.encode() + b"-", include_value=False) as keys:
-            return next(keys, None) is not None
+        plyvel's own iterators of a range end without an error where the range begins in a
+        damaged block; its raw ones do not.
+        """
+        at = self._db.raw_iterator(verify_checksums=True, fill_cache=False)
+        try:
+            at.seek(start)
+            while at.valid():
+                key = at.key()
+                if stop is not None and key >= stop:
+                    return
+                yield key, at.value() if values else b""
+                at.next()
+        finally:
+            at.close()
 
     def _of_kind(self, kind: str) -> Iterator[Entry]:
-        with self._iterate(prefix=kind.encode() + b"-") as pairs:
-            for raw, value in pairs:
-                key = parse_key(raw)
-                if key is None:
-                    self.stray_keys += 1
-                else:
-                    yield Entry(key, value)
+        for raw, value in self._scan(*_range(kind.encode() + b"-")):
+            key = parse_key(raw)
+            if key is None:
+                self.stray_keys += 1
+            else:
+                yield Entry(key, value)
+
+    def _has(self, kind: str) -> bool:
+        keys = self._scan(*_range(kind.encode() + b"-"), values=False)
+        try:
+            return next(keys, None) is not None
+        finally:
+            keys.close()
 
     def _count_strays(self) -> None:
         """Count the keys between those of the known kinds."""
         begin = b""
         for prefix in sorted([kind.encode() + b"-" for kind in KINDS] + [REFERENCE]):
-            with self._iterate(start=begin, stop=prefix, include_value=False) as keys:
-                self.stray_keys += sum(1 for _ in keys)
-            begin = prefix[:-1] + b"."  # what follows "-"
-        with self._iterate(start=begin, include_value=False) as keys:
-            self.stray_keys += sum(1 for _ in keys)
+            first, following = _range(prefix)
+            self.stray_keys += sum(1 for _ in self._scan(begin, first, values=False))
+            begin = following
+        self.stray_keys += sum(1 for _ in self._scan(begin, None, values=False))
 
     def _read_shared(self) -> None:
         waiting: list[tuple[bytes, bytes]] = []
-        with self._iterate(prefix=REFERENCE) as pairs:
-            for key, value in pairs:
-                names = parse_reference(key)
-                if names is None:
-                    self.stray_keys += 1
-                    continue
-                waiting += self._facts(key, value, names)
-                if len(waiting) >= _WRITTEN_AT_ONCE:
-                    self._keep(waiting)
-                    waiting = []
+        for key, value in self._scan(*_range(REFERENCE)):
+            names = parse_reference(key)
+            if names is None:
+                self.stray_keys += 1
+                continue
+            waiting += self._facts(key, value, names)
+            if len(waiting) >= _WRITTEN_AT_ONCE:
+                self._keep(waiting)
+                waiting = []
         if waiting:
             self._keep(waiting)
 
@@ -222,6 +239,11 @@ class ChainStore:
             yield
         except self._plyvel.Error as error:
             raise _from_leveldb_error(error) from error
+
+
+def _range(prefix: bytes) -> tuple[bytes, bytes]:
+    """Where the keys with a prefix that ends with ``-`` begin, and where others follow."""
+    return prefix, prefix[:-1] + b"."
 
 
 def _from_leveldb_error(error: Exception) -> SourceError:

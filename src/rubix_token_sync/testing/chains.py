@@ -185,6 +185,7 @@ def transferred_block(
     *,
     value: float = 1.0,
     epoch: int | None = None,
+    pledges: Mapping[str, Sequence[tuple[str, int, str]]] | None = None,
 ) -> bytes:
     """A block of type 02, agreed by a quorum, for one token or several.
 
@@ -195,6 +196,7 @@ def transferred_block(
         quorum: who signs; five on a real network.
         value: of each token.
         epoch: Unix seconds; older nodes write none.
+        pledges: by DID of the quorum, the tokens it pledges: id, type, latest block.
     """
     amounts = {
         token: {"1": token_type, "2": sender.did, "3": block, "4": float(value)}
@@ -239,6 +241,11 @@ def transferred_block(
     }
     if epoch is not None:
         content["epoch"] = epoch
+    if pledges is not None:
+        content["8"] = {
+            did: [{"1": token, "2": kind, "3": block} for token, kind, block in tokens]
+            for did, tokens in pledges.items()
+        }
     return encode_block(content, quorum)
 
 
