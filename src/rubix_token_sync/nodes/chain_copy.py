@@ -94,8 +94,8 @@ class ChainCopy:
         Raises:
             SourceUnsettled: ``changed_while_reading``, the node wrote too much meanwhile.
         """
-        failpoints.point("source.copy")
         try:
+            failpoints.point("source.copy")
             before = self._mark()
             files = self._look()
             self._needed(files)
