@@ -11,12 +11,23 @@
     cid = write_block(tmp_path / "node/.ipfs", b"hello")
     create_database(tmp_path / "node/Rubix/rubix.db", [(cid, "", 1.0, did, 0, "", "", 0)])
 
+Token chains are in `rubix_token_sync.testing.chains`.
+
 ``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
 the command line.  A sync never uses this package.
 """
 
 from __future__ import annotations
 
+from rubix_token_sync.testing.chains import (
+    Signer,
+    block_id,
+    generated_block,
+    make_signer,
+    transferred_block,
+    write_chains,
+    write_public_keys,
+)
 from rubix_token_sync.testing.contents import (
     fungible_token,
     level_limits,
@@ -61,20 +72,27 @@ __all__ = [
     "FleetNode",
     "FleetPlan",
     "FleetToken",
+    "Signer",
     "add_tokens",
+    "block_id",
     "block_path",
     "change_status",
     "create_database",
     "delete_tokens",
     "encode_file",
     "fungible_token",
+    "generated_block",
     "insert_rows",
     "level_limits",
     "make_did",
     "make_fleet",
+    "make_signer",
     "nft_token",
     "part_token",
     "sized_content",
+    "transferred_block",
     "whole_token",
     "write_block",
+    "write_chains",
+    "write_public_keys",
 ]
