@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
@@ -76,8 +77,9 @@ def companion_batch(
             shared.extend(cell.findings)
             arrays[name] = pa.repeat(pa.scalar(cell.text, pa.string()), count)
         elif name in values:
-            judge = _times if column.kind == "time" else _texts
-            arrays[name] = pa.array(judge(column, values[name], found), column.arrow)
+            judge = _JUDGES.get(column.kind)
+            made = judge(column, values[name], found) if judge else values[name]
+            arrays[name] = pa.array(made, column.arrow)
     errors = [validate.errors_text(shared, table.names)] * count
     for at, findings in found.items():
         errors[at] = validate.errors_text(findings + shared, table.names)
@@ -112,3 +114,7 @@ def _times(column: Column, values: Sequence[SqliteValue], found: _Findings) -> S
         if cell.findings:
             found.setdefault(at, []).extend(cell.findings)
     return times
+
+
+_JUDGES: Final = {"text": _texts, "time": _times}
+"""By kind of column; numbers and flags are this program's own, made of what was judged."""

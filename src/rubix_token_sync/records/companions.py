@@ -1,4 +1,4 @@
-"""What a node's database holds beside its tokens: transactions and pledges.
+"""What a node holds beside its tokens: transactions and pledges, and the tokens' chains.
 
 Each goes into a table of its own in the target, under the contracts of the records: a key of
 fixed width, a digest of everything the source says, only changed rows travel, vanished ones
@@ -27,11 +27,14 @@ from rubix_token_sync.records.schema import (
 )
 
 __all__ = [
+    "CHAINS",
     "COMPANIONS",
     "COMPANION_SOURCES",
+    "HISTORIES",
     "PLEDGES",
     "TRANSACTIONS",
     "CompanionSource",
+    "chains_of",
     "companion_key",
 ]
 
@@ -91,7 +94,33 @@ PLEDGES: Final = _table(
 )
 """What a quorum member pledged, and what it may release again."""
 
-COMPANIONS: Final = (TRANSACTIONS, PLEDGES)
+CHAINS: Final = _table(
+    "TokenChains",
+    "chain_count",
+    "token_id",
+    Column("token_id", "text", 500, source=0, by_key=True, indexed=True),
+    Column("token_kind", "text", 20, required=True, source=1, by_key=True),
+    Column("chain_kind", "text", 50, source=2),
+    Column("block_count", "integer", source=3),
+    Column("latest_block_number", "integer", source=4),
+    Column("latest_block_type", "text", 50, source=5),
+    Column("latest_block_type_name", "text", 50, source=6),
+    Column("latest_block_owner", "text", 1000, source=7),
+    Column("latest_block_hash", "text", 100, source=8),
+    Column("latest_block_time", "time", source=9),
+    Column("hashes_valid", "flag", required=True, source=10),
+    Column("links_valid", "flag", required=True, source=11),
+    Column("signatures_checked", "integer", source=12),
+    Column("signatures_wrong", "integer", source=13),
+    Column("signatures_unchecked", "integer", source=14),
+    Column("error", "text", 1000, source=15),
+)
+"""Where the chain of each token has got to, and whether it is right; only with ``chains``."""
+
+HISTORIES: Final = (TRANSACTIONS, PLEDGES)
+"""What is read of a node's database, in the moment in which its tokens are."""
+
+COMPANIONS: Final = (*HISTORIES, CHAINS)
 """The companion tables of a target."""
 
 
@@ -157,6 +186,13 @@ COMPANION_SOURCES: Final = (
     ),
 )
 """In the order in which they are read."""
+
+
+def chains_of(kind: str) -> CompanionSource:
+    """The chains of one kind of token, which a node keeps in a directory of its own."""
+    return CompanionSource(
+        f"chains of {kind}", CHAINS, {name: name for name in CHAINS.source}, key="token_id"
+    )
 
 
 def companion_key(database: bytes, table: str, key: SqliteValue, occurrence: int = 0) -> bytes:

@@ -7,8 +7,9 @@ travel, rows that are gone are marked, and `verify` compares every column of eve
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -19,7 +20,7 @@ from rubix_token_sync.nodes.connection import VALUE_LIMIT_BYTES
 from rubix_token_sync.nodes.database_errors import failure
 from rubix_token_sync.nodes.snapshot import Snapshot
 from rubix_token_sync.records.build_companions import CompanionContext, companion_batch
-from rubix_token_sync.records.companions import COMPANIONS, CompanionSource, companion_key
+from rubix_token_sync.records.companions import CompanionSource, companion_key
 from rubix_token_sync.records.schema import (
     RECORD_KEY_BYTES,
     ROW_DIGEST_BYTES,
@@ -35,7 +36,13 @@ from rubix_token_sync.runs.publishing import Publishing
 from rubix_token_sync.runs.seen_ids import SeenIds
 from rubix_token_sync.targets.base import ErrorEntry, Target
 
-__all__ = ["CompanionOutcome", "Companions", "full_digests"]
+__all__ = [
+    "CompanionOutcome",
+    "CompanionRows",
+    "CompanionTables",
+    "Companions",
+    "full_digests",
+]
 
 _ASKED_AT_ONCE: Final = 500
 _NOT_COMPARED: Final = "record_key"
@@ -52,52 +59,84 @@ class CompanionOutcome:
     """What was left out."""
 
 
-class Companions:
-    """The companion tables of one job's database."""
+class CompanionTables:
+    """Some companion tables of one job's database, on their way into the target.
+
+    Attributes:
+        counts: rows that were taken, by table.
+    """
 
     def __init__(
         self,
         job: Job,
-        snapshot: Snapshot,
+        tables: Sequence[RecordTable],
         network: str,
         target: Callable[[], Target],
         publisher: Publishing,
-        batch_size: int,
+        note: Callable[[tuple[Difference, ...]], None],
     ) -> None:
-        """``target`` opens the target at the first need; ``publisher`` gets what is to travel."""
-        self._job = job
-        self._snapshot = snapshot
+        """``target`` opens the target at the first need; ``publisher`` gets what is to travel.
+
+        ``note`` gets the differences, where the job compares.
+        """
+        self.counts = {table.name: 0 for table in tables}
+        self._database = job.database_key
         self._publisher = publisher
-        self._batch_size = batch_size
+        self._note = note
         self._context = CompanionContext(job.source, job.node.name, job.node.db_path, network)
+        self._prefix = partial(digest_prefix, job.node.name, None, network=network)
         kind = _Change if job.task == "sync" else _Comparison
         self._tables: dict[str, _Change | _Comparison] = {
-            table.name: kind(job, table, target, publisher) for table in COMPANIONS
+            table.name: kind(job, table, target, publisher) for table in tables
         }
+
+    def reader(self, source: CompanionSource, *, unique: bool) -> CompanionRows:
+        """For the rows of one of a node's tables; ``unique``: its schema promises unique keys."""
+        return CompanionRows(source, SeenIds(promised=unique), self._prefix(source.table))
+
+    def take(self, reader: CompanionRows, rows: list[SourceRow]) -> None:
+        """Some rows; those that changed are published, or will be at the end.
+
+        Raises:
+            TargetError: the target cannot be asked, or takes nothing.
+        """
+        digested = reader.digested(self._database, rows)
+        name = reader.source.target.name
+        self.counts[name] += len(digested.rows)
+        self._note(self._tables[name].batch(digested, self._context))
+
+    def end(self, *, complete: bool = True) -> None:
+        """The last row was taken.  Where not all rows could be, none counts as vanished."""
+        for table in self._tables.values():
+            if complete:
+                self._note(tuple(table.lost()))
+            self._publisher.finish_companion(table.table, table.vanished() if complete else b"")
+
+
+class Companions:
+    """The companion tables of one job's database that are in the database itself."""
+
+    def __init__(
+        self, job: Job, snapshot: Snapshot, tables: CompanionTables, batch_size: int
+    ) -> None:
+        self._job = job
+        self._snapshot = snapshot
+        self._batch_size = batch_size
+        self._into = tables
         self._sources = {
-            table.kind.name: _Rows(
-                table.kind,
-                SeenIds(promised=table.unique_ids),
-                digest_prefix(job.node.name, None, table.kind.name, network),
-            )
+            table.kind.name: tables.reader(table.kind, unique=table.unique_ids)
             for table in snapshot.companions
         }
 
-    def run(self, note: Callable[[tuple[Difference, ...]], None]) -> CompanionOutcome:
+    def run(self) -> CompanionOutcome:
         """Read them to their end; what changed is published, or will be with the mark.
-
-        ``note`` gets the differences, where the job compares.
 
         Raises:
             SourceError: they cannot be read.
             TargetError: the target cannot be asked, or takes nothing.
         """
-        outcome = CompanionOutcome({table.name: 0 for table in COMPANIONS})
         for source, rows in self._snapshot.companion_rows(self._batch_size):
-            reader = self._sources[source.name]
-            digested = reader.digested(self._job.database_key, rows)
-            outcome.counts[source.target.name] += len(digested.rows)
-            note(self._tables[source.target.name].batch(digested, self._context))
+            self._into.take(self._sources[source.name], rows)
         broken = sum(rows.seen.broken_promises() for rows in self._sources.values())
         if broken:
             raise failure(
@@ -105,14 +144,13 @@ class Companions:
                 f"{broken} rows repeat the key of an earlier row, although an index of the "
                 "database keeps keys unique: that index is damaged.",
             )
-        for table in self._tables.values():
-            note(tuple(table.lost()))
-            self._publisher.finish_companion(table.table, table.vanished())
+        self._into.end()
+        outcome = CompanionOutcome(dict(self._into.counts))
         for reader in self._sources.values():
             self._tell(reader, outcome)
         return outcome
 
-    def _tell(self, rows: _Rows, outcome: CompanionOutcome) -> None:
+    def _tell(self, rows: CompanionRows, outcome: CompanionOutcome) -> None:
         name, repeated = rows.source.table, rows.repeated
         left_out = len(self._snapshot.left_out.get(rows.source.name, ()))
         for count, code, message in (
@@ -166,7 +204,7 @@ def _cell(data: bytes, width: int, at: int) -> bytes:
 
 
 @dataclass
-class _Rows:
+class CompanionRows:
     """What is kept of one of a node's tables while it is read."""
 
     source: CompanionSource

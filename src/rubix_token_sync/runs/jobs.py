@@ -68,6 +68,10 @@ class Job:
     max_shrink_rows: int = 20
     held: Mapping[str, int] | None = None
     """Live rows that the target holds in companion tables, by their names; None: not known."""
+    chains: bool = False
+    """Read the token chains beside the database, where they are not those of ``chains_held``."""
+    chains_held: str | None = None
+    """Fingerprint of the chains that the target holds."""
     asked_repository: str | None = None
     """Stays in force when failed content is not asked for again, so that it will be."""
 
@@ -127,6 +131,8 @@ class Summary:
     seconds: float
     unverified: int = 0
     """Compared content that only the target has and that cannot be proven from it alone."""
+    chains_unread: int = 0
+    """Directories of token chains that could not be read."""
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,10 @@ class DatabasePublisher:
             mark,
             record_count=mark.record_count - refused[RECORDS.name],
             rejected_count=mark.rejected_count + refused.total(),
-            companions={name: n - refused[name] for name, n in mark.companions.items()},
+            companions={
+                name: None if n is None else n - refused[name]
+                for name, n in mark.companions.items()
+            },
         )
         entries = (*errors, *content_errors(self._job, self._tally))
         last = self._take(self._records)

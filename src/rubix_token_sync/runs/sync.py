@@ -80,6 +80,7 @@ class Run(Survey):
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
+        self.require_extras()
         with contextlib.ExitStack() as stack:
             target = open_target(self.options.target, self.options.store)
             stack.callback(target.close)
@@ -219,6 +220,7 @@ class Run(Survey):
             self._published(outcome, report)
         else:
             outcome.seconds = report.summary.seconds
+            outcome.chains_unread = report.summary.chains_unread
 
     def _published(self, outcome: DatabaseOutcome, report: ChunkPublished) -> None:
         if report.table == RECORDS.name:

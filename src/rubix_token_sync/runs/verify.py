@@ -68,6 +68,7 @@ def verify(
         Interrupted: ``stop`` came before the end.
     """
     run = Survey(options, on_progress or (lambda _progress: None), stop)
+    run.require_extras()
     if not options.target.exists():
         raise SchemaError(
             "There is no target to compare with yet.",

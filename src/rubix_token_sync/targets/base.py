@@ -20,6 +20,7 @@ from rubix_token_sync.records.schema import RECORDS, RecordTable
 __all__ = [
     "LEASE_SECONDS",
     "SCHEMA_VERSION",
+    "ChainsMark",
     "Chunk",
     "DatabaseMark",
     "DatabaseState",
@@ -76,6 +77,16 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class ChainsMark:
+    """What ProcessedDatabases says of the token chains beside a database."""
+
+    fingerprint: str | None
+    """None: the next sync that reads chains reads them, whatever it finds."""
+    error: str | None = None
+    """``code: sentence``, where some could not be read."""
+
+
+@dataclass(frozen=True)
 class DatabaseMark:
     """What ProcessedDatabases says of a database once all of it is stored.
 
@@ -98,9 +109,12 @@ class DatabaseMark:
     processing_duration_seconds: float
     content_checked: bool = True
     """Failed content was asked for again; False keeps the earlier time."""
-    companions: Mapping[str, int] = field(default_factory=dict)
+    companions: Mapping[str, int | None] = field(default_factory=dict)
     """Live rows that the target must hold in its companion tables, by their names; counted as
-    the records are.  A table that is not named is left as it is."""
+    the records are.  None: as many as it does hold.  A table that is not named is left as it
+    is."""
+    chains: ChainsMark | None = None
+    """None: the chains were not read, and what is there stays."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,9 @@ class DatabaseState:
     validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
+    chains_fingerprint: str | None = None
+    chains_error: str | None = None
+    chains_read_at: datetime | None = None
     companions: Mapping[str, int] = field(default_factory=dict)
     """Live rows in the companion tables, by their names."""
 

@@ -235,13 +235,18 @@ class Publishing:
         counts, companions = self._live_counts(conn, mark.database_key)
         held = {RECORDS.name: counts.records, **companions}
         for table, expected in {RECORDS.name: mark.record_count, **mark.companions}.items():
-            if held[table] != expected:
+            if expected is not None and held[table] != expected:
                 raise _mismatch(mark.db_path, table, expected, held[table])
         databases = self._tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
-        for table, count in values.pop("companions").items():
-            values[self._tables.stored[table].columns.counted_as] = count
+        for table in values.pop("companions"):
+            values[self._tables.stored[table].columns.counted_as] = held[table]
+        chains = values.pop("chains")
+        if chains is not None:
+            values["chains_fingerprint"] = chains["fingerprint"]
+            values["chains_error"] = chains["error"]
+            values["chains_read_at"] = self._database.now
         if values.pop("content_checked"):
             values["content_checked_at"] = self._database.now
         values |= {

@@ -196,6 +196,9 @@ def build_tables(
         sa.Column("last_seen_at", _TIME),
         counter("rejected_count"),
         *(counter(table.counted_as) for table in companions),
+        sa.Column("chains_fingerprint", sa.Unicode(200)),
+        sa.Column("chains_error", sa.Unicode(1000)),
+        sa.Column("chains_read_at", _TIME),
     )
     sa.Index("ix_processeddatabases_source_ip", databases.c.source_ip)
 
