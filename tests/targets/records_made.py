@@ -34,6 +34,7 @@ def record(number: int, *, source: str = SOURCE, path: str = DB_PATH, **change: 
         "token_value": "1.0",
         "ipfs_data": f"content {number}",
         "ipfs_fetched": True,
+        "token_kind": "rbt",
         "ipfs_error": None,
         "db_path": path,
         "ipfs_path": "/mnt/node001/.ipfs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS, RecordTable
 from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.tables import NOT_A_TIME
 
 __all__ = ["Questions", "as_batch", "key_range", "live_count", "parts"]
 
@@ -212,10 +213,35 @@ def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBa
 
 
 def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    if pa.types.is_timestamp(field.type):
-        present = next((value for value in values if value is not None), None)
-        if isinstance(present, str):  # SQLite keeps times as text
-            return pa.array(values, pa.string()).cast(field.type)
     if pa.types.is_boolean(field.type):
         values = [None if value is None else bool(value) for value in values]
-    return pa.array(values, field.type)
+    try:
+        return _typed(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.concat_arrays([_one(value, field.type) for value in values])
+
+
+def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_timestamp(kind):
+        present = next((value for value in values if value is not None), None)
+        if isinstance(present, str):  # SQLite keeps times as text
+            return pa.array(values, pa.string()).cast(kind)
+    return pa.array(values, kind)
+
+
+_LOWEST: Final = -(2**63)
+
+
+def _one(value: Any, kind: pa.DataType) -> pa.Array:
+    """A value; what is not of its column's type becomes what no record has there.
+
+    SQLite stores anything in any column: somebody else wrote it, and `verify` has to say so.
+    """
+    try:
+        return _typed([value], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if pa.types.is_int64(kind):
+            return pa.array([_LOWEST], kind)
+        if pa.types.is_timestamp(kind):
+            return pa.array([NOT_A_TIME], kind)
+        return pa.array([f"not text: {value!r}"], kind)

@@ -6,12 +6,13 @@ marked.  How a database spells them is its `Spelling`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql
+from sqlalchemy.dialects import mssql, sqlite
 
 from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import (
@@ -22,9 +23,33 @@ from rubix_token_sync.records.schema import (
     RecordTable,
 )
 
-__all__ = ["Spelling", "StoredTable", "Tables", "build_tables"]
+__all__ = ["NOT_A_TIME", "Spelling", "StoredTable", "Tables", "build_tables"]
 
-_TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
+
+class _SqliteTime(sqlite.DATETIME):
+    """SQLite stores anything in any column; what is not a time, somebody else wrote."""
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:
+        read = super().result_processor(dialect, coltype)
+        assert read is not None
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except (TypeError, ValueError):
+                return NOT_A_TIME
+
+        return process
+
+
+NOT_A_TIME: Final = datetime.min
+"""Stands for a stored value that is none: no record has this time."""
+
+_TIME: Final = (
+    sa.DateTime()
+    .with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
+    .with_variant(_SqliteTime(), "sqlite")  # type: ignore[no-untyped-call]
+)
 _TEXT: Final = sa.UnicodeText()
 _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _OF_THE_GUIDE: Final = frozenset({"now", "false"})
