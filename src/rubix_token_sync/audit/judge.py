@@ -117,7 +117,7 @@ class Judge:
             decoded: what `decode_rac` gave for each content, where that is known already.
 
         Raises:
-            TableDamaged: a table's file is not what was written.
+            TokenTableError: ``token_table_damaged``, a table's file is not what was written.
         """
         batch = Batch(ids, contents, kinds, decoded, _NOT_DECIDABLE)
         self._whole(batch)

@@ -22,26 +22,21 @@ from rubix_token_sync.audit.token_numbers import (
     HEADER_BYTES,
     Keys,
     Progress,
-    TableDamaged,
     TableSpec,
     TokenTable,
     Values,
     entries_of,
     make_header,
 )
-from rubix_token_sync.errors import SyncError
+from rubix_token_sync.errors import TokenTableError
 
-__all__ = ["TableUnwritable", "open_or_build"]
+__all__ = ["open_or_build"]
 
 _PART_ENTRIES: Final = 1 << 20
 """Entries that are sorted at a time: 28 MB while it lasts."""
 _ENTRY: Final = np.dtype([("key", "<u8"), ("value", "<u4")])
 _LOCK: Final = ".lock"
 _UNFINISHED: Final = ".part"
-
-
-class TableUnwritable(SyncError):
-    """The directory for tables cannot be written, or has no room."""
 
 
 def open_or_build(
@@ -60,8 +55,7 @@ def open_or_build(
         verify: read a file that is there whole (0.1 s for 100 MB) instead of its header only.
 
     Raises:
-        TableUnwritable: ``token_table_unwritable``: the directory or the disk refuses.
-        TableDamaged: what was just written does not read as it should.
+        TokenTableError: ``token_table_unwritable``, the directory or the disk refuses.
     """
     path = os.path.join(directory, spec.file_name)
     found = _existing(path, spec, verify)
@@ -84,7 +78,10 @@ def _existing(path: str, spec: TableSpec, verify: bool) -> TokenTable | None:
         table = TokenTable(path, spec)
         if verify:
             table.verify()
-    except (OSError, TableDamaged):  # what cannot be read is made anew, or the error is told then
+    except (
+        OSError,
+        TokenTableError,
+    ):  # what cannot be read is made anew, or the error is told then
         return None
     return table
 
@@ -190,10 +187,10 @@ def _sync_directory(directory: str) -> None:
         os.close(handle)
 
 
-def _unwritable(directory: str, spec: TableSpec, error: OSError) -> TableUnwritable:
+def _unwritable(directory: str, spec: TableSpec, error: OSError) -> TokenTableError:
     reason = error.strerror or type(error).__name__
     room = spec.size * (2 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1)
-    return TableUnwritable(
+    return TokenTableError(
         f"The table of token numbers cannot be written in {directory}: {reason.lower()}.",
         code="token_table_unwritable",
         remedy="Name a directory of your own on a local disk, with "

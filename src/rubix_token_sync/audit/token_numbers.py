@@ -23,20 +23,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b, sha256
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from rubix_token_sync.audit.authenticity import frame
 from rubix_token_sync.audit.limits import MAX_LEVEL, MAX_NUMBER, Form, Limits
-from rubix_token_sync.errors import SyncError
+from rubix_token_sync.errors import TokenTableError
 
 __all__ = [
     "DEFAULT_LEVELS",
     "FORMAT",
     "HEADER_BYTES",
-    "TableDamaged",
+    "Range",
     "TableSpec",
     "TokenTable",
     "entries_of",
@@ -63,8 +63,13 @@ Progress = Callable[[int, int], None]
 """Called with the entries done and the entries in all, about every 100,000."""
 
 
-class TableDamaged(SyncError):
-    """A table's file is not what its header says, or is not one at all: build it again."""
+class Range(NamedTuple):
+    """Numbers of one level in one form; the level is 0 in a table of ``numbers``."""
+
+    level: int
+    form: Form
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,17 @@ class TableSpec:
     Attributes:
         kind: ``numbers`` or ``ids``.
         limits: the version of the limits that it was made for.
-        ranges: (level, form, highest number), each from number 0; level 0 for ``numbers``.
+        ranges: what is in it; none overlaps another of the same level and form.
     """
 
     kind: Literal["numbers", "ids"]
     limits: str
-    ranges: tuple[tuple[int, Form, int], ...]
+    ranges: tuple[Range, ...]
 
     @cached_property
     def entries(self) -> int:
         """How many."""
-        return sum(last + 1 for _, _, last in self.ranges)
+        return sum(last - first + 1 for _, _, first, last in self.ranges)
 
     @cached_property
     def size(self) -> int:
@@ -113,7 +118,7 @@ def numbers_spec(limits: Limits, *, up_to: int | None = None) -> TableSpec:
     """All numbers up to ``up_to``; by default one million more than the highest limit."""
     if up_to is None:
         up_to = min(max(map(limits.highest, limits.levels)) + _MARGIN, MAX_NUMBER)
-    return TableSpec("numbers", limits.version, ((0, Form.THREE_DIGITS, up_to),))
+    return TableSpec("numbers", limits.version, (Range(0, Form.THREE_DIGITS, 0, up_to),))
 
 
 def ids_spec(
@@ -141,7 +146,7 @@ def ids_spec(
         last = limits.highest(level) if up_to is None else min(limits.highest(level), up_to)
         for form in Form:
             if (form.digits == 3 or level == 1) and (newlines or not form.end):
-                ranges.append((level, form, last))
+                ranges.append(Range(level, form, 0, last))
     return TableSpec("ids", limits.version, tuple(ranges))
 
 
@@ -159,24 +164,26 @@ def unpack(
 
 def entries_of(spec: TableSpec) -> Iterator[tuple[Keys, Values]]:
     """All entries in no order, by the chunk; the work of a build: 0.5 to 1 µs an entry."""
-    last = max(last for _, _, last in spec.ranges)
-    frames = [(level, form, end, *frame(level, form)) for level, form, end in spec.ranges]
-    for first in range(0, last + 1, _CHUNK):
-        numbers = range(first, min(first + _CHUNK, last + 1))
-        digests = [sha256(b"%d" % number).digest() for number in numbers]
-        if spec.kind == "numbers":
-            yield _prefixes(digests), np.arange(first, numbers.stop, dtype=np.uint32)
+    highest = max(span.last for span in spec.ranges)
+    for start in range(0, highest + 1, _CHUNK):
+        end = start + _CHUNK - 1
+        spans = [span for span in spec.ranges if span.first <= end and span.last >= start]
+        if not spans:
             continue
-        texts = [digest.hex().encode() for digest in digests]
-        for level, form, end, head, tail in frames:
-            if end < first:
+        low = max(start, min(span.first for span in spans))
+        high = min(end, max(span.last for span in spans))
+        digests = [sha256(b"%d" % number).digest() for number in range(low, high + 1)]
+        texts = [digest.hex().encode() for digest in digests] if spec.kind == "ids" else []
+        for level, form, first, last in spans:
+            first, last = max(first, low), min(last, high)
+            values = np.arange(first, last + 1, dtype=np.uint32)
+            if spec.kind == "numbers":
+                yield _prefixes(digests[first - low : last + 1 - low]), values
                 continue
-            inside = texts[: end + 1 - first]
-            values = np.arange(first, first + len(inside), dtype=np.uint32)
-            yield (
-                _prefixes([sha256(head + text + tail).digest() for text in inside]),
-                pack(level, values, form),
-            )
+            head, tail = frame(level, form)
+            inside = texts[first - low : last + 1 - low]
+            blocks = [sha256(head + text + tail).digest() for text in inside]
+            yield _prefixes(blocks), pack(level, values, form)
 
 
 def _prefixes(digests: list[bytes]) -> Keys:
@@ -197,7 +204,7 @@ class TokenTable:
 
         Raises:
             FileNotFoundError: there is none.
-            TableDamaged: the header or the size is not what it should be.
+            TokenTableError: ``token_table_damaged``, by its header or its size.
             OSError: it cannot be read.
         """
         self.path = path
@@ -223,7 +230,7 @@ class TokenTable:
         Two numbers may have the same prefix: `find_all` has the others.
 
         Raises:
-            TableDamaged: a key is not there, and the file turns out not to be whole.
+            TokenTableError: ``token_table_damaged``, found out when a key is not there.
         """
         if not len(keys):
             return np.empty(0, np.int64)
@@ -249,7 +256,7 @@ class TokenTable:
         """Prove the file by its checksums, once a process: 0.1 s for 100 MB.
 
         Raises:
-            TableDamaged: it is not what was written.
+            TokenTableError: ``token_table_damaged``, it is not what was written.
         """
         if self._verified:
             return
@@ -263,9 +270,9 @@ def checksum(array: Keys | Values) -> str:
     return blake2b(array.data, digest_size=32).hexdigest()
 
 
-def damaged(path: str, reason: str) -> TableDamaged:
+def damaged(path: str, reason: str) -> TokenTableError:
     """The error for a file that is not what it should be."""
-    return TableDamaged(
+    return TokenTableError(
         f"The table of token numbers {path} is damaged: {reason}.",
         code="token_table_damaged",
         remedy="It is built again by the next run; where this repeats, check the disk.",
@@ -292,20 +299,21 @@ def read_header(header: bytes, spec: TableSpec, path: str) -> tuple[str, str]:
     """The checksums of keys and values.
 
     Raises:
-        TableDamaged: it is not the header of this table.
+        TokenTableError: ``token_table_damaged``, it is not the header of this table.
     """
     body = header[len(_MAGIC) + 32 :]
     proof = header[len(_MAGIC) : len(_MAGIC) + 32]
     if not header.startswith(_MAGIC) or blake2b(body, digest_size=32).digest() != proof:
         raise damaged(path, "its header is not one")
-    said = json.loads(body.rstrip(b"\0"))
-    if [said[key] for key in ("format", "file", "entries")] != [
-        FORMAT,
-        spec.file_name,
-        spec.entries,
-    ]:
-        raise damaged(path, f"it holds {said['file']}")
-    return said["keys"], said["values"]
+    try:
+        said = json.loads(body.rstrip(b"\0"))
+        inside = said["format"], said["file"], said["entries"]
+        checksums = said["keys"], said["values"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, "its header says nothing") from error
+    if inside != (FORMAT, spec.file_name, spec.entries):
+        raise damaged(path, "it holds other numbers than its name says")
+    return checksums
 
 
 assert MAX_LEVEL < 1 << 7
