@@ -108,7 +108,7 @@ class ParsedContent(NamedTuple):
 @cache
 def frame(level: int, form: Form) -> tuple[bytes, bytes]:
     """What stands before and behind the 64 characters in the block of a whole token."""
-    mark = b"0" * 64
+    mark = b"#" * 64  # not a digit: the level's last one must not be taken for its beginning
     content = f"{level:0{form.digits}d}".encode("ascii") + mark + form.end
     head, tail = encode_leaf(content).split(mark)
     return head, tail

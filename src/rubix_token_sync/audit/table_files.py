@@ -30,9 +30,9 @@ from rubix_token_sync.audit.token_numbers import (
 )
 from rubix_token_sync.errors import TokenTableError
 
-__all__ = ["open_or_build"]
+__all__ = ["PART_ENTRIES", "open_or_build"]
 
-_PART_ENTRIES: Final = 1 << 20
+PART_ENTRIES: Final = 1 << 20
 """Entries that are sorted at a time: 28 MB while it lasts."""
 _ENTRY: Final = np.dtype([("key", "<u8"), ("value", "<u4")])
 _LOCK: Final = ".lock"
@@ -40,7 +40,12 @@ _UNFINISHED: Final = ".part"
 
 
 def open_or_build(
-    directory: str, spec: TableSpec, *, progress: Progress | None = None, verify: bool = True
+    directory: str,
+    spec: TableSpec,
+    *,
+    progress: Progress | None = None,
+    verify: bool = True,
+    part_entries: int = PART_ENTRIES,
 ) -> TokenTable:
     """The table of ``spec`` in ``directory``: the one that is there, or a new one.
 
@@ -53,6 +58,7 @@ def open_or_build(
         spec: which one.
         progress: told about a build.
         verify: read a file that is there whole (0.1 s for 100 MB) instead of its header only.
+        part_entries: entries that a build sorts at a time; bounds its memory.
 
     Raises:
         TokenTableError: ``token_table_unwritable``, the directory or the disk refuses.
@@ -66,7 +72,7 @@ def open_or_build(
         with _only_builder(directory):
             found = _existing(path, spec, verify)  # another process was faster
             if found is None:
-                _build(directory, path, spec, progress)
+                _build(directory, path, spec, progress, part_entries)
                 found = TokenTable(path, spec)
             return found
     except OSError as error:
@@ -101,12 +107,14 @@ def _only_builder(directory: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _build(directory: str, path: str, spec: TableSpec, progress: Progress | None) -> None:
+def _build(
+    directory: str, path: str, spec: TableSpec, progress: Progress | None, part_entries: int
+) -> None:
     unfinished = path + _UNFINISHED
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     handle = os.open(unfinished, flags, 0o600)
     try:
-        _write(handle, directory, spec, progress)
+        _write(handle, directory, spec, progress, part_entries)
         os.fsync(handle)
         os.rename(unfinished, path)
     except BaseException:
@@ -123,8 +131,10 @@ def _build(directory: str, path: str, spec: TableSpec, progress: Progress | None
             os.unlink(os.path.join(directory, name))
 
 
-def _write(handle: int, directory: str, spec: TableSpec, progress: Progress | None) -> None:
-    bits = max(0, (spec.entries - 1) // _PART_ENTRIES).bit_length()
+def _write(
+    handle: int, directory: str, spec: TableSpec, progress: Progress | None, part_entries: int
+) -> None:
+    bits = max(0, (spec.entries - 1) // part_entries).bit_length()
     keys_at = HEADER_BYTES
     values_at = HEADER_BYTES + 8 * spec.entries
     keys_sum, values_sum = blake2b(digest_size=32), blake2b(digest_size=32)
