@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rubix_token_sync.audit.authenticity import Ruling
@@ -11,10 +9,11 @@ from rubix_token_sync.audit.judge import Judge
 from rubix_token_sync.audit.limits import Form, package_limits
 from rubix_token_sync.audit.table_files import open_or_build
 from rubix_token_sync.audit.token_numbers import Range, TableSpec, TokenTable
+from tests.audit.real_nodes import RealNodes
 
 LIMITS = package_limits()
 EDGES = (0, 1_423_543, 2_188_563, 2_303_750, 2_425_000, 4_300_000, 5_000_000)
-AROUND = 40
+AROUND = 12
 
 
 def windows(highest: int) -> list[tuple[int, int]]:
@@ -63,6 +62,6 @@ def judge(tables: tuple[TokenTable, TokenTable]) -> Judge:
 
 
 @pytest.fixture(scope="session")
-def real_repositories(real_nodes: Path) -> list[Path]:
-    """The repositories of the real nodes whose blocks lie in files."""
-    return sorted(path.parent for path in real_nodes.glob("*/.ipfs/blocks"))
+def nodes() -> RealNodes:
+    """Read once: two seconds."""
+    return RealNodes()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
-from rubix_token_sync.ipfs.cid import Cid
-from rubix_token_sync.ipfs.content import Failure, FailureCode
-from tests.ipfs.trees import key_of, leaf
+from tests.ipfs.trees import leaf
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -29,21 +26,3 @@ def content(level: int, number: int, digits: int = 3, end: str = "") -> bytes:
 def id_of(data: bytes) -> str:
     """What ``ipfs add`` answers for a content of up to one chunk."""
     return base58(b"\x12\x20" + hashlib.sha256(leaf(data)).digest())
-
-
-class Blocks:
-    """The blocks of repositories on disk (flatfs, by multihash), proven by their hashes."""
-
-    def __init__(self, *repositories: Path) -> None:
-        self.repositories = repositories
-
-    def __call__(self, cid: Cid) -> bytes | Failure:
-        key = key_of(cid.multihash)
-        for repository in self.repositories:
-            path = repository / "blocks" / key[-3:-1] / f"{key}.data"
-            if path.is_file():
-                block = path.read_bytes()
-                function = {0x12: hashlib.sha256, 0x16: hashlib.sha3_256}[cid.multihash[0]]
-                assert function(block).digest() == cid.multihash[2:]
-                return block
-        return Failure(FailureCode.NOT_IN_REPOSITORY, "not here")

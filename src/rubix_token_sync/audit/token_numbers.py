@@ -170,18 +170,25 @@ def entries_of(spec: TableSpec) -> Iterator[tuple[Keys, Values]]:
         spans = [span for span in spec.ranges if span.first <= end and span.last >= start]
         if not spans:
             continue
-        low = max(start, min(span.first for span in spans))
-        high = min(end, max(span.last for span in spans))
-        digests = [sha256(b"%d" % number).digest() for number in range(low, high + 1)]
+        spans = [
+            span._replace(first=max(span.first, start), last=min(span.last, end)) for span in spans
+        ]
+        wanted = np.zeros(_CHUNK, np.bool_)
+        for _, _, first, last in spans:
+            wanted[first - start : last + 1 - start] = True
+        # Each number is hashed once for all levels and forms; `places` says which one it is.
+        numbers = (np.flatnonzero(wanted) + start).tolist()
+        places = np.cumsum(wanted) - 1
+        digests = [sha256(b"%d" % number).digest() for number in numbers]
         texts = [digest.hex().encode() for digest in digests] if spec.kind == "ids" else []
         for level, form, first, last in spans:
-            first, last = max(first, low), min(last, high)
             values = np.arange(first, last + 1, dtype=np.uint32)
+            place = int(places[first - start])
             if spec.kind == "numbers":
-                yield _prefixes(digests[first - low : last + 1 - low]), values
+                yield _prefixes(digests[place : place + len(values)]), values
                 continue
             head, tail = frame(level, form)
-            inside = texts[first - low : last + 1 - low]
+            inside = texts[place : place + len(values)]
             blocks = [sha256(head + text + tail).digest() for text in inside]
             yield _prefixes(blocks), pack(level, values, form)
 

@@ -40,7 +40,8 @@ def v0_digests(
     digits = _DIGITS[text[starts[:, None] + np.arange(V0_CHARACTERS)]]
     known = (digits < 58).all(axis=1)
     # One digit and nine groups of five; exact as floats, for a group is less than 2**53.
-    groups = digits[:, 1:].reshape(len(starts), -1, _PER_GROUP).astype(np.float64) @ _WEIGHTS
+    shape = len(starts), V0_CHARACTERS // _PER_GROUP, _PER_GROUP
+    groups = digits[:, 1:].reshape(shape).astype(np.float64) @ _WEIGHTS
     limbs = [digits[:, 0].astype(np.uint64)]  # the lowest first
     for group in groups.astype(np.uint64).T:
         carry = group
