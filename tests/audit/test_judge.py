@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from rubix_token_sync.audit.authenticity import Judgement, Ruling, Verdict, WholeToken
 from rubix_token_sync.audit.judge import JUDGEMENT_SCHEMA, Judge
 from rubix_token_sync.audit.limits import Form
-from rubix_token_sync.audit.signatures import PUBLIC_KEY_NAME, lite_did
+from rubix_token_sync.audit.signatures import keys_from, lite_did
 from rubix_token_sync.audit.table_files import open_or_build
 from rubix_token_sync.audit.token_numbers import Range, TableSpec, TokenTable
 from rubix_token_sync.errors import TokenTableError
-from rubix_token_sync.ipfs.cid import cid_v1, parse, sha256_multihash
-from rubix_token_sync.ipfs.directories import file_in
+from rubix_token_sync.ipfs.cid import cid_v1, sha256_multihash
 from rubix_token_sync.records.rac import decode_rac
 from tests.audit import independent
 from tests.audit.conftest import LIMITS, windows
@@ -236,10 +235,10 @@ strange_contents = st.one_of(
 @given(
     st.lists(
         st.tuples(strange_ids, strange_contents, st.sampled_from([None, "rbt", "data", "ft"])),
-        max_size=12,
+        max_size=6,
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hostile_batches_give_the_same_as_one_by_one(
     judge: Judge, rows: list[tuple[str | None, bytes | None, str | None]]
 ) -> None:
@@ -265,18 +264,15 @@ def test_a_damaged_table_is_never_a_forgery(tmp_path: Path) -> None:
 
 
 class RealKeys:
-    """Keys as they lie in the nodes' repositories, read by hash from the DIDs down."""
+    """Keys as they lie in the nodes' repositories, and how often each was asked for."""
 
     def __init__(self, nodes: RealNodes) -> None:
-        self.nodes = nodes
+        self.key_of = keys_from(nodes.block)
         self.asked: Counter[str] = Counter()
 
     def __call__(self, did: str) -> bytes | None:
         self.asked[did] += 1
-        cid = parse(did)
-        assert cid is not None
-        pem = file_in(cid, PUBLIC_KEY_NAME, self.nodes.block)
-        return pem if isinstance(pem, bytes) else None
+        return self.key_of(did)
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +304,14 @@ def test_the_key_of_a_pebble_store_proves_itself(
     judge = Judge(Ruling(LIMITS), *tables)
     keys = nodes.key_files
     assert all(lite_did(pem) == did for did, pem in keys.items())
-    batch = judge.judge(list(signed), list(signed.values()), key_of=keys.get)
-    assert Counter(batch["verdict"].to_pylist()) == {"signature_checked": 898}
+    out_of_reach = [did for did in keys if keys_from(nodes.block)(did) is None]
+    some = {
+        token: content
+        for token, content in signed.items()
+        if (rac := decode_rac(content)) is not None and rac.creator_did in out_of_reach
+    }
+    batch = judge.judge(list(some), list(some.values()), key_of=keys.get)
+    assert Counter(batch["verdict"].to_pylist()) == {"signature_checked": 30}
 
 
 def test_what_is_done_to_a_signed_token(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from hashlib import sha3_256
 from typing import Final
 
@@ -20,9 +21,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from rubix_token_sync.ipfs import cid as cids
+from rubix_token_sync.ipfs.blocks import Fetch
+from rubix_token_sync.ipfs.directories import file_in
 from rubix_token_sync.records.rac import RacContent
 
-__all__ = ["MAX_KEY_BYTES", "PUBLIC_KEY_NAME", "lite_did", "public_key", "signed_by"]
+__all__ = [
+    "MAX_KEY_BYTES",
+    "PUBLIC_KEY_NAME",
+    "KeyOf",
+    "keys_from",
+    "lite_did",
+    "public_key",
+    "signed_by",
+]
+
+KeyOf = Callable[[str], bytes | None]
+"""Gives the ``pubKey.pem`` of a DID, proven to be this DID's; None where it is not at hand."""
 
 PUBLIC_KEY_NAME: Final = b"pubKey.pem"
 """The file in a DID's directory."""
@@ -70,6 +84,22 @@ def signed_by(key: ec.EllipticCurvePublicKey, content: RacContent) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def keys_from(fetch: Fetch) -> KeyOf:
+    """Keys out of blocks, proven by their hashes from the DID down; nothing is remembered.
+
+    Args:
+        fetch: gives a verified block of any hash function that `rubix_token_sync.ipfs.cid`
+            knows: DIDs are named by sha3-256.
+    """
+
+    def key_of(did: str) -> bytes | None:
+        directory = cids.parse(did)
+        found = file_in(directory, PUBLIC_KEY_NAME, fetch) if directory is not None else None
+        return found if isinstance(found, bytes) else None
+
+    return key_of
 
 
 def lite_did(pem: bytes) -> str:
