@@ -131,6 +131,11 @@ def test_a_ruling_source_that_says_nothing_of_a_level() -> None:
     assert judged == Judgement(Verdict.NOT_DECIDABLE, None, 2, 7)
 
 
+def test_what_a_stored_verdict_rests_on() -> None:
+    assert ALL.version == f"{LIMITS.version} all"
+    assert Ruling(LIMITS, MINT).version == f"{LIMITS.version} node-2026"
+
+
 def test_a_source_that_is_not_one() -> None:
     with pytest.raises(ValueError, match="'miners' is not a source of limits; there are: node-2"):
         Ruling(LIMITS, "miners")

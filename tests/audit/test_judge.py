@@ -95,6 +95,8 @@ def test_whatever_the_columns_are(judge: Judge, kind: pa.DataType) -> None:
 
 
 def test_lists_of_texts_and_bytes(judge: Judge) -> None:
+    half = judge.judge([ID, "\ud800", ID], [TWO_SEVEN.decode(), None, "\ud800" * 30])
+    assert judged(half) == [GENUINE, *[Judgement(Verdict.NOT_DECIDABLE)] * 2]
     assert judged(judge.judge([ID, ID], [TWO_SEVEN.decode(), TWO_SEVEN])) == [GENUINE] * 2
 
 
@@ -218,6 +220,7 @@ def test_two_numbers_with_the_same_prefix(
 strange_ids = st.one_of(
     st.none(),
     st.text(max_size=60),
+    st.just("Qm\ud800"),
     st.text(alphabet=independent.ALPHABET, min_size=44, max_size=48).map(lambda t: "Qm" + t[2:]),
     st.just(ID),
     st.just("Qm" * 10_000),

@@ -174,6 +174,11 @@ class Ruling:
         self.source_names = (*(s.name for s in self._sources), ALL_SOURCES)
         """What the numbers of sources in `judge_numbers` stand for."""
 
+    @property
+    def version(self) -> str:
+        """Changes whenever a verdict may: the limits' version, and who rules."""
+        return f"{self.limits.version} {self.source or ALL_SOURCES}"
+
     def judge(self, token: WholeToken) -> Judgement:
         """The verdict on one whole token whose id or content is as `WholeToken` makes it."""
         verdicts, sources = self.judge_numbers(

@@ -137,8 +137,17 @@ class Batch:
 
 def _array(values: TextColumn, kind: pa.DataType) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:  # half of a surrogate pair: neither an id nor a content has one
+        return pa.array([_encodable(value) for value in values], kind)
+
+
+def _encodable(value: bytes | str | None) -> bytes | str | None:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _wanted(kinds: TextColumn | None, count: int) -> npt.NDArray[np.bool_]:
