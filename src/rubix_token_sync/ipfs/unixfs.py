@@ -27,6 +27,7 @@ __all__ = [
     "encode_leaf",
     "leaf_content",
     "matches",
+    "named_links",
     "refuse_oversize",
 ]
 
@@ -152,6 +153,28 @@ def matches(cid: Cid, content: bytes) -> bool | None:
         # ``ipfs add --trickle`` hangs even a single leaf below a root.
         return cids.hash_matches(cid.multihash, _encode_trickle(content))
     return answer
+
+
+def named_links(block: bytes) -> dict[bytes, Cid] | Refusal:
+    """Names and CIDs of the entries of a plain directory in one dag-pb block.
+
+    The block's hash is not looked at.  A name that is there twice is refused.
+    """
+    try:
+        links, data = _dag_pb(block)
+        if data != bytes((0x08, _TYPE_DIRECTORY)):
+            raise _MalformedError("the block does not hold a plain directory")
+        entries: dict[bytes, Cid] = {}
+        for raw, name in links:
+            child = cids.from_bytes(raw)
+            if child is None:
+                raise _MalformedError("a link is not a CID")
+            if name in entries:
+                raise _MalformedError("a name is there twice")
+            entries[name] = child
+    except _MalformedError as error:
+        return Refusal("malformed", str(error))
+    return entries
 
 
 def _encode_leaf(kind: int, content: bytes) -> bytes:
