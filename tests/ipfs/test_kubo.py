@@ -66,7 +66,7 @@ def assert_as_expected(done: Resolved, tokens: list[dict[str, Any]], way: str) -
     for token, data, failure, via in zip(tokens, done.data, done.failure, done.via, strict=True):
         if token["invalid"] == "content over 50 KB":
             assert failure is not None
-            assert failure.code is FailureCode.TOO_LARGE
+            assert failure.code is FailureCode.TOO_LARGE_TO_STORE
         elif token["content"] is None:
             assert failure is not None
             assert failure.code in (FailureCode.NOT_IN_REPOSITORY, FailureCode.READ_ERROR)

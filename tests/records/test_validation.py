@@ -215,8 +215,9 @@ def test_levels_of_whole_tokens(content: str, expected: list[str]) -> None:
 
 def test_content_that_is_no_text_or_too_large() -> None:
     assert codes(validate.token_content(b"\xff", None, text=False)) == ["content_not_text"]
-    too_large = Failure(FailureCode.TOO_LARGE, "it has 700000 bytes")
-    assert codes(validate.token_content(None, too_large, text=True)) == ["content_too_large"]
+    for reason in (FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE):
+        too_large = Failure(reason, "it has 700000 bytes")
+        assert codes(validate.token_content(None, too_large, text=True)) == ["content_too_large"]
     absent = Failure(FailureCode.NOT_IN_REPOSITORY, "not here")
     assert validate.token_content(None, absent, text=True) == ()
     assert validate.token_content(None, None, text=True) == ()

@@ -239,6 +239,7 @@ def time(field: str, value: SqliteValue) -> TimeCell:
 
 # --- content ---------------------------------------------------------------
 
+_TOO_LARGE: Final = frozenset({FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE})
 # Level, then sha256 of the token number in hex.  Old software wrote two digits.
 _WHOLE_TOKEN: Final = re.compile(rb"([0-9]{2,3})[0-9a-f]{64}\n?")
 
@@ -248,7 +249,7 @@ def token_content(
 ) -> tuple[Finding, ...]:
     """What is wrong with a token's content; ``text``: it is stored as text."""
     if data is None:
-        if failure is not None and failure.code is FailureCode.TOO_LARGE:
+        if failure is not None and failure.code in _TOO_LARGE:
             message = f"is not stored: the content is larger than {CONTENT_LIMIT} bytes"
             return (Finding(Code.CONTENT_TOO_LARGE, "ipfs_data", message),)
         return ()
