@@ -27,11 +27,16 @@ def codes(findings: tuple[Finding, ...]) -> list[str]:
 
 def test_codes_are_a_contract() -> None:
     assert sorted(Code) == [
+        "content_not_of_kind",
         "content_not_text",
         "content_too_large",
+        "contract_hash_differs",
+        "creator_differs",
         "did_malformed",
         "did_missing",
+        "ft_name_differs",
         "level_invalid",
+        "parent_differs",
         "parent_malformed",
         "timestamp_unreadable",
         "token_id_missing",
@@ -39,6 +44,7 @@ def test_codes_are_a_contract() -> None:
         "token_id_too_long",
         "token_status_missing",
         "token_status_unknown",
+        "token_value_differs",
         "token_value_missing",
         "token_value_not_number",
         "value_not_text",

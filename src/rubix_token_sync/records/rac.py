@@ -3,7 +3,7 @@
 The node software (rubixgoplatform v0.0.20, package ``rac``) writes, as seen on real nodes::
 
     {"1": content, "2": signature}                 content: CBOR in a byte string
-    content: {"1": type, "2": version, "3": creator's DID, "4": total supply, "5": token count,
+    content: {"1": type, "2": version, "3": creator's DID, "4": token number, "5": total supply,
               "6": time, …, "13": {"1": parent, "2": part number, "3": value}}
 
 Key 13 is there for part tokens only; type 0 is a test token.  The signature is ECDSA in ASN.1,

@@ -91,6 +91,12 @@ class Code(StrEnum):
     CONTENT_TOO_LARGE = "content_too_large"
     CONTENT_NOT_TEXT = "content_not_text"
     LEVEL_INVALID = "level_invalid"
+    CONTENT_NOT_OF_KIND = "content_not_of_kind"
+    PARENT_DIFFERS = "parent_differs"
+    TOKEN_VALUE_DIFFERS = "token_value_differs"  # noqa: S105 - no password
+    FT_NAME_DIFFERS = "ft_name_differs"
+    CREATOR_DIFFERS = "creator_differs"
+    CONTRACT_HASH_DIFFERS = "contract_hash_differs"
 
 
 class Finding(NamedTuple):
