@@ -69,6 +69,7 @@ def refused(found: Tree) -> Failure:
     """The failure of a tree of which nothing is claimed."""
     assert found.failure is not None
     assert (found.size, found.files, found.content) == (None, None, None)
+    assert found.facts["failure"] == str(found.failure)
     assert found.outcome is found.failure
     return found.failure
 
@@ -172,6 +173,7 @@ def test_the_real_nodes_trees(real_nodes: Path) -> None:
             assert (artifact.kind, artifact.files, artifact.failure) == ("directory", 2, None)
             assert (code_tree.kind, code_tree.size, code_tree.blocks) == ("file", 400_008, 3)
             assert code_tree.content is None
+            assert code_tree.facts == {"kind": "file", "blocks": 3, "size": 400_008, "files": 1}
             assert chain.tree(RAW_CODE).content == b"fn main(){}\n"
             assert chain.tree(ARTIFACT) is artifact  # many tokens may name it
             # Asked for as a token of its own, the code is proven, not stored.

@@ -97,6 +97,17 @@ class Tree:
             f"all {self.size} bytes of the content were proven, but more than are stored",
         )
 
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What can be said of it in JSON: kind, blocks, and either its sums or ``failure``."""
+        facts: dict[str, str | int] = {} if self.kind is None else {"kind": self.kind}
+        facts["blocks"] = self.blocks
+        if self.failure is not None:
+            return {**facts, "failure": str(self.failure)}
+        assert self.size is not None
+        assert self.files is not None
+        return {**facts, "size": self.size, "files": self.files}
+
 
 def walk(
     root: Cid,
