@@ -38,6 +38,7 @@ MAX_SIGNATURE_BYTES: Final = 256
 _MAX_DEPTH: Final = 8  # real contents have two levels
 _MAX_TEXT: Final = 1000  # the DID's column holds as many
 _INTEGERS: Final = range(1 << 63)
+_TEXT: Final = frozenset({str})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,6 @@ def _decode_map(data: bytes) -> dict[str, Any] | None:
         pass  # nothing behind it
     else:
         return None
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict) or not _TEXT.issuperset(map(type, value)):
         return None
     return value
