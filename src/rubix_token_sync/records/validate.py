@@ -93,6 +93,12 @@ class Code(StrEnum):
     CONTENT_TOO_LARGE = "content_too_large"
     CONTENT_NOT_TEXT = "content_not_text"
     LEVEL_INVALID = "level_invalid"
+    CONTENT_NOT_OF_KIND = "content_not_of_kind"
+    PARENT_DIFFERS = "parent_differs"
+    TOKEN_VALUE_DIFFERS = "token_value_differs"  # noqa: S105 - no password
+    FT_NAME_DIFFERS = "ft_name_differs"
+    CREATOR_DIFFERS = "creator_differs"
+    CONTRACT_HASH_DIFFERS = "contract_hash_differs"
 
 
 class Finding(NamedTuple):
@@ -262,6 +268,7 @@ def time(field: str, value: SqliteValue) -> TimeCell:
 
 # --- content ---------------------------------------------------------------
 
+_TOO_LARGE: Final = frozenset({FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE})
 # Level, then sha256 of the token number in hex.  Old software wrote two digits.
 _WHOLE_TOKEN: Final = re.compile(rb"([0-9]{2,3})[0-9a-f]{64}\n?")
 
@@ -271,7 +278,7 @@ def token_content(
 ) -> tuple[Finding, ...]:
     """What is wrong with a token's content; ``text``: it is stored as text."""
     if data is None:
-        if failure is not None and failure.code is FailureCode.TOO_LARGE:
+        if failure is not None and failure.code in _TOO_LARGE:
             message = f"is not stored: the content is larger than {CONTENT_LIMIT} bytes"
             return (Finding(Code.CONTENT_TOO_LARGE, "ipfs_data", message),)
         return ()
