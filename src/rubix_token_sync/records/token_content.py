@@ -4,8 +4,9 @@
 decoded from it, as a dictionary of plain JSON values, and the findings where row and
 content disagree.  Formats (rubixgoplatform v0.0.20, seen on real nodes)::
 
-    rbt       level and sha256 of the number (whole token), or hexadecimal RAC (part and
-              test token), or ``Faucet Name : X, Token Level : N, Token Number : M``
+    rbt       level and sha256 of the number (whole token: nothing is decoded), or
+              hexadecimal RAC (part and test token), or
+              ``Faucet Name : X, Token Level : N, Token Number : M``
     ft        ``NAME NUMBER CREATOR``; the name may hold spaces
     nft       JSON {DID, ArtifactHash}; earlier versions: hexadecimal RAC
     data      hexadecimal RAC
@@ -55,7 +56,7 @@ FILES_LIMIT: Final = 64
 _SHOWN: Final = 100  # characters of a value in a message
 _FIELD: Final = "ipfs_data"
 
-_WHOLE: Final = re.compile(rb"([0-9]{2,3})([0-9a-f]{64})\n?")
+_WHOLE: Final = re.compile(rb"[0-9]{2,3}[0-9a-f]{64}\n?")
 _FAUCET: Final = re.compile(
     rb"Faucet Name : (.*), Token Level : ([0-9]{1,9}), Token Number : ([0-9]{1,18})\n?", re.DOTALL
 )
@@ -92,7 +93,8 @@ def decode_contents(
         contents: verified content; None where there is none.
 
     Returns:
-        One dictionary a row, None where there is no content or it is in no known form;
+        One dictionary a row, None where there is no content, where it is a whole token's
+        or in no known form;
         and findings (`Code`), only for rows that have any.  NULL in a row is not compared.
         About 1 µs for a whole token, 2 µs for a fungible one, 10 µs for a part token.
 
@@ -149,10 +151,8 @@ def _rbt(
         if content is None:
             append(None)
             continue
-        whole = is_whole(content)
-        if whole is not None:
-            level, number_hash = whole.groups()
-            append({"level": int(level), "number_hash": number_hash.decode()})
+        if is_whole(content):
+            append(None)  # level and hash: that is the content itself
             continue
         rac = decode_rac(content)
         if rac is None:

@@ -51,7 +51,7 @@ __all__ = [
     "Code",
     "Finding",
     "TimeCell",
-    "attributes_text",
+    "attributes",
     "did",
     "errors_text",
     "fit",
@@ -240,17 +240,14 @@ def fit_or_empty(field: str, value: SqliteValue) -> Cell:
 _ATTRIBUTE_UNITS: Final = 2_000
 
 
-def attributes_text(values: Mapping[str, SqliteValue]) -> str | None:
-    """``attributes`` as compact JSON of texts; None where there is nothing.
+def attributes(values: Mapping[str, SqliteValue]) -> dict[str, str]:
+    """What a row says of attributes, as texts.
 
     A value longer than 2,000 UTF-16 code units is cut: no column of a node that is read
     for it holds more than some hundred.
     """
     texts = {name: to_text(value) for name, value in values.items()}
-    kept = {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
-    if not kept:
-        return None
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
 
 
 def time(field: str, value: SqliteValue) -> TimeCell:
