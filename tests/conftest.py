@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ settings.load_profile("here")
 # Compiled once: a suite that starts the program hundreds of times would compile it as often.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tables of token numbers are built once, whichever process of the suite needs them first.
+os.environ.setdefault(
+    "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"rubix-token-sync-tests-{os.getuid()}")
+)
 
 pytest_plugins = ["tests.postgres_server"]
 

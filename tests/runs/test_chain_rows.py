@@ -132,7 +132,7 @@ def test_without_the_option_what_is_there_stays(
     assert compared(plain) == (0, [])
     ask(target_file, "DELETE FROM TokenChains WHERE id = 1")
     assert sync(plain).counters.databases_current == 1
-    assert wrote(sync(chained)) == (1, 1, 0)
+    assert wrote(sync(chained)) == (2, 0, 0)  # the missing one, and the other replaced
     assert compared(chained) == (0, [])
 
 

@@ -40,6 +40,14 @@ def record(number: int, *, source: str = SOURCE, path: str = DB_PATH, **change: 
         "ipfs_path": "/mnt/node001/.ipfs",
         "db_last_modified": datetime(2026, 3, 2, 1, 2, 3),
         "validation_errors": None,
+        "network": "main",
+        "token_state_hash": None,
+        "transaction_id": f"{number:064x}",
+        "attributes": None,
+        "verdict": "genuine",
+        "verdict_source": None,
+        "token_level": 1,
+        "token_number": number,
     }
     return {**made, **change}
 

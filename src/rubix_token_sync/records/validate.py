@@ -51,7 +51,7 @@ __all__ = [
     "Code",
     "Finding",
     "TimeCell",
-    "attributes_text",
+    "attributes",
     "did",
     "errors_text",
     "fit",
@@ -94,6 +94,12 @@ class Code(StrEnum):
     CONTENT_TOO_LARGE = "content_too_large"
     CONTENT_NOT_TEXT = "content_not_text"
     LEVEL_INVALID = "level_invalid"
+    CONTENT_NOT_OF_KIND = "content_not_of_kind"
+    PARENT_DIFFERS = "parent_differs"
+    TOKEN_VALUE_DIFFERS = "token_value_differs"  # noqa: S105 - no password
+    FT_NAME_DIFFERS = "ft_name_differs"
+    CREATOR_DIFFERS = "creator_differs"
+    CONTRACT_HASH_DIFFERS = "contract_hash_differs"
 
 
 class Finding(NamedTuple):
@@ -240,17 +246,14 @@ def fit_or_empty(field: str, value: SqliteValue) -> Cell:
 _ATTRIBUTE_UNITS: Final = 2_000
 
 
-def attributes_text(values: Mapping[str, SqliteValue]) -> str | None:
-    """``attributes`` as compact JSON of texts; None where there is nothing.
+def attributes(values: Mapping[str, SqliteValue]) -> dict[str, str]:
+    """What a row says of attributes, as texts.
 
     A value longer than 2,000 UTF-16 code units is cut: no column of a node that is read
     for it holds more than some hundred.
     """
     texts = {name: to_text(value) for name, value in values.items()}
-    kept = {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
-    if not kept:
-        return None
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
 
 
 def time(field: str, value: SqliteValue) -> TimeCell:
@@ -268,6 +271,7 @@ def time(field: str, value: SqliteValue) -> TimeCell:
 
 # --- content ---------------------------------------------------------------
 
+_TOO_LARGE: Final = frozenset({FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE})
 # Level, then sha256 of the token number in hex.  Old software wrote two digits.
 _WHOLE_TOKEN: Final = re.compile(rb"([0-9]{2,3})[0-9a-f]{64}\n?")
 
@@ -277,7 +281,7 @@ def token_content(
 ) -> tuple[Finding, ...]:
     """What is wrong with a token's content; ``text``: it is stored as text."""
     if data is None:
-        if failure is not None and failure.code is FailureCode.TOO_LARGE:
+        if failure is not None and failure.code in _TOO_LARGE:
             message = f"is not stored: the content is larger than {CONTENT_LIMIT} bytes"
             return (Finding(Code.CONTENT_TOO_LARGE, "ipfs_data", message),)
         return ()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from rubix_token_sync.audit.judging import JudgeFiles
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
@@ -45,6 +46,8 @@ class WorkerContext:
     lease: Lease | None = None
     """The right to publish; None: jobs only read and compare."""
     scratch: Scratch | None = None
+    judge: JudgeFiles | None = None
+    """None: records get no verdicts."""
 
 
 @dataclass(frozen=True)

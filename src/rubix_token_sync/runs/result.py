@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.errors import (
     SyncError,
 )
@@ -47,6 +48,8 @@ class RunOptions:
     chains: bool = False
     """Read the token chains, too."""
     scratch: str | None = None
+    judge: JudgeOptions | None = None
+    """None: records get no verdicts."""
     processes: int | None = None
     """Worker processes; None: one a CPU, at most the content workers; 0: none."""
 

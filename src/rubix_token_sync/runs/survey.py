@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from rubix_token_sync.audit.judging import judge_for_sync
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
@@ -211,6 +212,7 @@ class Survey:
             replace(options.content, workers=share, scratch=scratch),
             lease,
             scratch,
+            judge_for_sync(options.judge) if jobs else None,
         )
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 

@@ -33,8 +33,12 @@ from rubix_token_sync.ipfs.fetch import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
+<<<<<<< HEAD
 from rubix_token_sync.records.build import DatabaseContext, finish_batch
 from rubix_token_sync.records.companions import CHAINS, HISTORIES
+=======
+from rubix_token_sync.records.build import DatabaseContext, Judging, finish_batch
+>>>>>>> main
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
 from rubix_token_sync.runs.companions import Companions, CompanionTables
 from rubix_token_sync.runs.compare import Comparison, held_records
@@ -94,6 +98,7 @@ class Worker:
         self._turn = turn
         self._opener = opener
         self._target: Target | None = None
+        self._judging: Judging | None = None
         self._batch_size = context.target_options.batch_size
         self._portion = min(self._batch_size, _FIRST_ROWS)
         """Rows that are finished at a time, by the size of those before."""
@@ -220,7 +225,7 @@ class Worker:
         chain = open_chain(job.node.repository, self.context.content)
         try:
             repair = publisher.add if job.task == "repair" else None
-            comparison = Comparison(job, self.target, chain, context, known, repair)
+            comparison = Comparison(job, self.target, chain, context, known, self._judge(), repair)
             for batch in rows:
                 if batch.rows:
                     tally, differences = comparison.batch(batch)
@@ -245,7 +250,7 @@ class Worker:
         chain = open_chain(job.node.repository, self.context.content)
         try:
             content = Content(job, lambda: self.target, chain)
-            finish = partial(_finished, job, context, known, content)
+            finish = partial(_finished, job, context, known, content, self._judge())
             pending = DigestedRows.none()
             failures: Counter[str] = Counter()
             read = 0
@@ -275,6 +280,12 @@ class Worker:
         finally:
             chain.close()
 
+    def _judge(self) -> Judging | None:
+        """Who gives verdicts, opened once."""
+        if self._judging is None and self.context.judge is not None:
+            self._judging = self.context.judge.open()
+        return self._judging
+
     def _publisher(self, job: Job, send: Send) -> Publishing:
         lease = self.context.lease
         if lease is None:
@@ -293,7 +304,9 @@ class Worker:
         if not job.read_known:
             return Known(b"", b"")
         if job.task != "sync":
-            return held_records(self.target, job.database_key)
+            return held_records(
+                self.target, job.database_key, judged=self.context.judge is not None
+            )
         keys, digests = self.target.known_rows(job.database_key)
         failed = self.target.failed_tokens(job.database_key) if job.retry_content and keys else ()
         return Known(keys, digests, failed)
@@ -318,12 +331,15 @@ def _finished(
     context: DatabaseContext,
     known: Known,
     content: Content,
+    judge: Judging | None,
     pending: DigestedRows,
 ) -> Finished:
     keys = pending.keys(job.database_key)
     held = known.see(keys)
     resolved = content.of(pending.rows, keys, held)
-    batch = finish_batch(pending.kind, pending.rows, keys, pending.digests, resolved, context)
+    batch = finish_batch(
+        pending.kind, pending.rows, keys, pending.digests, resolved, context, judge
+    )
     fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
     stale = _failed_again(batch, resolved, known, pending)
     tally = Tally(

@@ -121,6 +121,12 @@ def _not_empty(value: SecretStr) -> SecretStr:
     return value
 
 
+LimitsSource = Literal[
+    "node-2023-02", "node-2024-08", "token-hash-generator", "rubix-token-hash-generator",
+    "node-2026",
+]  # fmt: skip
+"""The sources of limits that the program knows: see ``audit/limits.json``."""
+
 _Count = Annotated[int, BeforeValidator(_no_bool)]
 _Number = Annotated[float, BeforeValidator(_no_bool)]
 _Path = Annotated[str, BeforeValidator(_as_text), AfterValidator(_nameable)]
@@ -270,7 +276,14 @@ class Settings(BaseModel):
         None, description="URL that is asked for after each completed run, for dead-man monitors."
     )
     state_directory: _Path | None = Field(
-        None, description="Where it is remembered which alerts were sent; default: the user's."
+        None,
+        description="Where alerts that were sent and tables of token numbers are kept; "
+        "default: the user's.",
+    )
+    limits_source: LimitsSource | None = Field(
+        None,
+        description="Whose limits of token numbers decide what is genuine; default: all sources "
+        "that are known must agree.",
     )
     metrics_port: _Count | None = Field(
         None, ge=1, le=65_535, description="Port on which Prometheus can ask during a run."

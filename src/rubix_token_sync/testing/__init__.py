@@ -13,6 +13,12 @@
 
 Token chains are in `rubix_token_sync.testing.chains`.
 
+Tokens of every kind, with all blocks that belong to them::
+
+    creator = make_identity(seed=1, number=1)
+    nft = make_nft(creator.did, {"art.png": b"...", "meta.json": b"{}"})
+    FlatfsWriter(tmp_path / "node/.ipfs").put([*creator.blocks, *nft.blocks])
+
 ``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
 the command line.  A sync never uses this package.
 """
@@ -48,8 +54,10 @@ from rubix_token_sync.testing.database import (
 )
 from rubix_token_sync.testing.flatfs import (
     Block,
+    Files,
     FlatfsWriter,
     block_path,
+    encode_directory,
     encode_file,
     write_block,
 )
@@ -61,17 +69,31 @@ from rubix_token_sync.testing.fleet import (
     add_tokens,
     make_fleet,
 )
+from rubix_token_sync.testing.identities import Identity, make_identity
+from rubix_token_sync.testing.tokens import (
+    MadeToken,
+    make_contract,
+    make_data,
+    make_faucet,
+    make_ft,
+    make_nft,
+    make_part,
+    make_test,
+)
 
 __all__ = [
     "FORK_SCHEMA",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "Block",
+    "Files",
     "FlatfsWriter",
     "Fleet",
     "FleetNode",
     "FleetPlan",
     "FleetToken",
+    "Identity",
+    "MadeToken",
     "Signer",
     "add_tokens",
     "block_id",
@@ -79,14 +101,23 @@ __all__ = [
     "change_status",
     "create_database",
     "delete_tokens",
+    "encode_directory",
     "encode_file",
     "fungible_token",
     "generated_block",
     "insert_rows",
     "level_limits",
+    "make_contract",
+    "make_data",
     "make_did",
+    "make_faucet",
     "make_fleet",
+    "make_ft",
+    "make_identity",
+    "make_nft",
+    "make_part",
     "make_signer",
+    "make_test",
     "nft_token",
     "part_token",
     "sized_content",

@@ -42,8 +42,8 @@ class _SqliteTime(sqlite.DATETIME):
         return process
 
 
-NOT_A_TIME: Final = datetime.min
-"""Stands for a stored value that is none: no record has this time."""
+NOT_A_TIME: Final = datetime(1, 1, 1, microsecond=1)
+"""Stands for a stored value that is none; no node has this time."""
 
 _TIME: Final = (
     sa.DateTime()

@@ -1,0 +1,1 @@
+"""Is a token genuine: limits of levels, the table of numbers, verdicts, signatures."""
