@@ -50,15 +50,15 @@ def test_both_forms_of_a_signature_are_right(fast: bool) -> None:
     assert not other.verify(MESSAGE, SIGNED)
 
 
-@pytest.mark.parametrize(
-    "signature",
-    [
-        b"", b"\x30", b"\x00" * 72, SIGNED[:-1], SIGNED + b"\x00", b"\x30\x00",
-        encode_dss_signature(0, S), encode_dss_signature(R, 0), encode_dss_signature(R, ORDER),
-        encode_dss_signature(ORDER + R, S), encode_dss_signature(R, S + ORDER),
-        encode_dss_signature(2**600, S), bytes.fromhex("30060201ff020101"),
-    ],
-)  # fmt: skip
+_NOT_SIGNATURES = [
+    b"", b"\x30", b"\x00" * 72, SIGNED[:-1], SIGNED + b"\x00", b"\x30\x00",
+    encode_dss_signature(0, S), encode_dss_signature(R, 0), encode_dss_signature(R, ORDER),
+    encode_dss_signature(ORDER + R, S), encode_dss_signature(R, S + ORDER),
+    encode_dss_signature(2**600, S), bytes.fromhex("30060201ff020101"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("signature", _NOT_SIGNATURES, ids=range(len(_NOT_SIGNATURES)))
 def test_what_is_not_a_signature_is_wrong(fast: bool, signature: bytes) -> None:
     key = parse_public_key(ALICE.pem, fast=fast)
     assert key is not None
@@ -92,21 +92,21 @@ def test_p256_for_other_dids() -> None:
     assert not key.verify(MESSAGE, SIGNED)
 
 
-@pytest.mark.parametrize(
-    "pem",
-    [
-        b"", b"x", ALICE.pem[:60], ALICE.pem.replace(b"BEGIN PUBLIC", b"BEGIN PRIVATE"),
-        bytes(5000), _pem(b""), _pem(b"\x04" * 65), _pem(bytes(33)), _pem(bytes(range(91))),
-        _pem(b"\x30" * 4), b"-----BEGIN PUBLIC KEY-----\n!!\n-----END PUBLIC KEY-----\n",
-        ALICE.pem + b"x" * 5000,
-        ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        ),
-        ec.generate_private_key(ec.SECP384R1()).public_key().public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        ),
-    ],
-)  # fmt: skip
+_NOT_KEYS = [
+    b"", b"x", ALICE.pem[:60], ALICE.pem.replace(b"BEGIN PUBLIC", b"BEGIN PRIVATE"),
+    bytes(5000), _pem(b""), _pem(b"\x04" * 65), _pem(bytes(33)), _pem(bytes(range(91))),
+    _pem(b"\x30" * 4), b"-----BEGIN PUBLIC KEY-----\n!!\n-----END PUBLIC KEY-----\n",
+    ALICE.pem + b"x" * 5000,
+    ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    ),
+    ec.generate_private_key(ec.SECP384R1()).public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pem", _NOT_KEYS, ids=range(len(_NOT_KEYS)))
 def test_what_is_not_a_key_checks_nothing(pem: bytes) -> None:
     assert parse_public_key(pem) is None
 

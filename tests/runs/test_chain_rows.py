@@ -82,11 +82,9 @@ def move_one(database: Path) -> None:
     write_chains(database.parent, "test", [block])
 
 
-def damage(database: Path) -> Path:
-    """What LevelDB looks at first."""
-    current = database.parent / "TestNet" / "FTchainstorage" / "CURRENT"
-    current.write_bytes(b"MANIFEST-999999\n")
-    return current
+def manifest_of(database: Path) -> Path:
+    """What LevelDB knows its tables from."""
+    return next((database.parent / "TestNet" / "FTchainstorage").glob("MANIFEST-*"))
 
 
 def test_the_table_holds_what_the_reader_gives() -> None:
@@ -152,9 +150,9 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(
     chained: RunOptions, database: Path, target_file: Path
 ) -> None:
     sync(chained)
-    current = database.parent / "TestNet" / "FTchainstorage" / "CURRENT"
-    right = current.read_bytes()
-    damage(database)
+    manifest = manifest_of(database)
+    right = manifest.read_bytes()
+    manifest.write_bytes(b"not a manifest" * 9)
     with closing(sqlite3.connect(database)) as db, db:
         db.execute("UPDATE TokensTable SET token_status = 4")
     outcome = sync(chained)
@@ -173,7 +171,7 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(
     assert json.loads(entry[2])["directory"] == "FTchainstorage"
     assert sync(chained).exit_code == 1  # as long as it lasts
     assert compared(chained)[0] == 1
-    current.write_bytes(right)
+    manifest.write_bytes(right)
     assert sync(chained).exit_code == 0
     assert mark(target_file)[:4] == (2, 6, 1, None)
     assert compared(chained) == (0, [])

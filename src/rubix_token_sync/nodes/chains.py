@@ -259,7 +259,10 @@ class _Reading:
         try:
             self._refresh(copy)
         except BaseException:
-            self._calls.close(copy.remove) if self._calls.gave_up else copy.remove()
+            if self._calls.gave_up:
+                self._calls.close(copy.remove)  # when the call that is left behind has ended
+            else:
+                copy.remove()
             raise
         return copy
 

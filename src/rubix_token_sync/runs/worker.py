@@ -33,12 +33,8 @@ from rubix_token_sync.ipfs.fetch import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
-<<<<<<< HEAD
-from rubix_token_sync.records.build import DatabaseContext, finish_batch
-from rubix_token_sync.records.companions import CHAINS, HISTORIES
-=======
 from rubix_token_sync.records.build import DatabaseContext, Judging, finish_batch
->>>>>>> main
+from rubix_token_sync.records.companions import CHAINS, HISTORIES
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
 from rubix_token_sync.runs.companions import Companions, CompanionTables
 from rubix_token_sync.runs.compare import Comparison, held_records
