@@ -82,3 +82,13 @@ def expected(unpacked_fleet: Path) -> dict[str, list[dict[str, Any]]]:
         (unpacked_fleet / "expected.json").read_text(encoding="utf-8")
     )
     return truth
+
+
+@pytest.fixture(scope="session")
+def real_chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directories ``Rubix`` of the real nodes, and truth.json: only to be read."""
+    directory = tmp_path_factory.mktemp("chains")
+    with tarfile.open(ARCHIVE.with_name("real_nodes.tar.gz")) as archive:
+        wanted = [m for m in archive if "/Rubix" in m.name or m.name.endswith("truth.json")]
+        archive.extractall(directory, wanted, filter="fully_trusted")
+    return directory / "fixture"

@@ -63,7 +63,7 @@ from rubix_token_sync.nodes.snapshot import open_snapshot
 def copied(fd, size, target, progress):
     open(target, "wb").close()
     os.kill(os.getpid(), 9)
-scratch._copy = copied
+scratch.copy_bytes = copied
 open_snapshot(sys.argv[1], sys.argv[2])
 """
 

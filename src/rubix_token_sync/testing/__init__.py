@@ -17,12 +17,23 @@ Tokens of every kind, with all blocks that belong to them::
     nft = make_nft(creator.did, {"art.png": b"...", "meta.json": b"{}"})
     FlatfsWriter(tmp_path / "node/.ipfs").put([*creator.blocks, *nft.blocks])
 
+Token chains are in `rubix_token_sync.testing.chains`.
+
 ``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
 the command line.  A sync never uses this package.
 """
 
 from __future__ import annotations
 
+from rubix_token_sync.testing.chains import (
+    Signer,
+    block_id,
+    generated_block,
+    make_signer,
+    transferred_block,
+    write_chains,
+    write_public_keys,
+)
 from rubix_token_sync.testing.contents import (
     fungible_token,
     level_limits,
@@ -83,7 +94,9 @@ __all__ = [
     "FleetToken",
     "Identity",
     "MadeToken",
+    "Signer",
     "add_tokens",
+    "block_id",
     "block_path",
     "change_status",
     "create_database",
@@ -91,6 +104,7 @@ __all__ = [
     "encode_directory",
     "encode_file",
     "fungible_token",
+    "generated_block",
     "insert_rows",
     "level_limits",
     "make_contract",
@@ -102,10 +116,14 @@ __all__ = [
     "make_identity",
     "make_nft",
     "make_part",
+    "make_signer",
     "make_test",
     "nft_token",
     "part_token",
     "sized_content",
+    "transferred_block",
     "whole_token",
     "write_block",
+    "write_chains",
+    "write_public_keys",
 ]
