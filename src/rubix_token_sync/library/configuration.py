@@ -49,6 +49,7 @@ class SettingsOverrides(TypedDict, total=False):
     connection_pool_size: int | None
     retry_attempts: int | None
     ipfs_network: bool | None
+    chains: bool | None
     gateways: Sequence[str] | None
     content_ways: Sequence[_Way] | str | None
     ipfs_program: PathName | None
@@ -176,6 +177,7 @@ class Configuration:
             recheck=timedelta(days=settings.content_recheck_days),
             heartbeat_seconds=settings.heartbeat_seconds,
             lease_seconds=settings.lease_seconds,
+            chains=settings.chains,
             scratch=settings.scratch,
             judge=self.judge_options(),
         )

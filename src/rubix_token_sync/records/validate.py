@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -56,6 +56,7 @@ __all__ = [
     "errors_text",
     "fit",
     "fit_or_empty",
+    "fit_to",
     "parent_token_id",
     "time",
     "token_content",
@@ -132,6 +133,12 @@ class TimeCell(NamedTuple):
 
 def fit(field: str, value: SqliteValue) -> Cell:
     """``value`` as text that fits the column ``field``; sizes are `COLUMN_SIZES`."""
+    size = TOKEN_VALUE_LIMIT if field == "token_value" else COLUMN_SIZES[field]
+    return fit_to(field, value, size)
+
+
+def fit_to(field: str, value: SqliteValue, size: int | None) -> Cell:
+    """``value`` as text of at most ``size`` UTF-16 code units; None: of any length."""
     text = to_text(value)
     if text is None:
         return Cell(None)
@@ -139,8 +146,7 @@ def fit(field: str, value: SqliteValue) -> Cell:
     if isinstance(value, bytes) or (isinstance(value, str) and text is not value):
         message = "is binary or no UTF-8 text and is written as a blob literal"
         findings = (Finding(Code.VALUE_NOT_TEXT, field, message),)
-    size = TOKEN_VALUE_LIMIT if field == "token_value" else COLUMN_SIZES[field]
-    stored = cut(text, size)
+    stored = text if size is None else cut(text, size)
     if stored is text:
         return Cell(text, findings)
     code = Code.TOKEN_ID_TOO_LONG if field == "token_id" else Code.VALUE_TOO_LONG
@@ -291,13 +297,16 @@ def token_content(
 
 # --- JSON ------------------------------------------------------------------
 
-_ORDER: Final = {name: index for index, name in enumerate(RECORD_SCHEMA.names)}
+_ORDER: Final[Sequence[str]] = RECORD_SCHEMA.names
 
 
-def errors_text(findings: Iterable[Finding]) -> str | None:
-    """``validation_errors`` of one record: compact JSON, None when nothing is wrong."""
+def errors_text(findings: Iterable[Finding], order: Sequence[str] = _ORDER) -> str | None:
+    """``validation_errors`` of one record: compact JSON, None when nothing is wrong.
+
+    ``order`` are the columns of its table.
+    """
     entries = []
-    for finding in sorted(findings, key=lambda f: (_ORDER[f.field], f.code)):
+    for finding in sorted(findings, key=lambda f: (order.index(f.field), f.code)):
         entry: dict[str, str | int] = {
             "code": finding.code.value,
             "field": finding.field,

@@ -45,6 +45,8 @@ class RunOptions:
     recheck: timedelta = timedelta(days=7)
     heartbeat_seconds: float = 10.0
     lease_seconds: float = 60.0
+    chains: bool = False
+    """Read the token chains, too."""
     scratch: str | None = None
     judge: JudgeOptions | None = None
     """None: records get no verdicts."""
@@ -70,6 +72,8 @@ class DatabaseOutcome:
     ipfs_success: int = 0
     ipfs_failures: int = 0
     validation_errors: int = 0
+    chains_unread: int = 0
+    """Directories of token chains that could not be read."""
     seconds: float = 0.0
 
 
@@ -106,5 +110,7 @@ class RunResult:
             return 128 + self.signal_number
         if self.error is not None:
             return self.error.exit_code
-        undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
+        undone = any(
+            d.status in ("failed", "missing", "pending") or d.chains_unread for d in self.databases
+        )
         return 1 if undone or self.unread or self.counters.rejected else 0

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -34,10 +34,13 @@ from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, Judging, finish_batch
+from rubix_token_sync.records.companions import CHAINS, HISTORIES
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.runs.companions import Companions, CompanionTables
 from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.runs.jobs import (
+    Difference,
     Job,
     JobDone,
     JobFailed,
@@ -159,6 +162,15 @@ class Worker:
             vanished = known.vanished()
             if job.task != "compare":
                 _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
+            tables = partial(
+                CompanionTables,
+                job,
+                network=network,
+                target=lambda: self.target,
+                publisher=publisher,
+                note=partial(_note, job, snapshot.count, send),
+            )
+            beside = Companions(job, snapshot, tables(tables=HISTORIES), self._batch_size).run()
             seconds = time.monotonic() - started
             mark = DatabaseMark(
                 database_key=job.database_key,
@@ -170,17 +182,29 @@ class Worker:
                 repository_fingerprint=content_state,
                 last_modified=snapshot.modified,
                 record_count=rows.distinct,
-                rejected_count=rows.rejected,
+                rejected_count=rows.rejected + beside.rejected,
                 processing_duration_seconds=seconds,
                 content_checked=job.retry_content,
+                companions=beside.counts,
             )
-        publisher.finish(mark, vanished, rows.errors())
+        errors, chains_unread = [*rows.errors(), *beside.errors], 0
+        if job.chains:
+            from rubix_token_sync.runs.chain_rows import bring_chains  # few runs read chains
+
+            # After the rows, whose snapshot is closed: a node writes a token's chain first.
+            moved = partial(send, RowsRead(job.number, Tally(), rows.distinct))
+            into = tables(tables=(CHAINS,))
+            chains = bring_chains(job, network, self.context.scratch, into, moved)
+            mark = replace(mark, companions={**beside.counts, **chains.counts}, chains=chains.mark)
+            errors, chains_unread = [*errors, *chains.errors], chains.unread
+        publisher.finish(mark, vanished, errors)
         return Summary(
             rows.distinct,
             len(vanished) // RECORD_KEY_BYTES,
             rows.rejected,
             seconds,
             left.unverified,
+            chains_unread,
         )
 
     def _compare(
@@ -329,6 +353,11 @@ def _finished(
         fresh[stale] = False
         batch = batch.filter(pa.array(fresh))
     return tally, batch
+
+
+def _note(job: Job, expected: int, send: Send, differences: tuple[Difference, ...]) -> None:
+    if differences:
+        send(RowsRead(job.number, Tally(), expected, differences))
 
 
 class _Counting:

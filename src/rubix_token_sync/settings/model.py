@@ -211,6 +211,10 @@ class Settings(BaseModel):
     ipfs_api_token: _Secret | None = Field(
         None, description="Authorization for the daemons' API, where it demands one."
     )
+    chains: bool = Field(
+        False,
+        description="Read the tokens' chains too, where they changed (needs the extra chains).",
+    )
     content_recheck_days: _Number = Field(
         7.0, ge=0, le=36_500, description="After this many days absent content is looked for again."
     )
