@@ -323,6 +323,7 @@ def test_many_parts_are_sorted_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # 16 s of a processor
 def test_the_tables_of_levels_1_to_4(tmp_path: Path) -> None:
     """Built in bounded memory; every 1,000th number and id is found."""
     directory = str(tmp_path)

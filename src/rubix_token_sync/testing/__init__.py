@@ -11,13 +11,13 @@
     cid = write_block(tmp_path / "node/.ipfs", b"hello")
     create_database(tmp_path / "node/Rubix/rubix.db", [(cid, "", 1.0, did, 0, "", "", 0)])
 
-Token chains are in `rubix_token_sync.testing.chains`.
-
 Tokens of every kind, with all blocks that belong to them::
 
     creator = make_identity(seed=1, number=1)
     nft = make_nft(creator.did, {"art.png": b"...", "meta.json": b"{}"})
     FlatfsWriter(tmp_path / "node/.ipfs").put([*creator.blocks, *nft.blocks])
+
+Token chains are in `rubix_token_sync.testing.chains`.
 
 ``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
 the command line.  A sync never uses this package.
