@@ -279,7 +279,7 @@ class Worker:
     def _judge(self) -> Judging | None:
         """Who gives verdicts, opened once."""
         if self._judging is None and self.context.judge is not None:
-            self._judging = self.context.judge.open()
+            self._judging = self.context.judge.open_for_sync()
         return self._judging
 
     def _publisher(self, job: Job, send: Send) -> Publishing:
