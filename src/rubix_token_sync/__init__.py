@@ -91,8 +91,9 @@ if TYPE_CHECKING:
     from rubix_token_sync.monitor.health import SourceRow, Status
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.monitor.runs import RunRow, Trend
-    from rubix_token_sync.nodes.discovery import Discovery, Node, Skipped
+    from rubix_token_sync.nodes.discovery import Discovery, Node
     from rubix_token_sync.nodes.keep_out import keep_out
+    from rubix_token_sync.nodes.skipped import Skipped
     from rubix_token_sync.runs.cancel import CancelToken, Interrupted
     from rubix_token_sync.runs.check import CheckResult
     from rubix_token_sync.runs.jobs import Difference
@@ -126,7 +127,8 @@ _PLACES: Final = {
     "monitor.health": "SourceRow Status",
     "monitor.problems": "Problem",
     "monitor.runs": "RunRow Trend",
-    "nodes.discovery": "Discovery Node Skipped",
+    "nodes.discovery": "Discovery Node",
+    "nodes.skipped": "Skipped",
     "nodes.keep_out": "keep_out",
     "runs.cancel": "CancelToken Interrupted",
     "runs.check": "CheckResult",

@@ -41,11 +41,12 @@ class SyncResult(RunResult):
         if held is not None:
             given["databases"] = _as_held(run.databases, held)
             own = {database.db_path[:500] for database in run.databases}
+            unread = {item.said for item in run.discovery.skipped if item.hides_nodes}
             problems = [
                 problem
                 for problem in held.problems
                 if problem.db_path in own
-                or (problem.code == "directory_unread" and problem.session_id == run.session_id)
+                or (problem.code == "directory_unread" and problem.message in unread)
             ]
         return cls(**given, problems=problems, held=held)
 
@@ -96,7 +97,7 @@ class VerifyResult(Verification):
             differences=0 if self.repaired else sum(self.differences.values()),
             gone=[state.db_path for state in self.missing],
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
-            unread=self.unread,
+            unread=self.hiding,
         )
 
     @property

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from rubix_token_sync.ipfs.cures import CURES, curable
+from rubix_token_sync.ipfs.cures import CURES, REASONS, curable
+from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
 from rubix_token_sync.text import counted
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def judge_comparison(
     differences: int,
     gone: Sequence[str],
     failed: Sequence[tuple[str, str, str]],
-    unread: int,
+    unread: Iterable[Skipped],
 ) -> list[Problem]:
-    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` directories."""
+    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` may hide nodes."""
     problems = []
     if differences:
         problems.append(
@@ -150,25 +151,21 @@ def judge_comparison(
         Problem("database_failed", f"{path} was not compared: {why}", db_path=path, detail=code)
         for path, code, why in failed
     ]
-    if unread:
-        could = counted(unread, "directory", "directories")
-        problems.append(
-            Problem(
-                "directory_unread", f"{could} could not be read.", count=unread, cure=_CURE_UNREAD
-            )
+    problems += [
+        Problem(
+            "directory_unread",
+            skipped.said,
+            detail=skipped.reason_code,
+            cure=skipped.remedy,
         )
+        for skipped in unread
+    ]
     return problems
 
 
 def worst(problems: Iterable[Problem]) -> int:
     """The exit code that follows: 1 where there is an error, else 0."""
     return 1 if any(problem.severity == "error" for problem in problems) else 0
-
-
-_CURE_UNREAD: Final = (
-    "Run as a user that may read it, or give roots that do not contain it: there may be nodes "
-    "below that nobody knows of."
-)
 
 
 def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
@@ -207,10 +204,10 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "records_rejected",
-                f"{row.node_name}: {counted(row.rejected_count, 'record')} could not be stored.",
+                f"{row.node_name}: {counted(row.rejected_count, 'row')} could not be stored.",
                 *where,
                 count=row.rejected_count,
-                cure="`rubix-token-sync errors --category database` says why.",
+                cure="`rubix-token-sync errors` says why.",
             )
         )
     return found + _content(row, rules)
@@ -226,7 +223,7 @@ def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
         Problem(
             "content_missing",
             f"{row.node_name}: {count:,} of {counted(row.record_count, 'record')} without "
-            f"content ({code}).",
+            f"content: {REASONS[code]}.",
             row.source_ip,
             row.node_name,
             row.db_path,
@@ -272,7 +269,7 @@ def _unread(directory: UnreadDirectory) -> Problem:
         directory.source_ip,
         session_id=directory.session_id,
         detail=directory.reason,
-        cure=_CURE_UNREAD,
+        cure=REMEDIES.get(directory.reason, ""),
     )
 
 

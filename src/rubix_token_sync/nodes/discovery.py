@@ -28,7 +28,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,17 @@ from rubix_token_sync.errors import SourceError
 from rubix_token_sync.node_files import BoundedCalls, bytes_of, text_of
 from rubix_token_sync.node_places import DATABASES, NODE_DIRECTORY, PRUNE_MARKS, REPOSITORY
 from rubix_token_sync.nodes.kinds import other_dbms, stale
+from rubix_token_sync.nodes.skipped import (
+    HIDING,
+    REMEDIES,
+    REPOSITORY_SENTENCES,
+    SENTENCES,
+    Skipped,
+)
 from rubix_token_sync.records.schema import COLUMN_SIZES
 from rubix_token_sync.records.values import utf16_length
 
-__all__ = ["SENTENCES", "Discovery", "Node", "Skipped", "discover", "printable"]
+__all__ = ["Discovery", "Node", "Skipped", "discover", "printable"]
 
 _REPOSITORY_MARKS: Final = (b"config", b"datastore_spec", b"blocks")
 _MOUNTINFO: Final = "/proc/self/mountinfo"
@@ -60,20 +67,6 @@ class Node:
     """The node's ``.ipfs``, or None when there is none."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Skipped:
-    """Something that was found and not read, with the reason.
-
-    ``path`` is printable UTF-8; bytes of a name that are not are written ``\\xNN``.
-    """
-
-    path: str
-    reason_code: str
-    sentence: str
-    hides_nodes: bool = False
-    """Whether nodes may be there that nobody has looked at: such a run is not complete."""
-
-
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """What was found, sorted by path."""
@@ -88,54 +81,6 @@ class Discovery:
     """The roots, as given and at their real places: what lies below one is ours."""
 
 
-SENTENCES: Final = {
-    "access_denied": "This user may not read it, so nodes may be there that nobody sees; run as "
-    "the user that owns it, or as root.",
-    "bare_repository": "A directory named .ipfs without config, datastore_spec or blocks is not "
-    "an IPFS repository.",
-    "beside_rubix": "Beside a directory named Rubix this file is not a node database: a node "
-    "started with -enableAuth opens it and keeps no tokens in it.",
-    "broken_link": "The symbolic link leads nowhere or in a circle; make it lead to what it stands "
-    "for.",
-    "io_error": "It cannot be read ({error}).",
-    "lost_and_found": "The file system's own directory for recovered files.",
-    "no_database": "A directory named Rubix without rubix.db or rubixtest.db, and without token "
-    "chains: no node has kept tokens here.",
-    "no_such_directory": "There is no such directory.",
-    "not_a_directory": "Not a directory.",
-    "not_a_file": "Not a regular file.",
-    "not_in_rubix": "Only rubix.db and rubixtest.db in a directory named Rubix are node databases; "
-    "move or link it there to include it.",
-    "other_dbms": "There are token chains, but neither rubix.db nor rubixtest.db for them: the "
-    "node keeps its tokens in another database system (PostgreSQL, SQL Server or MySQL), which is "
-    "not read, or its database was removed.",
-    "other_file_system": "Another file system is mounted here; give it as a root of its own to "
-    "include it.",
-    "path_too_long": f"The path is longer than {COLUMN_SIZES['db_path']} characters, the most "
-    "that the target stores; move the node to a shorter path.",
-    "perhaps_stale": "The node's token chains were written {days} days after this database: if the "
-    "node keeps its tokens in another database system now, what is read here is out of date.",
-    "same_place": "The same file as {other}; it is read there.",
-    "stalled": "The file system did not answer for {seconds:g} s; nodes below it were not looked "
-    "at. Check the disk or the network mount.",
-    "symlink": "Symbolic links to directories are followed only to a node; give the link's target "
-    "as a root to include what is there.",
-}
-"""Every reason code with its sentence."""
-
-_HIDING: Final = frozenset(
-    {
-        "access_denied",
-        "broken_link",
-        "io_error",
-        "no_such_directory",
-        "not_a_directory",
-        "not_a_file",
-        "other_dbms",
-        "path_too_long",
-        "stalled",
-    }
-)
 _NOWHERE: Final = frozenset({errno.ELOOP, errno.ENOENT, errno.ENOTDIR})
 _SOLVED_BY_A_ROOT: Final = frozenset({"other_file_system", "symlink"})
 
@@ -211,16 +156,30 @@ class _Found:
     """Databases, the same."""
     directories: int = 0
 
-    def skip(self, path: bytes, code: str, **values: object) -> None:
-        sentence = SENTENCES[code].format(**values)
-        self.skipped.add(Skipped(printable(path), code, sentence, code in _HIDING))
+    def skip(
+        self,
+        path: bytes,
+        code: str,
+        sentences: Mapping[str, str] = SENTENCES,
+        **values: object,
+    ) -> None:
+        sentence = sentences.get(code, SENTENCES[code]).format(**values)
+        remedy = REMEDIES.get(code, "")
+        self.skipped.add(Skipped(printable(path), code, sentence, code in HIDING, remedy))
 
-    def fail(self, path: bytes, error: OSError, *, root: bool = False) -> None:
+    def fail(
+        self,
+        path: bytes,
+        error: OSError,
+        *,
+        root: bool = False,
+        sentences: Mapping[str, str] = SENTENCES,
+    ) -> None:
         """Note why ``path`` cannot be read; what its owner has just removed is not a failure."""
         if isinstance(error, PermissionError):
             above, name = os.path.split(path)
             systems = name == b"lost+found" and above in (b"/", *self.mounts)
-            self.skip(path, "lost_and_found" if systems else "access_denied")
+            self.skip(path, "lost_and_found" if systems else "access_denied", sentences)
         elif isinstance(error, FileNotFoundError | NotADirectoryError):
             if root:
                 missing = isinstance(error, FileNotFoundError)
@@ -300,7 +259,9 @@ class _Walk:
     def _note_stall(self) -> None:
         if self._current is not None:
             self._current.if_stalled()
-            self._found.skip(self._current.path, "stalled", seconds=self._stall_s)
+            repository = os.path.basename(self._current.path) == REPOSITORY
+            sentences = REPOSITORY_SENTENCES if repository else SENTENCES
+            self._found.skip(self._current.path, "stalled", sentences, seconds=self._stall_s)
             if self._asked is not None:
                 self._dead.add(self._asked)
 
@@ -431,7 +392,14 @@ class _Walk:
             if outdated is not None:
                 sentence = SENTENCES["perhaps_stale"].format(days=outdated.days)
                 database = os.path.join(path, DATABASES[0])
-                self._found.notes.add(Skipped(printable(database), "perhaps_stale", sentence))
+                self._found.notes.add(
+                    Skipped(
+                        printable(database),
+                        "perhaps_stale",
+                        sentence,
+                        remedy=REMEDIES["perhaps_stale"],
+                    )
+                )
 
         return note
 
@@ -482,7 +450,7 @@ class _Walk:
                 ):
                     return take
         except NotADirectoryError:
-            return partial(self._found.skip, path, "bare_repository")
+            return partial(self._found.skip, path, "bare_repository", REPOSITORY_SENTENCES)
         except OSError as error:
             if error.errno in _NOWHERE:
                 return partial(self._found.skip, path, "broken_link")
@@ -492,9 +460,9 @@ class _Walk:
     def _note_unread(self, path: bytes, take: _Commit, error: OSError | None) -> None:
         take()  # unreadable is not absent
         if error is None:
-            self._found.skip(path, "stalled", seconds=self._stall_s)
+            self._found.skip(path, "stalled", REPOSITORY_SENTENCES, seconds=self._stall_s)
         else:
-            self._found.fail(path, error)
+            self._found.fail(path, error, sentences=REPOSITORY_SENTENCES)
 
     def _link(self, path: bytes, home: _Home) -> _Commit:
         """Follow a link that stands for a node, its directory Rubix or its database."""

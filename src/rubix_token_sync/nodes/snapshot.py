@@ -22,6 +22,7 @@ from rubix_token_sync.nodes.database_files import Files
 from rubix_token_sync.nodes.open_database import Opened
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.scratch import Scratch
+from rubix_token_sync.text import counted
 
 __all__ = ["HEAD_ROWS", "Snapshot", "fingerprint", "look_at", "open_snapshot"]
 
@@ -110,7 +111,9 @@ class Snapshot:
         if self._count is None:
             self._count = done
         elif done != self._count:
-            raise failure("corrupt", f"{done} rows can be read, an index has {self._count}.")
+            raise failure(
+                "corrupt", f"{counted(done, 'row')} can be read, an index has {self._count:,}."
+            )
 
     def close(self) -> None:
         """Give everything back; what a stalled file system holds, when it answers."""

@@ -180,8 +180,8 @@ def _check_nodes(
             "skipped",
             not hides,
             f"{skipped.path}: {skipped.sentence}",
-            "Run as a user that may read it: there may be nodes below." if hides else "",
-            "directory_unread" if hides else "",
+            skipped.remedy,
+            skipped.reason_code if hides else "",
         )
     place = Scratch(scratch, tuple(roots))
     for node in found.nodes:

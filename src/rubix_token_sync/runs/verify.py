@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from rubix_token_sync.errors import SchemaError, SyncError
+from rubix_token_sync.nodes.skipped import Skipped
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Difference, JobDone, JobFailed, Report, RowsRead
@@ -40,6 +41,8 @@ class Verification:
     """Databases that the target holds records of and that are gone from the disk."""
     unread: int = 0
     """Directories that could not be read and may hide nodes."""
+    hiding: list[Skipped] = field(default_factory=list)
+    """… and which these are."""
     seconds: float = 0.0
     repaired: bool = False
     """What differed was made equal again."""
@@ -86,7 +89,12 @@ def verify(
             number: replace(job, task="compare", read_known=True)
             for number, job in run.jobs(plan, store).items()
         }
-        result = Verification(store.place, missing=plan.missing, unread=run.unread)
+        result = Verification(
+            store.place,
+            missing=plan.missing,
+            unread=run.unread,
+            hiding=_hiding(run.discovery.skipped),
+        )
         stored = {state.db_path for state in states}
 
         def note_failure(path: str, error: SyncError) -> None:
@@ -165,6 +173,11 @@ def repair(
         failed=outcome.failed,
         missing=outcome.missing,
         unread=outcome.unread,
+        hiding=_hiding(outcome.discovery.skipped),
         seconds=outcome.seconds,
         repaired=True,
     )
+
+
+def _hiding(skipped: Iterable[Skipped]) -> list[Skipped]:
+    return [item for item in skipped if item.hides_nodes]

@@ -353,6 +353,12 @@ class Target(Protocol):
     def holds_content(self) -> bool:
         """Whether any record has verified content (else asking for it is idle)."""
 
+    def open_errors(self, source: str) -> list[ErrorEntry]:
+        """What the source's runs could not read and no completed sync has settled since.
+
+        Directories (``directory_unread``) and whole databases.
+        """
+
     def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
         """Live records of a database: all keys (24 bytes each) and row digests (16 each)."""
 

@@ -27,6 +27,7 @@ from rubix_token_sync.targets.base import (
 from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
+from rubix_token_sync.targets.sql.open_errors import open_errors
 from rubix_token_sync.targets.sql.publishing import Publishing
 from rubix_token_sync.targets.sql.questions import Questions
 from rubix_token_sync.targets.sql.schema import Schema
@@ -145,6 +146,9 @@ class SqlTarget:
 
     def holds_content(self) -> bool:
         return self.questions.holds_content()
+
+    def open_errors(self, source: str) -> list[ErrorEntry]:
+        return self.read(lambda conn: open_errors(conn, self.tables, source))
 
     def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
         return self.questions.known_rows(database_key)
