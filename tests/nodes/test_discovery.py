@@ -16,7 +16,8 @@ import pytest
 
 import rubix_token_sync.nodes.discovery as discovery_module
 from rubix_token_sync import node_files
-from rubix_token_sync.nodes.discovery import SENTENCES, Discovery, Node, discover
+from rubix_token_sync.nodes.discovery import Discovery, Node, discover
+from rubix_token_sync.nodes.skipped import SENTENCES
 
 
 def node(path: Path, *, repository: bool = True) -> Path:

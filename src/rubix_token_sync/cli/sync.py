@@ -20,7 +20,17 @@ from rubix_token_sync.cli.options import (
     stack,
     takes,
 )
-from rubix_token_sync.cli.output import Cell, Column, answer, count, length, print_table, say, state
+from rubix_token_sync.cli.output import (
+    Cell,
+    Column,
+    answer,
+    count,
+    length,
+    print_table,
+    say,
+    short_paths,
+    state,
+)
 from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 
 if TYPE_CHECKING:
@@ -159,6 +169,7 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
     """What a person reads at the end of a run: failures first."""
     touched = [d for d in result.databases if d.status != "current"]
     touched.sort(key=lambda d: (d.status in _FINE, d.db_path))
+    names = short_paths([(d.node_name, d.db_path) for d in touched])
     if touched:
         print_table(
             [
@@ -169,13 +180,13 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
             ],
             [
                 [
-                    d.node_name, count(d.records), count(d.inserted), count(d.updated),
+                    name, count(d.records), count(d.inserted), count(d.updated),
                     count(d.vanished), count(d.ipfs_success), count(d.validation_errors),
                     state(d.status)
                     if d.status == "processed"
                     else Cell(f"{d.status}: {d.reason}", state(d.status).style),
                 ]
-                for d in touched[:_LISTED]
+                for name, d in zip(names, touched[:_LISTED], strict=False)
             ],
         )  # fmt: skip
         if len(touched) > _LISTED:

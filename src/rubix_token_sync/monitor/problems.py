@@ -98,8 +98,7 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
         if run is not None and run.status in ("FAILED", "INTERRUPTED"):
             problems.append(_ended_badly(run))
     problems += [_unread(directory) for directory in facts.unread]
-    for row in facts.databases:
-        problems += _of_database(row, rules)
+    problems += _of_databases(facts.databases, rules)
     if rules.max_age is not None:
         problems += [
             _source_overdue(source)
@@ -115,7 +114,7 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
 
 def judge_databases(rows: Iterable[DatabaseRow], rules: Rules) -> list[Problem]:
     """What is wrong with these databases."""
-    found = [problem for row in rows for problem in _of_database(row, rules)]
+    found = _of_databases(list(rows), rules)
     return [replace(one, severity="error") for one in found] if rules.strict else found
 
 
@@ -168,14 +167,32 @@ def worst(problems: Iterable[Problem]) -> int:
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
-def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
+def _of_databases(rows: Sequence[DatabaseRow], rules: Rules) -> list[Problem]:
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row.node_name, []).append(row.source_ip)
+    return [
+        problem
+        for row in rows
+        for problem in _of_database(row, rules, _label(row, names[row.node_name]))
+    ]
+
+
+def _label(row: DatabaseRow, sources: Sequence[str]) -> str:
+    """A node's name, with what tells it from others of that name; ``sources`` have one each."""
+    machine = f" of {row.source_ip}" if len(set(sources)) > 1 else ""
+    path = f" ({row.db_path})" if sources.count(row.source_ip) > 1 else ""
+    return f"{row.node_name}{machine}{path}"
+
+
+def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     where = (row.source_ip, row.node_name, row.db_path)
     found = []
     if row.error is not None and row.state == "pending":
         found.append(
             Problem(
                 "database_pending",
-                f"{row.node_name} was not reached by the last run.",
+                f"{label} was not reached by the last run.",
                 *where,
                 row.error.session_id,
                 cure=_CURE_RUN,
@@ -185,7 +202,7 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "database_failed",
-                f"{row.node_name}: {row.error.message}",
+                f"{label}: {row.error.message}",
                 *where,
                 row.error.session_id,
                 row.error.code,
@@ -195,7 +212,7 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "overdue",
-                f"{row.node_name} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
+                f"{label} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
                 *where,
                 cure="Look at why the runs of its machine stopped.",
             )
@@ -204,16 +221,16 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "records_rejected",
-                f"{row.node_name}: {counted(row.rejected_count, 'row')} could not be stored.",
+                f"{label}: {counted(row.rejected_count, 'row')} could not be stored.",
                 *where,
                 count=row.rejected_count,
                 cure="`rubix-token-sync errors` says why.",
             )
         )
-    return found + _content(row, rules)
+    return found + _content(row, rules, label)
 
 
-def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
+def _content(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     """One problem a reason; errors where all curable reasons together pass the threshold."""
     reasons = {code: n for code, n in row.content_failures.items() if code in CURES and n}
     has_repository = row.ipfs_path is not None
@@ -222,7 +239,7 @@ def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
     return [
         Problem(
             "content_missing",
-            f"{row.node_name}: {count:,} of {counted(row.record_count, 'record')} without "
+            f"{label}: {count:,} of {counted(row.record_count, 'record')} without "
             f"content: {REASONS[code]}.",
             row.source_ip,
             row.node_name,

@@ -262,9 +262,14 @@ class Survey:
             )
         )
         log_event(
-            _LOG, logging.ERROR, "database_failed", f"{node_name}: {error}",
+            _LOG, logging.ERROR, "database_failed", f"{self.label(node_name, db_path)}: {error}",
             node=node_name, db_path=db_path, category=error.category, code=error.code,
         )  # fmt: skip
+
+    def label(self, node_name: str, db_path: str) -> str:
+        """A node's name for people, with the path where nodes share the name."""
+        alike = sum(node.name == node_name for node in self.discovery.nodes)
+        return f"{node_name} ({db_path})" if alike > 1 else node_name
 
     def _root(self, path: str) -> dict[str, str]:
         """For the context of an error: the root of this run that a path lies below."""

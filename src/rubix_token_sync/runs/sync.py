@@ -255,9 +255,10 @@ class Run(Survey):
         outcome.ipfs_success = counts.ipfs_success
         outcome.ipfs_failures = counts.ipfs_failures
         outcome.validation_errors = counts.validation_errors
+        label = self.label(outcome.node_name, outcome.db_path)
         log_event(
             _LOG, logging.INFO, "database_processed",
-            f"{outcome.node_name}: {counted(counts.records, 'record')} "
+            f"{label}: {counted(counts.records, 'record')} "
             f"({outcome.inserted:,} new, {outcome.updated:,} changed, "
             f"{outcome.vanished:,} gone), content of {counts.ipfs_success:,}",
             node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
@@ -273,7 +274,7 @@ class Run(Survey):
             )
             log_event(
                 _LOG, logging.WARNING, "database_retired",
-                f"{state.node_name}: the database is gone; "
+                f"{state.node_name} ({state.db_path}): the database is gone; "
                 f"{counted(vanished, 'record')} marked as deleted",
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
