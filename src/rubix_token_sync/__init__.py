@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.runs.progress import Counters, Progress
     from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.text import cell, counted, json_text, shown
+    from rubix_token_sync.text import cell, counted, json_text, shown, told_apart
 
 _ERRORS: Final = (
     "CommitAmbiguous LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError SettingsError "
@@ -136,7 +136,7 @@ _PLACES: Final = {
     "runs.progress": "Counters Progress",
     "runs.result": "DatabaseOutcome RunOptions RunResult",
     "settings": "Settings",
-    "text": "cell counted json_text shown",
+    "text": "cell counted json_text shown told_apart",
 }
 """Module → the names it gives (``name=its own name there``)."""
 
@@ -235,6 +235,7 @@ __all__ = [
     "start_log",
     "status",
     "sync",
+    "told_apart",
     "upgrade_schema",
     "verify",
     "watchers_of",

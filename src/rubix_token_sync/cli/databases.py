@@ -31,7 +31,6 @@ from rubix_token_sync.cli.output import (
     per_cent,
     print_table,
     say,
-    short_paths,
     state,
 )
 
@@ -135,7 +134,8 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
     if not everything:
         say("No databases.")
         return
-    names = short_paths([(row.node_name, row.db_path) for row in rows])
+    labels = rts.told_apart([(row.node_name, row.db_path) for row in everything])
+    names = {r.db_path: label for r, label in zip(everything, labels, strict=True)}
     print_table(
         [
             Column("Source", 4), Column("Node"), Column("Records", right=True),
@@ -145,15 +145,16 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
         ],
         [
             [
-                row.source_ip, name, count(row.record_count), per_cent(row.ipfs_success_rate),
-                count(row.ipfs_fail_count), count(row.validation_error_count),
+                row.source_ip, names[row.db_path], count(row.record_count),
+                per_cent(row.ipfs_success_rate), count(row.ipfs_fail_count),
+                count(row.validation_error_count),
                 count(row.rejected_count), ago(row.age_seconds),
                 Cell(row.state, "33")
                 if row.state == "current" and (row.source_ip, row.db_path) in wrong
                 else state(row.state),
                 _why(row),
             ]
-            for name, row in zip(names, rows, strict=True)
+            for row in rows
         ],
     )  # fmt: skip
     if len(rows) < len(everything):

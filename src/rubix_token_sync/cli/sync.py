@@ -28,7 +28,6 @@ from rubix_token_sync.cli.output import (
     length,
     print_table,
     say,
-    short_paths,
     state,
 )
 from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
@@ -169,7 +168,8 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
     """What a person reads at the end of a run: failures first."""
     touched = [d for d in result.databases if d.status != "current"]
     touched.sort(key=lambda d: (d.status in _FINE, d.db_path))
-    names = short_paths([(d.node_name, d.db_path) for d in touched])
+    labels = rts.told_apart([(d.node_name, d.db_path) for d in result.databases])
+    names = {d.db_path: label for d, label in zip(result.databases, labels, strict=True)}
     if touched:
         print_table(
             [
@@ -180,13 +180,13 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
             ],
             [
                 [
-                    name, count(d.records), count(d.inserted), count(d.updated),
+                    names[d.db_path], count(d.records), count(d.inserted), count(d.updated),
                     count(d.vanished), count(d.ipfs_success), count(d.validation_errors),
                     state(d.status)
                     if d.status == "processed"
                     else Cell(f"{d.status}: {d.reason}", state(d.status).style),
                 ]
-                for name, d in zip(names, touched[:_LISTED], strict=False)
+                for d in touched[:_LISTED]
             ],
         )  # fmt: skip
         if len(touched) > _LISTED:

@@ -19,8 +19,8 @@ CURES: Final = {
     "damaged": "Have the node's owner repair the repository (`ipfs repo verify`), or add "
     f"--ipfs-network with --gateway URL to get the content elsewhere; then {_AGAIN}.",
     "read_error": f"{_SAYS}: see to the repository's files, its disk or its mount, then {_AGAIN}.",
-    "no_repository": "Restore or mount the node's repository, if it had one; `rubix-token-sync "
-    "discover` shows which repository belongs to which node.",
+    "no_repository": "Restore or mount the node's repository, if it had one. What other nodes "
+    f"hold of it, the target takes over from them: {_AGAIN}.",
     "unsupported_format": _DAEMON,
     "daemon_not_running": _DAEMON,
     "daemon_refused": f"Set ipfs_api_token to what the node's daemon asks for, then {_AGAIN}.",

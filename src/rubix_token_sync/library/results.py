@@ -25,8 +25,11 @@ class SyncResult(RunResult):
     """What the target holds of the source after the run; None after a dry run."""
 
     @classmethod
-    def of(cls, run: RunResult, held: Status | None) -> SyncResult:
-        """A run, with what the target says after it: its numbers are the target's."""
+    def of(cls, run: RunResult, held: Status | None, *, strict: bool = False) -> SyncResult:
+        """A run, with what the target says after it: its numbers are the target's.
+
+        ``strict`` makes its own warnings errors, as it does with those of ``held``.
+        """
         given = {f.name: getattr(run, f.name) for f in fields(run)}
         problems: list[Problem] = []
         if held is None and not run.options.dry_run:
@@ -48,6 +51,16 @@ class SyncResult(RunResult):
                 if problem.db_path in own
                 or (problem.code == "directory_unread" and problem.message in unread)
             ]
+        if not run.discovery.nodes and run.error is None and run.signal_number is None:
+            problems.append(
+                Problem(
+                    "no_nodes",
+                    f"There is no node database below {', '.join(run.options.roots)}.",
+                    run.options.source,
+                    severity="error" if strict else "warning",
+                    cure="`rubix-token-sync discover` says what was skipped, and why.",
+                )
+            )
         return cls(**given, problems=problems, held=held)
 
     @property
@@ -98,6 +111,7 @@ class VerifyResult(Verification):
             gone=[state.db_path for state in self.missing],
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
             unread=self.hiding,
+            rejected=self.rejected,
         )
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rubix_token_sync.ipfs.cures import CURES, REASONS, curable
 from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
-from rubix_token_sync.text import counted
+from rubix_token_sync.text import counted, told_apart
 
 if TYPE_CHECKING:
     from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
@@ -39,6 +39,7 @@ Severity = Literal["error", "warning"]
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
+_CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
 _CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
 
 
@@ -124,9 +125,23 @@ def judge_comparison(
     gone: Sequence[str],
     failed: Sequence[tuple[str, str, str]],
     unread: Iterable[Skipped],
+    rejected: int = 0,
 ) -> list[Problem]:
-    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` may hide nodes."""
+    """What `verify` found.
+
+    ``failed`` is (path, code, sentence), ``unread`` may hide nodes, ``rejected`` is how many
+    records the target refused in a repair.
+    """
     problems = []
+    if rejected:
+        problems.append(
+            Problem(
+                "records_rejected",
+                f"{counted(rejected, 'record')} could not be stored.",
+                count=rejected,
+                cure=_CURE_REJECTED,
+            )
+        )
     if differences:
         problems.append(
             Problem(
@@ -168,21 +183,17 @@ def worst(problems: Iterable[Problem]) -> int:
 
 
 def _of_databases(rows: Sequence[DatabaseRow], rules: Rules) -> list[Problem]:
-    names: dict[str, list[str]] = {}
+    machines: dict[str, set[str]] = {}
     for row in rows:
-        names.setdefault(row.node_name, []).append(row.source_ip)
-    return [
-        problem
-        for row in rows
-        for problem in _of_database(row, rules, _label(row, names[row.node_name]))
-    ]
-
-
-def _label(row: DatabaseRow, sources: Sequence[str]) -> str:
-    """A node's name, with what tells it from others of that name; ``sources`` have one each."""
-    machine = f" of {row.source_ip}" if len(set(sources)) > 1 else ""
-    path = f" ({row.db_path})" if sources.count(row.source_ip) > 1 else ""
-    return f"{row.node_name}{machine}{path}"
+        machines.setdefault(row.node_name, set()).add(row.source_ip)
+    found = []
+    for source in dict.fromkeys(row.source_ip for row in rows):
+        own = [row for row in rows if row.source_ip == source]
+        labels = told_apart([(row.node_name, row.db_path) for row in own])
+        for row, label in zip(own, labels, strict=True):
+            machine = f" of {source}" if len(machines[row.node_name]) > 1 else ""
+            found += _of_database(row, rules, f"{label}{machine}")
+    return found
 
 
 def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
@@ -224,7 +235,7 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
                 f"{label}: {counted(row.rejected_count, 'row')} could not be stored.",
                 *where,
                 count=row.rejected_count,
-                cure="`rubix-token-sync errors` says why.",
+                cure=_CURE_REJECTED,
             )
         )
     return found + _content(row, rules, label)

@@ -22,7 +22,7 @@ from rubix_token_sync.runs.worker_pool import WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
 from rubix_token_sync.targets.registry import TargetAddress
-from rubix_token_sync.text import counted
+from rubix_token_sync.text import counted, told_apart
 
 __all__ = ["Survey"]
 
@@ -180,7 +180,8 @@ class Survey:
             f"{state.db_path} is gone; the target keeps its "
             f"{counted(state.record_count, 'record')}.",
             code="database_gone",
-            remedy="If it was moved or removed on purpose, run again with --allow-shrink.",
+            remedy="If it was moved or removed on purpose, run `rubix-token-sync sync "
+            "--allow-shrink`.",
             context={"records": state.record_count},
         )
         self.fail(None, state.db_path, state.node_name or "", error)
@@ -267,9 +268,10 @@ class Survey:
         )  # fmt: skip
 
     def label(self, node_name: str, db_path: str) -> str:
-        """A node's name for people, with the path where nodes share the name."""
-        alike = sum(node.name == node_name for node in self.discovery.nodes)
-        return f"{node_name} ({db_path})" if alike > 1 else node_name
+        """A node's name for people, with what tells it from others of that name."""
+        alike = [node.db_path for node in self.discovery.nodes if node.name == node_name]
+        paths = [db_path, *(path for path in alike if path != db_path)]
+        return told_apart([(node_name, path) for path in paths])[0]
 
     def _root(self, path: str) -> dict[str, str]:
         """For the context of an error: the root of this run that a path lies below."""

@@ -43,6 +43,8 @@ class Verification:
     """Directories that could not be read and may hide nodes."""
     hiding: list[Skipped] = field(default_factory=list)
     """… and which these are."""
+    rejected: int = 0
+    """Records that the target refused in a repair."""
     seconds: float = 0.0
     repaired: bool = False
     """What differed was made equal again."""
@@ -52,7 +54,7 @@ class Verification:
         """0 equal (now), 5 different, 1 something could not be compared."""
         if self.missing or (self.differences and not self.repaired):
             return 5
-        return 1 if self.failed or self.unreadable or self.unread else 0
+        return 1 if self.failed or self.unreadable or self.unread or self.rejected else 0
 
 
 def verify(
@@ -173,6 +175,7 @@ def repair(
         failed=outcome.failed,
         missing=outcome.missing,
         unread=outcome.unread,
+        rejected=outcome.counters.rejected,
         hiding=_hiding(outcome.discovery.skipped),
         seconds=outcome.seconds,
         repaired=True,

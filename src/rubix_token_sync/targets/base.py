@@ -334,6 +334,9 @@ class Target(Protocol):
         a machine it is not asked whose the source is.  Raises LeaseHeld, SourceTaken.
         """
 
+    def check_source(self, source: str, machine: Machine) -> bool:
+        """Whether the source is this machine's already; False: nobody's.  Raises SourceTaken."""
+
     def adopt_source(self, source: str, machine: Machine) -> None:
         """Let the source belong to this machine from now on, whose ever it was."""
 

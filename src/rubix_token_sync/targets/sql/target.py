@@ -108,6 +108,9 @@ class SqlTarget:
     def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         self.sessions.acquire_lease(lease, holder, machine)
 
+    def check_source(self, source: str, machine: Machine) -> bool:
+        return self.read(lambda conn: self.sessions.check_source(conn, source, machine))
+
     def adopt_source(self, source: str, machine: Machine) -> None:
         self.sessions.adopt_source(source, machine)
 

@@ -36,5 +36,12 @@ def secrets(address: str) -> list[str]:  # noqa: ARG001 - part of every target's
 
 
 def exists(address: str) -> bool:
-    """False for a file that has not been made yet."""
-    return os.path.exists(path_of(address))
+    """False for a file that has not been made yet; else opening it says what there is."""
+    path = path_of(address)
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return not os.path.isdir(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return True
+    return True
