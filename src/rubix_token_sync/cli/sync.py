@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["retry_failed", "sync"]
 
 _LISTED = 40
+_LOGGED = ("database_failed", "directory_unread")
+"""Problems that the log reports as they happen, also with --quiet."""
 _FINE = ("processed", "current", "retired")
 
 
@@ -161,6 +163,10 @@ def _command(
         document=document,
         table=lambda: _summary(result, document),
     )
+    if arguments.quiet and not arguments.as_json:
+        # What ends a run with 1 is never kept back; the log has said the others.
+        errors = [problem for problem in result.problems if problem.severity == "error"]
+        print_problems([problem for problem in errors if problem.code not in _LOGGED])
     return result.exit_code
 
 

@@ -16,7 +16,8 @@ def path_of(url: str) -> str:
     Raises:
         SettingsError: code ``bad_sqlite_url``.
     """
-    parts = urlsplit(url.strip())
+    # A bracket begins an IPv6 address for urlsplit; here it is part of a file's name.
+    parts = urlsplit(url.strip().replace("[", "%5B").replace("]", "%5D"))
     path = unquote(parts.path)
     more = parts.netloc or parts.query or parts.fragment
     if more or "\0" in path or not path.startswith("/") or path == "/":
