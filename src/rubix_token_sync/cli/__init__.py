@@ -153,7 +153,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         if "--json" in arguments:
             _print_failure(error.exit_code, "usage", "system", error.format_message(), "")
         return error.exit_code
@@ -165,6 +165,15 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
         return _fail(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """As click has it, with the code that `explain` knows."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+        click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
+    click.echo(rts.shown(f"Error: {error.format_message()} [usage]"), err=True)
 
 
 def _fail(error: Exception, arguments: list[str]) -> int:

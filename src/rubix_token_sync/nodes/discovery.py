@@ -140,6 +140,8 @@ class _Home:
     """What a directory hands on to what lies below it."""
 
     repository: str | None
+    device: int | None = None
+    """Of a directory named Rubix that is a mount of its own; None: that of the root."""
 
 
 @dataclass(slots=True)
@@ -311,7 +313,7 @@ class _Walk:
             return partial(self._found.fail, path, error, root=path == self.root)
         try:
             status = os.fstat(fd)
-            if status.st_dev != self._device:
+            if status.st_dev != (home.device or self._device) and not _is_nodes(path):
                 return partial(self._found.skip, path, "other_file_system")
             identity = status.st_dev, status.st_ino
             if identity in self._found.seen:
@@ -332,8 +334,8 @@ class _Walk:
             return
         found.seen.add(identity)
         found.directories += 1
-        home = _Home(home.repository)
-        is_node = os.path.basename(path) == NODE_DIRECTORY
+        is_node = _is_nodes(path)
+        home = _Home(home.repository, identity[0] if is_node else home.device)
         if is_node:
             found.homes.add(identity)
         # Last in, first out: what is pushed last is done first.
@@ -351,7 +353,8 @@ class _Walk:
             for name in sorted(listed, reverse=True):
                 below = os.path.join(path, name)
                 if listed[name] == "directory" and name != REPOSITORY:
-                    if below in found.mounts:
+                    # A node whose directory Rubix has a disk of its own is a node all the same.
+                    if below in found.mounts and name != NODE_DIRECTORY:
                         found.skip(below, "other_file_system")
                     else:
                         self._push(below, partial(self._directory, below, home))
@@ -509,6 +512,10 @@ class _Walk:
             self._push(database, partial(self._database, database, home))
         if own:
             self._push_repository(os.path.join(path, REPOSITORY), home)
+
+
+def _is_nodes(path: bytes) -> bool:
+    return os.path.basename(path) == NODE_DIRECTORY
 
 
 def _left_behind(calls: BoundedCalls) -> bool:
