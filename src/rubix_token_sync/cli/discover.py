@@ -36,11 +36,12 @@ def discover(arguments: Common) -> int:
         for note in found.notes:
             say(f"note {_line(note)}")
         hiding = sum(skipped.hides_nodes for skipped in found.skipped)
-        may_hide = f", {hiding:,} of which may hide nodes" if hiding else ""
         say(
             f"{rts.counted(len(found.nodes), 'database')} found, "
-            f"{rts.counted(len(found.skipped), 'thing')} skipped{may_hide}."
+            f"{rts.counted(len(found.skipped), 'thing')} skipped."
         )
+        if hiding:
+            say(f"{hiding:,} of them could hide something: a sync ends with exit code 1.")
 
     answer(
         as_json=arguments.as_json,

@@ -36,6 +36,7 @@ from typing import Final
 
 from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.errors import SourceError
+from rubix_token_sync.ipfs.repository import note_stall
 from rubix_token_sync.node_files import BoundedCalls, bytes_of, text_of
 from rubix_token_sync.node_places import DATABASES, NODE_DIRECTORY, PRUNE_MARKS, REPOSITORY
 from rubix_token_sync.nodes.kinds import other_dbms, stale
@@ -263,6 +264,9 @@ class _Walk:
             self._current.if_stalled()
             repository = os.path.basename(self._current.path) == REPOSITORY
             sentences = REPOSITORY_SENTENCES if repository else SENTENCES
+            if repository:  # nobody need wait for it a second time
+                said = f"The file system gave no answer for {self._stall_s:g} s."
+                note_stall(text_of(self._current.path), node_files.stalled(said))
             self._found.skip(self._current.path, "stalled", sentences, seconds=self._stall_s)
             if self._asked is not None:
                 self._dead.add(self._asked)
