@@ -42,6 +42,7 @@ from rubix_token_sync.node_places import DATABASES, NODE_DIRECTORY, PRUNE_MARKS,
 from rubix_token_sync.nodes.kinds import other_dbms, stale
 from rubix_token_sync.nodes.skipped import (
     HIDING,
+    LINK_SENTENCES,
     REMEDIES,
     REPOSITORY_SENTENCES,
     SENTENCES,
@@ -479,19 +480,27 @@ class _Walk:
         if name in DATABASES:
             return self._database(path, home)
         try:
-            if not stat.S_ISDIR(node_files.stat(path).st_mode):
+            status = node_files.stat(path)
+            if not stat.S_ISDIR(status.st_mode):
                 return lambda: None
+            seen = (status.st_dev, status.st_ino) in self._found.seen
             directory = path if name == NODE_DIRECTORY else os.path.join(path, NODE_DIRECTORY)
             databases = self._databases_in(directory)
             own = name != NODE_DIRECTORY and REPOSITORY in node_files.listdir(path)
         except OSError as error:
             if error.errno in _NOWHERE and name != NODE_DIRECTORY:
                 loop = error.errno == errno.ELOOP  # it may lead to a directory
-                return partial(self._found.skip, path, "symlink") if loop else lambda: None
+                return partial(self._skip_link, path, "circle") if loop else lambda: None
             if error.errno in _NOWHERE:
                 return partial(self._found.skip, path, "broken_link")
             return partial(self._found.fail, path, error)
+        if seen and not databases:
+            return partial(self._skip_link, path, "inside")
         return partial(self._note_link, path, home, directory, databases, own)
+
+    def _skip_link(self, path: bytes, why: str) -> None:
+        sentence = LINK_SENTENCES[why]
+        self._found.skipped.add(Skipped(printable(path), "symlink", sentence))
 
     def _databases_in(self, directory: bytes) -> list[bytes]:
         """Names of the databases in a directory named Rubix that no walk has come to."""

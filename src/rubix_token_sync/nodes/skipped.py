@@ -8,7 +8,7 @@ from typing import Final
 from rubix_token_sync.node_files import STALLED_REMEDY
 from rubix_token_sync.records.schema import COLUMN_SIZES
 
-__all__ = ["HIDING", "REMEDIES", "REPOSITORY_SENTENCES", "SENTENCES", "Skipped"]
+__all__ = ["HIDING", "LINK_SENTENCES", "REMEDIES", "REPOSITORY_SENTENCES", "SENTENCES", "Skipped"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,6 +71,13 @@ REPOSITORY_SENTENCES: Final = {
     "tokens cannot be had.",
 }
 """What the same codes say of a node's ``.ipfs``."""
+
+LINK_SENTENCES: Final = {
+    "circle": "The symbolic link leads in a circle.",
+    "inside": "Symbolic links to directories are followed only to a node; what this one leads to "
+    "is below a root already.",
+}
+"""What ``symlink`` says of links to directories whose target need not be given as a root."""
 
 _AS_OWNER: Final = "Run as the user that owns it, or as root"
 
