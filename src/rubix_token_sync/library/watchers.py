@@ -24,6 +24,7 @@ from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.reports.report import build_report, prepare_directory, write_report
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions, RunResult
+from rubix_token_sync.text import counted
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk
@@ -224,7 +225,7 @@ class AlertObserver(Observer):
         counters = result.counters
         desk.send_success(
             f"Rubix sync, {result.options.source}: completed",
-            f"{counters.databases_processed} databases processed, "
+            f"{counted(counters.databases_processed, 'database')} processed, "
             f"{counters.databases_current} unchanged, {counters.databases_failed} failed; "
             f"{counters.inserted:,} new records, {counters.updated:,} changed, "
             f"{counters.vanished:,} gone, in {result.seconds:.1f} s.",

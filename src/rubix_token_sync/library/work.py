@@ -273,18 +273,19 @@ def _run(
 
     _know_nodes(found, options)
     all_of_them = Observers(observers)
+    strict = found.settings.strict
     failed: list[RunResult] = []
     with (
         all_of_them.around(options),
         _failures_noted(all_of_them, lambda: failed[-1] if failed else None),
     ):
         if options.dry_run:
-            result = SyncResult.of(dry_run(options, stop=stop), None)
+            result = SyncResult.of(dry_run(options, stop=stop), None, strict=strict)
         else:
             run = run_sync(
                 options, on_progress=all_of_them.on_progress, stop=stop, on_failed=failed.append
             )
-            result = SyncResult.of(run, _held(found, options.source))
+            result = SyncResult.of(run, _held(found, options.source), strict=strict)
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result

@@ -30,6 +30,7 @@ from rubix_token_sync.records.companions import CompanionSource
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.scratch import Scratch
+from rubix_token_sync.text import counted
 
 __all__ = [
     "HEAD_ROWS",
@@ -161,8 +162,8 @@ class Snapshot:
         if self._counts.setdefault(table.kind.name, done) != done:
             raise failure(
                 "corrupt",
-                f"{done} rows of {table.kind.table} can be read, an index has "
-                f"{self._counts[table.kind.name]}.",
+                f"{counted(done, 'row')} of {table.kind.table} can be read, an index has "
+                f"{self._counts[table.kind.name]:,}.",
             )
 
     def _next(self, stream: Iterator[list[SourceRow]]) -> list[SourceRow] | None:

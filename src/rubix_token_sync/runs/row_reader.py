@@ -25,6 +25,7 @@ from rubix_token_sync.records.schema import (
 from rubix_token_sync.runs.jobs import Job
 from rubix_token_sync.runs.seen_ids import SeenIds
 from rubix_token_sync.targets.base import ErrorEntry
+from rubix_token_sync.text import counted
 
 __all__ = ["DigestedRows", "RowReader", "database_context"]
 
@@ -156,7 +157,7 @@ class RowReader:
         if broken:
             raise failure(
                 "corrupt",
-                f"{broken} rows repeat the token id of an earlier row, although an index of the "
+                f"{_repeating(broken)}, although an index of the "
                 "database keeps ids unique: that index is damaged.",
             )
 
@@ -169,12 +170,12 @@ class RowReader:
         """What was rejected, once all was read."""
         if not self.rejected:
             return ()
+        was = "was" if self.rejected == 1 else "were"
         return (
             ErrorEntry(
                 category="validation",
                 code="duplicate_token_id",
-                message=f"{self.rejected} rows repeat the token id of an earlier row and were "
-                "left out.",
+                message=f"{_repeating(self.rejected)} and {was} left out.",
                 node_name=self._node,
                 db_path=self._path,
                 occurrences=self.rejected,
@@ -211,6 +212,11 @@ def _renumbered(
         start = at * ROW_DIGEST_BYTES
         changed[start : start + ROW_DIGEST_BYTES] = row_digest(prefix, rows[at], number)
     return bytes(changed)
+
+
+def _repeating(rows: int) -> str:
+    repeat = "repeats" if rows == 1 else "repeat"
+    return f"{counted(rows, 'row')} {repeat} the token id of an earlier row"
 
 
 def _shown(value: SqliteValue) -> str:

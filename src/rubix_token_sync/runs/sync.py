@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import (
     ReportMismatch,
     SyncError,
@@ -18,6 +19,7 @@ from rubix_token_sync.process_identity import own_machine
 from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
+from rubix_token_sync.runs.carried import Looked, carried, place
 from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
@@ -31,6 +33,7 @@ from rubix_token_sync.targets.base import (
     Target,
 )
 from rubix_token_sync.targets.registry import open_target
+from rubix_token_sync.text import counted
 
 __all__ = ["Run", "sync"]
 
@@ -141,7 +144,14 @@ class Run(Survey):
     def _give_up(self, store: Target, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
         self.errors += [
-            ErrorEntry("system", "pending", f"Not reached: {reason}", d.node_name, d.db_path)
+            ErrorEntry(
+                "system",
+                "pending",
+                f"Not reached: {reason}",
+                d.node_name,
+                d.db_path,
+                context=self._root(d.db_path),
+            )
             for d in self.databases.values()
             if d.status == "pending"
         ]
@@ -182,8 +192,21 @@ class Run(Survey):
                 session.lease, [database_key(options.source, n.db_path) for n in plan.current]
             )
         self._record_errors(store, session)
+        store.record_errors(session.lease, self._left_open(store, states))
         self._reconcile(store)
         self.tick(final=bool(jobs))
+
+    def _left_open(self, store: Target, states: list[DatabaseState]) -> list[ErrorEntry]:
+        """What earlier runs could not read and this one was not asked for."""
+        looked = Looked(
+            roots=self.discovery.roots,
+            found={node.db_path for node in self.discovery.nodes},
+            dealt_with=self.databases,
+            known={state.db_path for state in states},
+        )
+        left = carried(store.open_errors(self.options.source), looked)
+        there = node_files.not_gone(map(place, left))
+        return [entry for entry in left if place(entry) in there]
 
     def _publish_all(self, store: Target, session: Session, jobs: dict[int, Job]) -> None:
         def look() -> None:
@@ -236,9 +259,10 @@ class Run(Survey):
         outcome.ipfs_success = counts.ipfs_success
         outcome.ipfs_failures = counts.ipfs_failures
         outcome.validation_errors = counts.validation_errors
+        label = self.label(outcome.node_name, outcome.db_path)
         log_event(
             _LOG, logging.INFO, "database_processed",
-            f"{outcome.node_name}: {counts.records:,} records "
+            f"{label}: {counted(counts.records, 'record')} "
             f"({outcome.inserted:,} new, {outcome.updated:,} changed, "
             f"{outcome.vanished:,} gone), content of {counts.ipfs_success:,}",
             node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
@@ -254,7 +278,8 @@ class Run(Survey):
             )
             log_event(
                 _LOG, logging.WARNING, "database_retired",
-                f"{state.node_name}: the database is gone; {vanished:,} records marked as deleted",
+                f"{state.node_name} ({state.db_path}): the database is gone; "
+                f"{counted(vanished, 'record')} marked as deleted",
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
 

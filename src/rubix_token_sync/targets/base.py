@@ -367,6 +367,9 @@ class Target(Protocol):
         a machine it is not asked whose the source is.  Raises LeaseHeld, SourceTaken.
         """
 
+    def check_source(self, source: str, machine: Machine) -> bool:
+        """Whether the source is this machine's already; False: nobody's.  Raises SourceTaken."""
+
     def adopt_source(self, source: str, machine: Machine) -> None:
         """Let the source belong to this machine from now on, whose ever it was."""
 
@@ -385,6 +388,12 @@ class Target(Protocol):
 
     def holds_content(self) -> bool:
         """Whether any record has verified content (else asking for it is idle)."""
+
+    def open_errors(self, source: str) -> list[ErrorEntry]:
+        """What the source's runs could not read and no completed sync has settled since.
+
+        Directories (``directory_unread``) and whole databases.
+        """
 
     def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
         """Live rows of a database: all keys (24 bytes each) and row digests (16 each)."""

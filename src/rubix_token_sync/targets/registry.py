@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from rubix_token_sync import targets
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.target_forms import unknown_target
+from rubix_token_sync.targets.target_forms import is_sqlite_for_net, unknown_target
 
 if TYPE_CHECKING:
     from rubix_token_sync.targets.sql.target import SqlTarget
@@ -60,7 +60,10 @@ class TargetAddress:
         address = self.address.get_secret_value()
         found: list[str] = []
         if _URL.match(address):
-            password = urlsplit(address.strip()).password
+            try:
+                password = urlsplit(address.strip()).password
+            except ValueError:  # a bracket too many: no part of it can be told from another
+                password = address
             found += [password, unquote(password)] if password else []
         found += self._module("address").secrets(address)
         return found
@@ -92,7 +95,7 @@ def parse_target(text: str) -> TargetAddress:
         for kind, folder in _folders().items()
     }
     best = max(sure, key=lambda kind: sure[kind])
-    if sure[best]:
+    if sure[best] and not is_sqlite_for_net(text):
         return TargetAddress(best, SecretStr(text))
     schemes = [scheme for folder in _folders().values() for scheme in folder.SCHEMES]
     raise unknown_target(text, schemes)

@@ -197,8 +197,7 @@ class Sessions:
     def _claim(self, conn: sa.Connection, source: str, machine: Machine) -> None:
         """A source belongs to the machine that used it first."""
         sources = self._tables.sources
-        found = conn.execute(sa.select(sources).where(sources.c.source_ip == source)).first()
-        if found is None:
+        if not self.check_source(conn, source, machine):
             conn.execute(
                 sa.insert(sources).values(
                     source_ip=source,
@@ -207,7 +206,16 @@ class Sessions:
                     first_seen_at=self._database.now,
                 )
             )
-        elif found.machine != machine.identity:
+
+    def check_source(self, conn: sa.Connection, source: str, machine: Machine) -> bool:
+        """Whether the source is this machine's already; False: it is nobody's.
+
+        Raises:
+            SourceTaken: it is another machine's.
+        """
+        sources = self._tables.sources
+        found = conn.execute(sa.select(sources).where(sources.c.source_ip == source)).first()
+        if found is not None and found.machine != machine.identity:
             raise SourceTaken(
                 f"The source {source} belongs to the machine {found.host} ({found.machine}), which "
                 f"used it first, on {found.first_seen_at:%Y-%m-%d}; this machine is "
@@ -218,6 +226,7 @@ class Sessions:
                 "over on purpose by --adopt-source.",
                 context={"owner": found.machine, "machine": machine.identity},
             )
+        return found is not None
 
     def adopt_source(self, source: str, machine: Machine) -> None:
         sources = self._tables.sources

@@ -27,6 +27,7 @@ from rubix_token_sync.targets.base import (
 from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
+from rubix_token_sync.targets.sql.open_errors import open_errors
 from rubix_token_sync.targets.sql.publishing import Publishing
 from rubix_token_sync.targets.sql.questions import Questions
 from rubix_token_sync.targets.sql.schema import Schema
@@ -107,6 +108,9 @@ class SqlTarget:
     def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         self.sessions.acquire_lease(lease, holder, machine)
 
+    def check_source(self, source: str, machine: Machine) -> bool:
+        return self.read(lambda conn: self.sessions.check_source(conn, source, machine))
+
     def adopt_source(self, source: str, machine: Machine) -> None:
         self.sessions.adopt_source(source, machine)
 
@@ -145,6 +149,9 @@ class SqlTarget:
 
     def holds_content(self) -> bool:
         return self.questions.holds_content()
+
+    def open_errors(self, source: str) -> list[ErrorEntry]:
+        return self.read(lambda conn: open_errors(conn, self.tables, source))
 
     def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
         return self.questions.known_rows(database_key, table)
