@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.nodes.discovery import Discovery, Node
     from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.nodes.skipped import Skipped
+    from rubix_token_sync.records.kinds import tokens_by_kind
     from rubix_token_sync.runs.cancel import CancelToken, Interrupted
     from rubix_token_sync.runs.check import CheckResult
     from rubix_token_sync.runs.jobs import Difference
@@ -136,6 +137,7 @@ _PLACES: Final = {
     "runs.progress": "Counters Progress",
     "runs.result": "DatabaseOutcome RunOptions RunResult",
     "settings": "Settings",
+    "records.kinds": "tokens_by_kind",
     "text": "cell counted json_text shown told_apart",
 }
 """Module → the names it gives (``name=its own name there``)."""
@@ -235,6 +237,7 @@ __all__ = [
     "start_log",
     "status",
     "sync",
+    "tokens_by_kind",
     "told_apart",
     "upgrade_schema",
     "verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
@@ -166,6 +167,11 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
         if number or word == "failed":
             parts.append(f"{number:,} {word}")
     parts.append(rts.counted(sum(row.record_count for row in everything), "record"))
+    kinds: Counter[str] = Counter()
+    for row in everything:
+        kinds.update(row.kinds)
+    if kinds.keys() - {"rbt"}:
+        parts[-1] += f" ({rts.tokens_by_kind(kinds)})"
     for word, total in (
         ("transaction", sum(row.transaction_count for row in everything)),
         ("pledge", sum(row.pledge_count for row in everything)),

@@ -71,6 +71,8 @@ class DatabaseRow:
     validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Records by kind of token; empty where an earlier edition read it last."""
     transaction_count: int = 0
     pledge_count: int = 0
     chain_count: int = 0
@@ -207,6 +209,7 @@ def _known(
         validation_error_count=row.validation_error_count or 0,
         rejected_count=row.rejected_count or 0,
         processing_duration_seconds=row.processing_duration_seconds or 0.0,
+        kinds=json.loads(row.kind_counts or "{}"),
         transaction_count=row.transaction_count or 0,
         pledge_count=row.pledge_count or 0,
         chain_count=row.chain_count or 0,

@@ -117,9 +117,14 @@ class Snapshot:
     @property
     def count(self) -> int:
         """How many rows its tables of tokens have, together."""
+        return sum(self.kinds.values())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many rows its tables of tokens have, by kind."""
         if any(table.kind.name not in self._counts for table in self.tables):
             self._calls.call(self._count_rows)
-        return sum(self._counts[table.kind.name] for table in self.tables)
+        return {table.kind.name: self._counts[table.kind.name] for table in self.tables}
 
     def rows(self, batch_size: int) -> Iterator[KindRows]:
         """One table's rows after the other's, in row order, at most ``batch_size`` at a time.

@@ -15,6 +15,7 @@ from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
 from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
 from rubix_token_sync.process_identity import own_holder, own_machine
+from rubix_token_sync.records.kinds import tokens_by_kind
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.settings import Settings, describe
@@ -203,7 +204,7 @@ def _check_node(
     name = f"node {node.name}"
     try:
         with open_snapshot(node.db_path, scratch) as snapshot:
-            count = snapshot.count
+            kinds = snapshot.kinds
             batch = next(iter(snapshot.rows(_SAMPLE)), None)
             sample = [] if batch is None else batch.rows
     except SyncError as error:
@@ -222,7 +223,7 @@ def _check_node(
     repository = node.repository is not None
     cured = [f for f in failures if curable(f.code, repository=repository)]
     first = next(iter([*cured, *failures]), None)
-    found = f"{counted(count, 'token')}; content of {fetched} of the first {len(sample)}"
+    found = f"{tokens_by_kind(kinds)}; content of {fetched} of the first {len(sample)}"
     return CheckResult(
         name,
         len(cured) <= max_missing_content * len(sample),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -136,7 +137,8 @@ class RowReader:
             for table in snapshot.tables
         }
         self._listed: list[str] = []
-        self.distinct = 0
+        self.kinds: Counter[str] = Counter()
+        """Rows that are records, by kind."""
         self.rejected = 0
 
     def __iter__(self) -> Iterator[DigestedRows]:
@@ -151,7 +153,7 @@ class RowReader:
             numbers = table.number(rows)
             if any(numbers.values()):
                 digests = _renumbered(table.prefix, rows, digests, numbers)
-            self.distinct += len(rows)
+            self.kinds[kind.name] += len(rows)
             yield DigestedRows(rows, digests, numbers, kind)
         broken = sum(table.seen.broken_promises() for table in self._tables.values())
         if broken:
@@ -165,6 +167,11 @@ class RowReader:
         self.rejected += len(rows)
         for row in rows[: _LISTED_DUPLICATES - len(self._listed)]:
             self._listed.append(", ".join(map(_shown, row)))
+
+    @property
+    def distinct(self) -> int:
+        """Rows that are records."""
+        return self.kinds.total()
 
     def errors(self) -> tuple[ErrorEntry, ...]:
         """What was rejected, once all was read."""

@@ -184,6 +184,7 @@ class Worker:
                 record_count=rows.distinct,
                 rejected_count=rows.rejected + beside.rejected,
                 processing_duration_seconds=seconds,
+                kinds={kind: count for kind, count in rows.kinds.items() if count},
                 content_checked=job.retry_content,
                 companions=beside.counts,
             )

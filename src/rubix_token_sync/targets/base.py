@@ -107,6 +107,8 @@ class DatabaseMark:
     record_count: int
     rejected_count: int
     processing_duration_seconds: float
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """How many records the node has of each kind of token."""
     content_checked: bool = True
     """Failed content was asked for again; False keeps the earlier time."""
     companions: Mapping[str, int | None] = field(default_factory=dict)

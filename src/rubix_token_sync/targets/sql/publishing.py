@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -240,6 +241,7 @@ class Publishing:
         databases = self._tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
+        values["kind_counts"] = json.dumps(values.pop("kinds"), separators=(",", ":"))
         for table in values.pop("companions"):
             values[self._tables.stored[table].columns.counted_as] = held[table]
         chains = values.pop("chains")
