@@ -90,7 +90,6 @@ def serve() -> None:
     report_page = sys.modules["rubix_token_sync.reports.page"]
     if report_page.can_make_pages():
         report_page._template()
-        report_page._pygal()
     gc.collect()
     gc.freeze()  # or each child's collector copies every page that it looks at
     print(json.dumps({"ready": True}), flush=True)

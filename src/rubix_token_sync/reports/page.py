@@ -10,29 +10,42 @@ import contextlib
 import functools
 import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from pygal.graph.graph import Graph
-    from pygal.style import Style
 
 __all__ = ["can_make_pages", "render_page", "write_page"]
 
-_SERIES: Final = ("var(--first)", "var(--second)", "var(--third)", "var(--fourth)")
 _MOST_NODES: Final = 40
 """Charts and tables of a page show the nodes that need attention most."""
+
+_WIDTH, _LEFT, _TOP, _BOTTOM = 900, 90, 12, 280
+"""The rate's curve in the units of its picture: letters have 15 of them."""
+
+
+class _Bar(NamedTuple):
+    """One line of a bar chart, and its parts: per cent of the width, kind, value."""
+
+    label: str
+    parts: tuple[tuple[float, str, int], ...]
+
+
+class _RateChart(NamedTuple):
+    """A curve, and where its axes are labelled with what."""
+
+    points: str
+    rates: list[tuple[float, str]]
+    times: list[tuple[float, str]]
 
 
 def can_make_pages() -> bool:
     """Whether the extra ``report`` is installed."""
-    return all(importlib.util.find_spec(name) for name in ("jinja2", "pygal"))
+    return importlib.util.find_spec("jinja2") is not None
 
 
 def write_page(report: dict[str, Any], report_file: Path) -> Path:
@@ -91,8 +104,8 @@ def render_page(report: dict[str, Any]) -> str:
         nodes=nodes[:_MOST_NODES],
         nodes_left=max(0, len(nodes) - _MOST_NODES),
         rate_chart=_rate_chart(report["rate_samples"]),
-        content_chart=_content_chart(report),
-        health_chart=_health_chart(nodes[:_MOST_NODES]),
+        content_bars=_content_bars(report),
+        node_bars=_node_bars(nodes[:_MOST_NODES]),
     )
 
 
@@ -128,118 +141,56 @@ def _cards(report: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-def _pygal() -> ModuleType:
-    """The library, without the import hook for its plug-ins that it leaves behind."""
-    import pygal
-
-    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != pygal.__name__]
-    library: ModuleType = pygal
-    return library
-
-
-def _style(colours: tuple[str, ...]) -> Style:
-    from pygal.style import Style
-
-    return Style(
-        background="transparent",
-        plot_background="transparent",
-        foreground="var(--text)",
-        foreground_strong="var(--text)",
-        foreground_subtle="var(--faint)",
-        colors=colours,
-        value_colors=("var(--text)",) * len(colours),
-        font_family="inherit",
-        label_font_size=15,
-        major_label_font_size=15,
-        legend_font_size=15,
-        opacity=".75",
-        transition="none",
-    )
+def _content_bars(report: dict[str, Any]) -> list[_Bar]:
+    held = report["missing_content"]
+    reasons: dict[str, int] = report["content_failures"] if held is None else held
+    most = max(reasons.values(), default=0)
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return [_Bar(code, ((n * 100 / most, "without", n),)) for code, n in ordered if n]
 
 
-def _svg(chart: Graph) -> str:
-    """The chart as markup for the page, without the scripts that the library adds to it."""
-    from markupsafe import Markup
-    from pygal.etree import etree
+def _node_bars(nodes: list[dict[str, Any]]) -> list[_Bar]:
+    most = max((node["records"] for node in nodes), default=0)
+    return [
+        _Bar(
+            node["node_name"],
+            tuple(
+                (node[counter] * 100 / most, kind, node[counter])
+                for counter, kind in (("ipfs_success", "with"), ("ipfs_failures", "without"))
+                if node[counter]
+            ),
+        )
+        for node in nodes
+        if node["records"]
+    ]
 
-    tree = chart.render_tree()
-    for parent in list(tree.iter()):
-        for script in [child for child in parent if str(child.tag).endswith("script")]:
-            parent.remove(script)
-    text: str = etree.tostring(tree, encoding="unicode")
-    return Markup(text)  # noqa: S704 - written by an XML library, which escapes
 
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _rate_chart(samples: list[dict[str, float]]) -> str | None:
+def _rate_chart(samples: list[dict[str, float]]) -> _RateChart | None:
     if len(samples) < 2:
         return None
-    pygal = _pygal()
+    first, last = samples[0]["seconds"], samples[-1]["seconds"]
+    step = _round_step(max(sample["tokens_per_second"] for sample in samples) / 4)
+    top = 4 * step
 
-    chart = pygal.XY(
-        style=_style(_SERIES),
-        js=(),
-        show_legend=False,
-        fill=True,
-        show_dots=False,
-        width=900,
-        height=320,
-        margin=8,
-        value_formatter=_whole,
-        x_value_formatter=lambda value: f"{value:,.1f} s",
-        x_labels_major_count=6,
-        include_x_axis=True,
+    def across(seconds: float) -> float:
+        return round(_LEFT + (seconds - first) / max(last - first, 0.001) * (_WIDTH - _LEFT), 1)
+
+    def down(rate: float) -> float:
+        return round(_TOP + (1 - rate / top) * (_BOTTOM - _TOP), 1)
+
+    return _RateChart(
+        points=" ".join(f"{across(s['seconds'])},{down(s['tokens_per_second'])}" for s in samples),
+        rates=[(down(n * step), f"{n * step:,.0f}") for n in range(5)],
+        times=[
+            (across(seconds), f"{seconds:,.1f} s")
+            for seconds in (first + (last - first) * part / 4 for part in range(5))
+        ],
     )
-    chart.add("tokens/s", [(s["seconds"], s["tokens_per_second"]) for s in samples])
-    return _svg(chart)
 
 
-def _content_chart(report: dict[str, Any]) -> str | None:
-    held = report["missing_content"]
-    reasons = report["content_failures"] if held is None else held
-    if not reasons:
-        return None
-    pygal = _pygal()
-
-    ordered = sorted(reasons.items(), key=lambda item: item[1])
-    chart = pygal.HorizontalBar(
-        style=_style(_SERIES[1:2]),
-        js=(),
-        show_legend=False,
-        width=900,
-        height=90 + 38 * len(ordered),
-        margin=8,
-        value_formatter=_whole,
-        print_values=True,
-        print_values_position="top",
-        truncate_label=-1,
-    )
-    chart.x_labels = [code for code, _ in ordered]
-    chart.add("records", [count for _, count in ordered])
-    return _svg(chart)
-
-
-def _health_chart(nodes: list[dict[str, Any]]) -> str | None:
-    held = [node for node in nodes if node["records"]]
-    if not held:
-        return None
-    pygal = _pygal()
-
-    chart = pygal.HorizontalStackedBar(
-        style=_style(_SERIES[2:0:-1]),
-        js=(),
-        legend_at_bottom=True,
-        width=900,
-        height=140 + 34 * len(held),
-        margin=8,
-        value_formatter=_whole,
-        truncate_label=24,
-    )
-    held.reverse()
-    chart.x_labels = [shown(node["node_name"]) for node in held]
-    chart.add("with content", [node["ipfs_success"] for node in held])
-    chart.add("without content", [node["ipfs_failures"] for node in held])
-    return _svg(chart)
+def _round_step(least: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``least``."""
+    step = 1.0
+    while step < least:
+        step *= 2.5 if f"{step:g}"[0] == "2" else 2
+    return step
