@@ -46,6 +46,7 @@ def _cost(source: Path, directory: Path, *arguments: str) -> Cost:
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.environ["PYTHONPATH"] = str(source)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run compiles the sources anew
         os.execv(sys.executable, [sys.executable, "-P", "-m", "rubix_token_sync", *arguments])
     wall, status = 0.0, 0
     while True:

@@ -316,7 +316,7 @@ def _give_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: Cance
 
 @pytest.mark.parametrize(
     "name",
-    ["start_session", "close_dead_sessions", "database_states", "prepare_load", "publish"],
+    ["start_session", "database_states", "prepare_load", "publish"],
 )
 def test_a_signal_in_the_middle_of_the_store_tears_nothing(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str

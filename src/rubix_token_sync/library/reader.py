@@ -202,11 +202,10 @@ class TargetReader:
     ) -> Status:
         """How it stands: runs under way, every machine, and what is wrong."""
         filters = Filters(sources=tuple(sources), nodes=tuple(nodes))
-        now = self._store.server_time()
         rules = rules_of(self._configuration.settings, max_age=max_age)
         return at_one_moment(
             self._store,
-            lambda asked: read_status(
+            lambda asked, now: read_status(
                 asked, filters, now, stuck_seconds=stuck_after.total_seconds(), rules=rules
             ),
         )
@@ -224,8 +223,10 @@ class TargetReader:
         filters = Filters(
             since=since, sources=tuple(sources), statuses=tuple(statuses), limit=limit
         )
-        now = self._store.server_time()
-        return list_runs(self._store, filters, now, stuck_seconds=stuck_after.total_seconds())
+        stuck = stuck_after.total_seconds()
+        return at_one_moment(
+            self._store, lambda asked, now: list_runs(asked, filters, now, stuck_seconds=stuck)
+        )
 
     def trend(self, runs: Sequence[RunRow]) -> Trend:
         """What the runs that `sessions` gave say together."""
@@ -241,9 +242,8 @@ class TargetReader:
     ) -> list[DatabaseRow]:
         """Every database: records, content missing by reason, state, age."""
         filters = Filters(since=since, sources=tuple(sources), nodes=tuple(nodes))
-        now = self._store.server_time()
         return at_one_moment(
-            self._store, lambda asked: list_databases(asked, filters, now, max_age=max_age)
+            self._store, lambda asked, now: list_databases(asked, filters, now, max_age=max_age)
         )
 
     def problems_of(self, databases: Sequence[DatabaseRow]) -> list[Problem]:
@@ -261,7 +261,7 @@ class TargetReader:
     ) -> FailureReport:
         """What failed, by category and reason, with an example of each."""
         filters = Filters(since, tuple(nodes), tuple(sources), category, (), limit)
-        return failure_report(self._store, filters, self._store.server_time())
+        return at_one_moment(self._store, lambda asked, now: failure_report(asked, filters, now))
 
     def export_errors(
         self,

@@ -35,6 +35,7 @@ from rubix_token_sync.targets.registry import open_target
 if TYPE_CHECKING:
     from rubix_token_sync.migrate import DatabaseOutcome as MovedDatabase
     from rubix_token_sync.migrate import MigrationReport
+    from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["check", "discover", "migrate_records", "retry_failed", "rules_of", "sync", "verify"]
 
@@ -281,10 +282,15 @@ def _run(
         if options.dry_run:
             result = SyncResult.of(dry_run(options, stop=stop), None)
         else:
+            held: list[Status | None] = []
             run = run_sync(
-                options, on_progress=all_of_them.on_progress, stop=stop, on_failed=failed.append
+                options,
+                on_progress=all_of_them.on_progress,
+                stop=stop,
+                on_failed=failed.append,
+                on_ended=lambda store: held.append(_held(store, found, options.source)),
             )
-            result = SyncResult.of(run, _held(found, options.source))
+            result = SyncResult.of(run, held[0])
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result
@@ -306,21 +312,16 @@ def _failures_noted(observers: Observers, result: Callable[[], RunResult | None]
         raise
 
 
-def _held(found: Configuration, source: str) -> Status | None:
+def _held(store: SqlTarget, found: Configuration, source: str) -> Status | None:
     """How the source stands in the target; None where it cannot be asked any more."""
+    hours = found.settings.alert_max_age_hours
+    max_age = None if hours is None else timedelta(hours=hours)
+    rules = rules_of(found.settings, max_age=max_age)
     try:
-        store = open_target(found.target, found.target_options(read_only=True))
-        try:
-            now = store.server_time()
-            hours = found.settings.alert_max_age_hours
-            max_age = None if hours is None else timedelta(hours=hours)
-            rules = rules_of(found.settings, max_age=max_age)
-            return at_one_moment(
-                store,
-                lambda asked: read_status(asked, Filters(sources=(source,)), now, rules=rules),
-            )
-        finally:
-            store.close()
+        return at_one_moment(
+            store,
+            lambda asked, now: read_status(asked, Filters(sources=(source,)), now, rules=rules),
+        )
     except SyncError as error:
         log_event(
             _LOG, logging.WARNING, "target_not_asked",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -31,6 +32,9 @@ from rubix_token_sync.targets.base import (
 )
 from rubix_token_sync.targets.registry import open_target
 
+if TYPE_CHECKING:
+    from rubix_token_sync.targets.sql.target import SqlTarget
+
 __all__ = ["Run", "sync"]
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ def sync(
     stop: CancelToken | None = None,
     on_failed: Callable[[RunResult], None] | None = None,
     on_difference: Callable[[Difference], None] | None = None,
+    on_ended: Callable[[SqlTarget], None] | None = None,
 ) -> RunResult:
     """Make the target equal to the nodes below the roots.
 
@@ -50,7 +55,7 @@ def sync(
     included, and written again where it differs; ``on_difference`` gets each.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
-    then raised.
+    then raised; ``on_ended`` gets the target, still open, after any other session.
 
     Raises:
         SyncError: the run could not start or had to stop; everything that was
@@ -61,6 +66,7 @@ def sync(
     run = Run(options, on_progress or (lambda _progress: None), stop)
     run.on_failed = on_failed or run.on_failed
     run.on_difference = on_difference or run.on_difference
+    run.on_ended = on_ended or run.on_ended
     return run.run()
 
 
@@ -76,6 +82,7 @@ class Run(Survey):
         super().__init__(options, on_progress, stop)
         self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
         self.on_difference: Callable[[Difference], None] = lambda _difference: None
+        self.on_ended: Callable[[SqlTarget], None] = lambda _target: None
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
@@ -85,7 +92,9 @@ class Run(Survey):
             with self.stop.at_once():
                 if target.schema_version() != SCHEMA_VERSION:
                     target.ensure_schema()
-            return self._in_session(target)
+            outcome = self._in_session(target)
+            self.on_ended(target)
+            return outcome
 
     def _in_session(self, store: Target) -> RunResult:
         options = self.options
@@ -269,10 +278,11 @@ class Run(Survey):
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""
+        processed = [o for o in self.databases.values() if o.status == "processed"]
+        if not processed:
+            return
         states = {s.db_path: s for s in store.database_states(self.options.source)}
-        for outcome in self.databases.values():
-            if outcome.status != "processed":
-                continue
+        for outcome in processed:
             state = states.get(outcome.db_path[:500])
             told = (outcome.records, outcome.ipfs_success, outcome.validation_errors)
             held = state and (

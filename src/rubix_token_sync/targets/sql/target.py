@@ -116,18 +116,13 @@ class SqlTarget:
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         self.sessions.heartbeat(lease, totals)
 
-    def start_session(
-        self, session_id: str, source: str, host: str, pid: int, command: str
-    ) -> None:
-        self.sessions.start_session(session_id, source, host, pid, command)
+    def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
+        return self.sessions.start_session(session_id, source, host, pid, command)
 
     def finish_session(
-        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+        self, lease: Lease, status: str, totals: SessionTotals, error_summary: str | None
     ) -> None:
-        self.sessions.finish_session(session_id, status, totals, error_summary)
-
-    def close_dead_sessions(self, source: str, own_session: str) -> int:
-        return self.sessions.close_dead_sessions(source, own_session)
+        self.sessions.finish_session(lease, status, totals, error_summary)
 
     def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
         self.sessions.record_errors(lease, entries)
