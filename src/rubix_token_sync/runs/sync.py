@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from rubix_token_sync.errors import (
     ReportMismatch,
     SyncError,
@@ -16,7 +14,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.process_identity import own_machine
-from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
+from rubix_token_sync.records.schema import RECORDS, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
@@ -271,7 +269,9 @@ class Run(Survey):
         for stray in strays:
             self.on_difference(Difference("-", stray.db_path, stray.token_id))
         if strays:
-            none = pa.RecordBatch.from_pylist([], schema=RECORD_SCHEMA)
+            import pyarrow as pa
+
+            none = pa.RecordBatch.from_pylist([], schema=RECORDS.schema)
             vanished = b"".join(stray.record_key for stray in strays)
             published = store.publish(session.lease, Chunk(none, vanished=vanished))
             self.progress.counters.vanished += published.vanished

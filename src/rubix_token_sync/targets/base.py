@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rubix_token_sync.errors import Category
 from rubix_token_sync.process_identity import Machine
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "LEASE_SECONDS",

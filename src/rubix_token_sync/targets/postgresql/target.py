@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 from pydantic import SecretStr
 
@@ -21,13 +21,17 @@ from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.postgresql import reader
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
-from rubix_token_sync.targets.postgresql.connection import driver, make_engine
+from rubix_token_sync.targets.postgresql.connection import NOW, driver, make_engine
 from rubix_token_sync.targets.postgresql.errors import DRIVER_ERRORS, translate_error
 from rubix_token_sync.targets.postgresql.indexes import finish_load, prepare_load, schema_lock
-from rubix_token_sync.targets.postgresql.writer import NOW, Writer
 from rubix_token_sync.targets.sql.backend import Load
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.tables import Spelling
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rubix_token_sync.targets.postgresql.writer import Writer
 
 __all__ = ["IDENTITY", "SPELLING", "open_backend"]
 
@@ -64,7 +68,12 @@ class PostgresBackend:
         self.place = address.place
         self.engine = make_engine(address, options)
         self._columns = records
-        self._writer = Writer(records)
+
+    @cached_property
+    def _writer(self) -> Writer:
+        from rubix_token_sync.targets.postgresql.writer import Writer
+
+        return Writer(self._columns)
 
     def spelling(self) -> Spelling:
         version = self.engine.dialect.server_version_info or _FIRST_WITH_INCLUDE

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
@@ -20,6 +19,8 @@ from rubix_token_sync.targets.base import Chunk, Lease, Published
 from rubix_token_sync.targets.sql.tables import Spelling
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from rubix_token_sync.targets.sql.database import Database
 
 __all__ = ["Backend", "Load"]

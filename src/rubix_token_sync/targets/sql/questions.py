@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
 from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
 from rubix_token_sync.targets.sql.database import Database
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Questions", "as_batch", "key_range", "parts"]
 
@@ -185,6 +187,8 @@ class Questions:
 
 def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
     """Rows of a driver, with the columns of a batch, as one."""
+    import pyarrow as pa
+
     arrays = [
         _array(values, field)
         for values, field in zip(zip(*rows, strict=True), columns.schema, strict=True)
@@ -193,6 +197,8 @@ def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBa
 
 
 def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    import pyarrow as pa
+
     if pa.types.is_timestamp(field.type):
         present = next((value for value in values if value is not None), None)
         if isinstance(present, str):  # SQLite keeps times as text

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.process_identity import Machine
@@ -31,6 +30,9 @@ from rubix_token_sync.targets.sql.publishing import Publishing
 from rubix_token_sync.targets.sql.questions import Questions
 from rubix_token_sync.targets.sql.schema import Schema
 from rubix_token_sync.targets.sql.sessions import Sessions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["SqlTarget"]
 

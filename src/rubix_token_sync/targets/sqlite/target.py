@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
@@ -23,6 +22,9 @@ from rubix_token_sync.targets.sqlite.connection import make_engine
 from rubix_token_sync.targets.sqlite.errors import DRIVER_ERRORS, translate_error
 from rubix_token_sync.targets.sqlite.indexes import finish_load, prepare_load
 from rubix_token_sync.targets.sqlite.writer import NOW, Writer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["SPELLING", "open_backend"]
 
