@@ -124,7 +124,7 @@ class Sessions:
 
         self._database.transact(work)
 
-    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None) -> None:
+    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         leases = self._tables.leases
         now = self._database.now
         mine = {
