@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.library.configuration import (
+    CallSettings,
     Configuration,
     PathName,
-    SettingsOverrides,
     check_roots,
-    configure,
+    configured,
 )
 from rubix_token_sync.library.observers import Observer, Observers
 from rubix_token_sync.library.results import CheckReport, SyncResult, VerifyResult
@@ -29,7 +29,6 @@ from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.settings import Settings
-from rubix_token_sync.settings.model import Profile
 from rubix_token_sync.targets.registry import open_target
 
 if TYPE_CHECKING:
@@ -52,10 +51,7 @@ def sync(
     dry_run: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> SyncResult:
     """Bring the target up to date with every node below ``roots``.
 
@@ -69,7 +65,7 @@ def sync(
         SettingsError: usage, before anything is written.
         SyncError: the run could not start or had to stop; what was published stays.
     """
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options(
         "sync",
         nodes=nodes,
@@ -87,13 +83,10 @@ def retry_failed(
     allow_shrink: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> SyncResult:
     """Ask again for content that failed, on nodes whose databases are known; see `sync`."""
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options("retry-failed", nodes=nodes, allow_shrink=allow_shrink)
     return _run(found, options, observers, stop)
 
@@ -104,10 +97,7 @@ def verify(
     repair: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> VerifyResult:
     """Compare nodes and target record by record, content included.
 
@@ -118,7 +108,7 @@ def verify(
     """
     from rubix_token_sync.runs import verify as comparison
 
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options("verify", nodes=nodes, force=True)
     all_of_them = Observers(observers)
     examples: list[Difference] = []
@@ -149,10 +139,7 @@ def discover(*roots: PathName) -> Discovery:
 
 def check(
     *roots: PathName,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> CheckReport:
     """Try everything a run needs through the run's own code; nothing of it stays in the target.
 
@@ -160,7 +147,7 @@ def check(
     """
     from rubix_token_sync.runs.check import run_checks
 
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     named = found.settings.roots
     check_roots(named)
     return CheckReport(
@@ -186,10 +173,7 @@ def migrate_records(
     start_over: bool = False,
     ask_timezone: Callable[[], str] | None = None,
     on_database: Callable[[MovedDatabase, int, int], None] | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> MigrationReport:
     """Move all records of the older system's PostgreSQL, or of any target, to the target.
 
@@ -217,7 +201,7 @@ def migrate_records(
             code="no_source",
             remedy="Name the source by --from or by --from-file.",
         )
-    found = _configured(configuration, (), config, profile, settings)
+    found = configured(**settings)
     if source_file:
         file = read_target_file(
             source_file, allow_insecure=found.settings.allow_insecure_target_file
@@ -247,20 +231,6 @@ def migrate_records(
 def rules_of(settings: Settings, *, max_age: timedelta | None = None) -> Rules:
     """What the settings say of how much may be wrong."""
     return Rules(settings.max_missing_content, settings.strict, max_age)
-
-
-def _configured(
-    configuration: Configuration | None,
-    roots: tuple[PathName, ...],
-    config: PathName | None,
-    profile: Profile | None,
-    settings: SettingsOverrides,
-) -> Configuration:
-    if configuration is None:
-        return configure(*roots, config=config, profile=profile, **settings)
-    if roots or config or profile or settings:
-        raise TypeError("give a configuration or settings, not both")
-    return configuration
 
 
 def _run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.records.schema import RECORDS, RecordTable
-from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
-from rubix_token_sync.targets.sql.backend import Load
-from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.base import Chunk, Published, TargetOptions
+from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.tables import Spelling
 from rubix_token_sync.targets.sqlite import reader
 from rubix_token_sync.targets.sqlite.address import path_of
@@ -41,14 +40,16 @@ def open_backend(
     return SqliteBackend(Path(path).absolute(), options, records)
 
 
-class SqliteBackend:
+class SqliteBackend(Backend):
     """See `rubix_token_sync.targets.sql.backend.Backend`."""
 
     kind = "sqlite"
     now = NOW
     driver_errors = DRIVER_ERRORS
+    prepare_load = staticmethod(prepare_load)
+    finish_load = staticmethod(finish_load)
+    known_rows = staticmethod(reader.known_rows)
     one_writer = True
-    waits: Mapping[str, float] = {}
 
     def __init__(self, path: Path, options: TargetOptions, records: RecordTable) -> None:
         self.path = path
@@ -81,29 +82,8 @@ class SqliteBackend:
     def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()  # BEGIN IMMEDIATE already keeps everybody else out
 
-    def schema_notes(self, tables: list[sa.Table]) -> str:  # noqa: ARG002 - there are none
-        return ""
-
-    def prepare_load(self, database: Database) -> None:
-        prepare_load(database)
-
-    def finish_load(self, database: Database) -> None:
-        finish_load(database)
-
-    def load(self, *_: object) -> contextlib.AbstractContextManager[Load]:
-        return contextlib.nullcontext(Load())
-
-    def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
-        """The transaction is the staging."""
-
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self._writer.write(conn, chunk)
 
-    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high)
-
     def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
         return reader.scan(conn, low, high, self._columns)
-
-    def close(self) -> None:
-        """The engine holds it all."""
