@@ -156,8 +156,9 @@ def test_a_large_fleet_keeps_the_page_small(synced: Run) -> None:
 
 
 def test_an_unwritable_place_is_told(synced: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(SyncError) as caught:
-        write_page(synced.report, tmp_path / "no" / "such.json")
+        write_page(synced.report, tmp_path / "file" / "such.json")
     assert caught.value.code == "report_unwritable"
 
 

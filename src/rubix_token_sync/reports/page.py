@@ -6,15 +6,13 @@ The page is built as a tree, whose writer escapes every text: names come from di
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
-from rubix_token_sync.errors import SyncError
+from rubix_token_sync.reports.report import write_whole
 from rubix_token_sync.text import shown
 
 __all__ = ["render_page", "write_page"]
@@ -40,23 +38,7 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
     Raises:
         SyncError: it cannot be written (exit 1: the sync itself is complete).
     """
-    path = report_file.with_suffix(".html")
-    temporary = path.with_suffix(".html.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(render_page(report))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise SyncError(
-            f"The report {path} cannot be written: {error.strerror or error}.",
-            code="report_unwritable",
-            remedy="Choose another directory by --report; the sync itself is complete.",
-        ) from error
-    return path
+    return write_whole(report_file.with_suffix(".html"), render_page(report))
 
 
 def render_page(report: dict[str, Any]) -> str:
