@@ -108,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
         prepare()
     # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Nor does it look through all packages that are installed for plug-ins of this one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may not be text at all
             stream.reconfigure(errors="backslashreplace")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
-from rubix_token_sync.runs.check import CheckResult
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
 from rubix_token_sync.runs.verify import Verification
+
+if TYPE_CHECKING:
+    from rubix_token_sync.runs.check import CheckResult
 
 __all__ = ["CheckReport", "SyncResult", "VerifyResult"]
 

@@ -64,7 +64,7 @@ def report_of(result: SyncResult | RunResult) -> dict[str, Any]:
 
 
 class ReportObserver(Observer):
-    """Writes the JSON report of a run and, with the extra ``report``, its page."""
+    """Writes the JSON report of a run and its page."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
@@ -97,11 +97,10 @@ class ReportObserver(Observer):
             _LOG.info("Report: %s", self.file)
 
     def _write(self, report: dict[str, Any]) -> None:
-        from rubix_token_sync.reports.page import can_make_pages, write_page
+        from rubix_token_sync.reports.page import write_page
 
         self.file = write_report(report, self._directory)
-        if can_make_pages():
-            self.page = write_page(report, self.file)
+        self.page = write_page(report, self.file)
 
 
 class MetricsFileObserver(Observer):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from rubix_token_sync import node_files
 from rubix_token_sync.errors import (
@@ -35,6 +34,9 @@ from rubix_token_sync.targets.base import (
 from rubix_token_sync.targets.registry import open_target
 from rubix_token_sync.text import counted
 
+if TYPE_CHECKING:
+    from rubix_token_sync.targets.sql.target import SqlTarget
+
 __all__ = ["Run", "sync"]
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ def sync(
     stop: CancelToken | None = None,
     on_failed: Callable[[RunResult], None] | None = None,
     on_difference: Callable[[Difference], None] | None = None,
+    on_ended: Callable[[SqlTarget], None] | None = None,
 ) -> RunResult:
     """Make the target equal to the nodes below the roots.
 
@@ -54,7 +57,7 @@ def sync(
     included, and written again where it differs; ``on_difference`` gets each.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
-    then raised.
+    then raised; ``on_ended`` gets the target, still open, after any other session.
 
     Raises:
         SyncError: the run could not start or had to stop; everything that was
@@ -65,6 +68,7 @@ def sync(
     run = Run(options, on_progress or (lambda _progress: None), stop)
     run.on_failed = on_failed or run.on_failed
     run.on_difference = on_difference or run.on_difference
+    run.on_ended = on_ended or run.on_ended
     return run.run()
 
 
@@ -80,6 +84,7 @@ class Run(Survey):
         super().__init__(options, on_progress, stop)
         self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
         self.on_difference: Callable[[Difference], None] = lambda _difference: None
+        self.on_ended: Callable[[SqlTarget], None] = lambda _target: None
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
@@ -90,7 +95,9 @@ class Run(Survey):
             with self.stop.at_once():
                 if target.schema_version() != SCHEMA_VERSION:
                     target.ensure_schema()
-            return self._in_session(target)
+            outcome = self._in_session(target)
+            self.on_ended(target)
+            return outcome
 
     def _in_session(self, store: Target) -> RunResult:
         options = self.options
@@ -293,6 +300,8 @@ class Run(Survey):
         for table in (RECORDS, *COMPANIONS):
             vanished = b"".join(s.record_key for s in strays if s.table == table.name)
             if vanished:
+                import pyarrow as pa
+
                 none = pa.RecordBatch.from_pylist([], schema=table.schema)
                 chunk = Chunk(none, vanished=vanished, table=table.name)
                 published = store.publish(session.lease, chunk)
@@ -301,10 +310,11 @@ class Run(Survey):
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""
+        processed = [o for o in self.databases.values() if o.status == "processed"]
+        if not processed:
+            return
         states = {s.db_path: s for s in store.database_states(self.options.source)}
-        for outcome in self.databases.values():
-            if outcome.status != "processed":
-                continue
+        for outcome in processed:
             state = states.get(outcome.db_path[:500])
             told = (outcome.records, outcome.ipfs_success, outcome.validation_errors)
             held = state and (

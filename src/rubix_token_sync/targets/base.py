@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rubix_token_sync.errors import Category
 from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.records.schema import RECORDS, RecordTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "LEASE_SECONDS",
@@ -346,21 +347,20 @@ class Target(Protocol):
     def leases(self) -> list[Lease]:
         """Leases that are held now: they have not expired, by the server's clock."""
 
-    def start_session(
-        self, session_id: str, source: str, host: str, pid: int, command: str
-    ) -> None:
-        """Write the RUNNING row."""
+    def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
+        """Write the RUNNING row; only under the lease.
+
+        The source's other RUNNING sessions are dead: they become INTERRUPTED.  Returns how
+        many there were.
+        """
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         """Renew lease and session.  Raises LeaseLost."""
 
     def finish_session(
-        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+        self, lease: Lease, status: str, totals: SessionTotals, error_summary: str | None
     ) -> None:
-        """Write status (COMPLETED, FAILED, INTERRUPTED), end time and totals."""
-
-    def close_dead_sessions(self, source: str, own_session: str) -> int:
-        """Mark the source's other RUNNING sessions INTERRUPTED; only under the lease."""
+        """Write status (COMPLETED, FAILED, INTERRUPTED), end time and totals; free the lease."""
 
     def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         """Take the source's lease, or take it over from a dead holder.

@@ -65,20 +65,21 @@ class TargetAddress:
             except ValueError:  # a bracket too many: no part of it can be told from another
                 password = address
             found += [password, unquote(password)] if password else []
-        found += self._module("address").secrets(address)
+        found += self.part("address").secrets(address)
         return found
 
     @property
-    def module(self) -> str:
-        """The module that opens it, for processes that want it loaded beforehand."""
-        return f"{targets.__name__}.{self.kind}.target"
+    def modules(self) -> list[str]:
+        """Those that open it and write to it, for a process that wants them before it forks."""
+        return [f"{targets.__name__}.{self.kind}.{name}" for name in ("target", "writer")]
 
     def exists(self) -> bool:
         """False for an embedded target that has not been made yet."""
-        found: bool = self._module("address").exists(self.address.get_secret_value())
+        found: bool = self.part("address").exists(self.address.get_secret_value())
         return found
 
-    def _module(self, name: str) -> ModuleType:
+    def part(self, name: str) -> ModuleType:
+        """A module of its folder."""
         return importlib.import_module(f"{targets.__name__}.{self.kind}.{name}")
 
 
@@ -114,5 +115,5 @@ def open_target(
     from rubix_token_sync.targets.sql.target import SqlTarget
 
     address = target.address.get_secret_value()
-    backend = importlib.import_module(target.module).open_backend(address, options, records)
+    backend = target.part("target").open_backend(address, options, records)
     return SqlTarget(backend, options, records)

@@ -47,14 +47,12 @@ class Sessions:
             if abs(now - row[2]).total_seconds() <= _seconds(row[2], row[3])
         ]
 
-    def start_session(
-        self, session_id: str, source: str, host: str, pid: int, command: str
-    ) -> None:
+    def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
         from rubix_token_sync import __version__
 
         sessions = self._tables.sessions
 
-        def work(conn: sa.Connection) -> None:
+        def work(conn: sa.Connection) -> int:
             failpoints.point("store.session.start")
             there = conn.execute(
                 sa.select(sessions.c.session_id).where(sessions.c.session_id == session_id)
@@ -73,8 +71,22 @@ class Sessions:
                         program_version=__version__,
                     )
                 )
+            failpoints.point("store.session.recover")
+            return conn.execute(
+                sa.update(sessions)
+                .where(
+                    sessions.c.source_ip == source,
+                    sessions.c.status == "RUNNING",
+                    sessions.c.session_id != session_id,
+                )
+                .values(
+                    status="INTERRUPTED",
+                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
+                    error_summary="The run ended without notice (killed, or its machine died).",
+                )
+            ).rowcount
 
-        self._database.transact(work)
+        return self._database.transact(work)
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         sessions = self._tables.sessions
@@ -91,7 +103,7 @@ class Sessions:
         self._database.transact(work)
 
     def finish_session(
-        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+        self, lease: Lease, status: str, totals: SessionTotals, error_summary: str | None
     ) -> None:
         sessions = self._tables.sessions
 
@@ -99,7 +111,7 @@ class Sessions:
             failpoints.point("store.session.finish")
             conn.execute(
                 sa.update(sessions)
-                .where(sessions.c.session_id == session_id)
+                .where(sessions.c.session_id == lease.session_id)
                 .values(
                     status=status,
                     end_time=self._database.now,
@@ -108,31 +120,11 @@ class Sessions:
                     **asdict(totals),
                 )
             )
+            self._release(conn, lease)
 
         self._database.transact(work)
 
-    def close_dead_sessions(self, source: str, own_session: str) -> int:
-        sessions = self._tables.sessions
-
-        def work(conn: sa.Connection) -> int:
-            failpoints.point("store.session.recover")
-            return conn.execute(
-                sa.update(sessions)
-                .where(
-                    sessions.c.source_ip == source,
-                    sessions.c.status == "RUNNING",
-                    sessions.c.session_id != own_session,
-                )
-                .values(
-                    status="INTERRUPTED",
-                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
-                    error_summary="The run ended without notice (killed, or its machine died).",
-                )
-            ).rowcount
-
-        return self._database.transact(work)
-
-    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None) -> None:
+    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         leases = self._tables.leases
         now = self._database.now
         mine = {
@@ -239,17 +231,16 @@ class Sessions:
         self._database.transact(work)
 
     def release_lease(self, lease: Lease) -> None:
+        self._database.transact(lambda conn: self._release(conn, lease))
+
+    def _release(self, conn: sa.Connection, lease: Lease) -> None:
         leases = self._tables.leases
-
-        def work(conn: sa.Connection) -> None:
-            failpoints.point("store.lease.release")
-            conn.execute(
-                sa.delete(leases).where(
-                    leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
-                )
+        failpoints.point("store.lease.release")
+        conn.execute(
+            sa.delete(leases).where(
+                leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
             )
-
-        self._database.transact(work)
+        )
 
     def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
         attempts = 0
