@@ -29,7 +29,7 @@ TargetRefused TargetUnavailable TransactionTooLarge Trend VerifyResult WorkerCra
 cell check check_settings configure counted databases describe_settings discover explain_failure
 failures json_text keep_out log_event log_through migrate_records open_target parse_age redact
 report_of retry_failed schema_script send_status_alerts sessions settings_of shown start_log
-status sync upgrade_schema verify watchers_of
+status sync told_apart upgrade_schema verify watchers_of
 """.split()  # noqa: SIM905 - read more easily
 )
 

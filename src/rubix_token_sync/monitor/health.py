@@ -79,9 +79,7 @@ def read_status(
     completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
     databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
     sources = _sources(running, last, completed, databases, now)
-    unread = unread_directories(
-        store, replace(filters, since=None, nodes=()), now, sources=filters.sources
-    )
+    unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
     facts = Facts(running, sources, databases, unread)
     return Status(now, judge(facts, rules), running, sources, databases)
 
