@@ -84,7 +84,7 @@ def test_verify(run: Run, broken: Path) -> None:
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}
     assert (told["databases"], told["records"]) == (2, 120)
     assert len(told["examples"]) == 20
-    assert told["examples"][0].keys() == {"letter", "db_path", "token_id", "columns"}
+    assert told["examples"][0].keys() == {"letter", "db_path", "token_id", "table", "columns"}
     assert [d.keys() for d in told["unreadable_databases"]] == [{"db_path", "code", "message"}]
     lines = Path("list.txt").read_text().splitlines()
     path = broken / "node001/Rubix/rubix.db"
