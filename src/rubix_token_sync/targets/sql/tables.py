@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql
 
 from rubix_token_sync.records.schema import (
     DATABASE_KEY_BYTES,
@@ -19,16 +18,18 @@ from rubix_token_sync.records.schema import (
     Column,
     RecordTable,
 )
+from rubix_token_sync.targets.sql.audit_tables import AuditTables, add_audit_tables
+from rubix_token_sync.targets.sql.column_types import ID as _ID
+from rubix_token_sync.targets.sql.column_types import TEXT as _TEXT
+from rubix_token_sync.targets.sql.column_types import TIME as _TIME
+from rubix_token_sync.targets.sql.column_types import UUID as _UUID
+from rubix_token_sync.targets.sql.column_types import fixed_bytes as _fixed_bytes
 
 __all__ = ["Spelling", "Tables", "build_tables"]
 
-_TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
-_TEXT: Final = sa.UnicodeText()
-_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _STAGING: Final = "TokenRecordStaging"
 _OF_THE_GUIDE: Final = frozenset({"now", "false"})
 """Defaults of columns that the guide's tables allow to be NULL."""
-_UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,6 @@ class Spelling:
     """Statements that follow when the tables are made."""
 
 
-class _Binary(mssql.BINARY):
-    """BINARY(n) whose parameters are of that type, too: the driver sends VARBINARY.
-
-    Of the two, VARBINARY takes precedence, so the column would be converted, and not the
-    parameter.
-    """
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(bindvalue, mssql.BINARY(self.length))
-
-
-def _fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
-    return sa.LargeBinary(size).with_variant(_Binary(size), "mssql")
-
-
 @dataclass(frozen=True)
 class Tables:
     """The tables of one target, ready for SQLAlchemy statements."""
@@ -86,6 +72,7 @@ class Tables:
     migrations: sa.Table
     migrated: sa.Table
     set_aside: sa.Table
+    audit: AuditTables
 
     def all(self) -> list[sa.Table]:
         """Every table, in order of creation."""
@@ -341,6 +328,7 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
         set_aside.c.database_key,
         set_aside.c.id,
     )
+    audit = add_audit_tables(metadata, records, name)
     return Tables(
         spelling,
         columns,
@@ -355,6 +343,7 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
         migrations,
         migrated,
         set_aside,
+        audit,
     )
 
 

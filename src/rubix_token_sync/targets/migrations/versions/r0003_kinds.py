@@ -1,4 +1,4 @@
-"""Every kind of token, its network, and what is judged of it.
+"""Every kind of token, its network, what is judged of it; the tables of the audit.
 
 What the first edition stored is of the kind rbt.  The rest of it is not known before the
 node's database was read again, so the next sync reads each database once.
@@ -29,6 +29,8 @@ def upgrade() -> None:
     for table in (tables.records, tables.duplicates, tables.staging):
         if table is not None:
             add_missing_columns(conn, table)
+    for table in tables.audit.all():
+        table.create(conn, checkfirst=True)
     if lacked:
         conn.execute(sa.update(tables.databases).values(fingerprint=None))
 
