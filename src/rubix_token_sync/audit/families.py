@@ -7,6 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.rule import finding_in, token_key
+from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.targets.sql.functions import exactly, number_of
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -21,7 +22,7 @@ def parts_of(records: sa.FromClause) -> list[sa.ColumnElement[bool]]:
     return [
         records.c.source_deleted_at.is_(None),
         records.c.token_id.is_not(None),
-        records.c.token_kind == "rbt",
+        records.c.token_kind == RBT.name,
         records.c.parent_token_id != "",
     ]
 
@@ -65,7 +66,7 @@ def split_tokens(tables: Tables) -> sa.Subquery:
             sa.func.max(together.c.worth).label("parts_value"),
         )
         .join_from(together, parent, exactly(parent.c.token_id, together.c.parent_token_id))
-        .where(parent.c.source_deleted_at.is_(None), parent.c.token_kind == "rbt")
+        .where(parent.c.source_deleted_at.is_(None), parent.c.token_kind == RBT.name)
         .group_by(token_key(parent))
         .subquery("split")
     )

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 
+from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
 from rubix_token_sync.targets.sql.audit_tables import RECORD_EVIDENCE, TOKEN_KEY_BYTES
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -77,17 +78,25 @@ class StatementRule(Rule):
     def insertion(self, tables: Tables, run_number: int) -> sa.Insert:
         """The statement, with each record's values as they are now."""
         found = self.statement(tables).subquery("found")
-        records, evidence = tables.records, tables.audit.evidence
-        columns = {
+        records, databases, evidence = tables.records, tables.databases, tables.audit.evidence
+        columns: dict[str, sa.ColumnElement[Any]] = {
             "run_number": sa.literal(run_number, sa.BigInteger()),
             "rule": sa.literal(self.code, sa.Unicode(50)),
             **{name: found.c[name] for name in ("token_key", "token_kind", "token_id")},
             **{name: found.c[name] for name in ("weight", "role")},
             "record_token_id": records.c.token_id,
             **{name: records.c[name] for name in RECORD_EVIDENCE},
+            "read_at": sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed),
         }
         chosen = [value.label(name) for name, value in columns.items()]
-        query = sa.select(*chosen).join_from(found, records, records.c.id == found.c.record_id)
+        its_database = sa.and_(
+            databases.c.source_ip == records.c.source_ip, databases.c.db_path == records.c.db_path
+        )
+        query = (
+            sa.select(*chosen)
+            .join_from(found, records, records.c.id == found.c.record_id)
+            .outerjoin(databases, its_database)
+        )
         return sa.insert(evidence).from_select(list(columns), query)
 
 
@@ -98,8 +107,8 @@ def token_key(records: sa.FromClause) -> sa.ColumnElement[bytes]:
     where an id was cut to fit its column.  The numbers are literals, so that a database sees
     one expression wherever it stands.
     """
-    start = sa.literal_column(str(records.c.record_key.type.length - TOKEN_KEY_BYTES + 1))
-    size = sa.literal_column(str(TOKEN_KEY_BYTES))
+    start: sa.ColumnElement[int] = sa.literal_column(str(DATABASE_KEY_BYTES + 1))
+    size: sa.ColumnElement[int] = sa.literal_column(str(TOKEN_KEY_BYTES))
     return sa.func.substring(records.c.record_key, start, size, type_=sa.LargeBinary())
 
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.audit.families import family, parts_of
 from rubix_token_sync.audit.rule import OWNING, StatementRule, token_key
+from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -19,9 +20,10 @@ _UNBURNT: Final = (*OWNING, "15", "16")
 
 def _statement(tables: Tables) -> sa.CompoundSelect[Any]:
     part, parent = tables.records.alias("part"), tables.records.alias("parent")
+    key: sa.ColumnElement[Any] = token_key(parent).label("token_key")
     tokens = (
         sa.select(
-            token_key(parent).label("token_key"),
+            key,
             sa.func.min(parent.c.token_kind).label("token_kind"),
             sa.func.min(parent.c.token_id).label("token_id"),
             sa.func.count(sa.distinct(part.c.token_id)).label("weight"),
@@ -30,7 +32,7 @@ def _statement(tables: Tables) -> sa.CompoundSelect[Any]:
         .where(
             *parts_of(part),
             parent.c.source_deleted_at.is_(None),
-            parent.c.token_kind == "rbt",
+            parent.c.token_kind == RBT.name,
             parent.c.token_status.in_(_UNBURNT),
         )
         .group_by(token_key(parent))

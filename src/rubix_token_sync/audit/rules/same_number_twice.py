@@ -7,6 +7,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.rule import StatementRule, finding_in, token_key
+from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["RULE"]
@@ -16,7 +17,7 @@ def _numbered(records: sa.FromClause) -> list[sa.ColumnElement[bool]]:
     return [
         records.c.source_deleted_at.is_(None),
         records.c.token_id.is_not(None),
-        records.c.token_kind == "rbt",
+        records.c.token_kind == RBT.name,
         records.c.token_level.is_not(None),
         records.c.token_number.is_not(None),
     ]

@@ -135,6 +135,8 @@ def add_audit_tables(
         # The record: of the token itself, or of its parent, a part, a twin.
         sa.Column("record_token_id", sa.Unicode(500)),
         *(sa.Column(column, records.c[column].type) for column in RECORD_EVIDENCE),
+        # When its database had been read last.
+        sa.Column("read_at", TIME),
     )
     sa.Index(
         "ix_auditevidence_finding",
