@@ -18,6 +18,15 @@ from typing import TYPE_CHECKING, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rubix_token_sync.audit.questions import (
+        AuditRow,
+        Evidence,
+        Finding,
+        Holder,
+        OpenFindings,
+        TokenView,
+    )
+    from rubix_token_sync.audit.run import AuditOutcome, RuleOutcome, UnreadDatabase
     from rubix_token_sync.errors import (
         CommitAmbiguous,
         LeaseHeld,
@@ -35,6 +44,14 @@ if TYPE_CHECKING:
         TargetUnavailable,
         TransactionTooLarge,
         WorkerCrashed,
+    )
+    from rubix_token_sync.library.auditing import (
+        RuleRow,
+        acknowledge_finding,
+        audit_records,
+        reopen_finding,
+        rules,
+        suppress_finding,
     )
     from rubix_token_sync.library.configuration import (
         Configuration,
@@ -70,6 +87,7 @@ if TYPE_CHECKING:
         MetricsFileObserver,
         ReportObserver,
         report_of,
+        send_finding_alerts,
         send_status_alerts,
         watchers_of,
     )
@@ -93,6 +111,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.monitor.runs import RunRow, Trend
     from rubix_token_sync.nodes.discovery import Discovery, Node, Skipped
     from rubix_token_sync.nodes.keep_out import keep_out
+    from rubix_token_sync.reports.sarif import sarif_of
     from rubix_token_sync.runs.cancel import CancelToken, Interrupted
     from rubix_token_sync.runs.check import CheckResult
     from rubix_token_sync.runs.jobs import Difference
@@ -107,7 +126,10 @@ _ERRORS: Final = (
     "TargetUnavailable TransactionTooLarge WorkerCrashed"
 )
 _PLACES: Final = {
+    "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
+    "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
+    "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules suppress_finding",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
@@ -116,7 +138,7 @@ _PLACES: Final = {
     "library.results": "CheckReport SyncResult VerifyResult",
     "library.settings_files": "SettingRow SettingsOverview check_settings describe_settings",
     "library.watchers": "AlertObserver MetricsEndpointObserver MetricsFileObserver "
-    "ReportObserver report_of send_status_alerts watchers_of",
+    "ReportObserver report_of send_finding_alerts send_status_alerts watchers_of",
     "library.work": "check discover migrate_records retry_failed sync verify",
     "log": "log_event log_through=through redact",
     "migrate.report": "MigrationReport MovedDatabase=DatabaseOutcome",
@@ -128,6 +150,7 @@ _PLACES: Final = {
     "monitor.runs": "RunRow Trend",
     "nodes.discovery": "Discovery Node Skipped",
     "nodes.keep_out": "keep_out",
+    "reports.sarif": "sarif_of",
     "runs.cancel": "CancelToken Interrupted",
     "runs.check": "CheckResult",
     "runs.jobs": "Difference",
@@ -147,6 +170,8 @@ _NAMES: Final = {
 __all__ = [
     "RECORD_COLUMNS",
     "AlertObserver",
+    "AuditOutcome",
+    "AuditRow",
     "CancelToken",
     "CheckReport",
     "CheckResult",
@@ -158,9 +183,12 @@ __all__ = [
     "DatabaseRow",
     "Difference",
     "Discovery",
+    "Evidence",
     "Example",
     "Failure",
     "FailureReport",
+    "Finding",
+    "Holder",
     "Interrupted",
     "LeaseHeld",
     "LeaseLost",
@@ -171,12 +199,15 @@ __all__ = [
     "Node",
     "NodeRow",
     "Observer",
+    "OpenFindings",
     "Problem",
     "Progress",
     "Reason",
     "RecordRefused",
     "ReportMismatch",
     "ReportObserver",
+    "RuleOutcome",
+    "RuleRow",
     "RunOptions",
     "RunResult",
     "RunRow",
@@ -200,11 +231,15 @@ __all__ = [
     "TargetReader",
     "TargetRefused",
     "TargetUnavailable",
+    "TokenView",
     "TransactionTooLarge",
     "Trend",
+    "UnreadDatabase",
     "VerifyResult",
     "WorkerCrashed",
     "__version__",
+    "acknowledge_finding",
+    "audit_records",
     "cell",
     "check",
     "check_settings",
@@ -223,15 +258,20 @@ __all__ = [
     "open_target",
     "parse_age",
     "redact",
+    "reopen_finding",
     "report_of",
     "retry_failed",
+    "rules",
+    "sarif_of",
     "schema_script",
+    "send_finding_alerts",
     "send_status_alerts",
     "sessions",
     "settings_of",
     "shown",
     "start_log",
     "status",
+    "suppress_finding",
     "sync",
     "upgrade_schema",
     "verify",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.rule import finding_in, token_key
+from rubix_token_sync.audit.rule import BURNT, finding_in, token_key
 from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.targets.sql.functions import exactly, number_of
 from rubix_token_sync.targets.sql.tables import Tables
@@ -15,6 +15,8 @@ __all__ = ["TOLERANCE", "family", "parts_of", "split_tokens"]
 
 TOLERANCE: Final = 0.000_001
 """Values have at most five decimals; sums of binary fractions err far less than this."""
+
+_SPLIT: Final = BURNT[0]
 
 
 def parts_of(records: sa.FromClause) -> list[sa.ColumnElement[bool]]:
@@ -60,7 +62,7 @@ def split_tokens(tables: Tables) -> sa.Subquery:
             sa.func.min(parent.c.token_kind).label("token_kind"),
             sa.func.min(parent.c.token_id).label("token_id"),
             sa.func.coalesce(sa.func.max(number_of(parent.c.token_value)), 1.0).label("own_value"),
-            sa.func.count(sa.case((parent.c.token_status == "9", 1))).label("burnt"),
+            sa.func.count(sa.case((parent.c.token_status == _SPLIT, 1))).label("burnt"),
             sa.func.max(together.c.parts).label("parts"),
             sa.func.max(together.c.valued).label("valued_parts"),
             sa.func.max(together.c.worth).label("parts_value"),

@@ -15,6 +15,7 @@ from rubix_token_sync.audit.rule import SEVERITIES, Rule
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = [
+    "SUPPRESSED",
     "AuditRow",
     "Evidence",
     "Finding",

@@ -27,7 +27,7 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 __all__ = [
     "RuleRow",
     "acknowledge_finding",
-    "audit",
+    "audit_records",
     "audit_target",
     "reopen_finding",
     "rules",
@@ -52,7 +52,7 @@ class RuleRow:
     cure: str
 
 
-def audit(
+def audit_records(
     *,
     configuration: Configuration | None = None,
     config: PathName | None = None,
@@ -73,7 +73,7 @@ def audit(
 
 
 def audit_target(configuration: Configuration) -> AuditOutcome:
-    """`audit` of the target of this configuration."""
+    """`audit_records`, of the target of this configuration."""
     options = configuration.audit_options()
     with _writable(configuration) as store:
         return run_audit(store, options)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 from pydantic import SecretStr
 
 from rubix_token_sync import log
-from rubix_token_sync.audit.rules import RULES
-from rubix_token_sync.audit.run import AuditOptions
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.keep_out import keep_out, node_around
@@ -28,6 +26,7 @@ from rubix_token_sync.targets.registry import TargetAddress, parse_target
 
 if TYPE_CHECKING:
     from rubix_token_sync.audit.rule import Severity
+    from rubix_token_sync.audit.run import AuditOptions
 
 __all__ = ["Configuration", "PathName", "SettingsOverrides", "configure", "settings_of"]
 
@@ -192,6 +191,9 @@ class Configuration:
         Raises:
             SettingsError: a rule that does not exist is named.
         """
+        from rubix_token_sync.audit.rules import RULES
+        from rubix_token_sync.audit.run import AuditOptions
+
         settings = self.settings
         named = (entry.partition("=") for entry in settings.audit_severities)
         options = AuditOptions(
