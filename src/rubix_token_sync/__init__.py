@@ -129,7 +129,8 @@ _PLACES: Final = {
     "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
     "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
-    "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules suppress_finding",
+    "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
+    "suppress_finding",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
