@@ -143,7 +143,6 @@ def metrics_tables() -> str:
         errors=[],
     )
     audited = OpenFindings(datetime(2026, 1, 1), 1, True, 0, 0, 0)
-    after = outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited)
     parts = []
     for title, families in (
         ("During a run (`--metrics-port`)", progress_families("vm1", None)),

@@ -79,7 +79,7 @@ class FindingsArguments(Common):
 @click.option("--sarif", is_flag=True, help="SARIF 2.1.0 on stdout.")
 @csv_option
 @click.pass_context
-def findings(ctx: click.Context, **given: Any) -> int | None:
+def findings(ctx: click.Context, /, **given: Any) -> int | None:
     """Show what audits found, the worst first, with the records as evidence.
 
     --since counts from when an audit last changed a finding.  Exit codes: 0; 2
@@ -131,7 +131,7 @@ def _show(found: Sequence[Finding], *, audited: bool) -> None:
     show_findings(found)
     say()
     say(
-        f"{rts.counted(len(found), 'finding')}; `rubix-token-sync findings show NAME` has the rest."
+        f"{rts.counted(len(found), 'finding')}; `rubix-token-sync findings show FINDING` has the rest."
     )
 
 

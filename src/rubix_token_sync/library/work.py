@@ -64,7 +64,8 @@ def sync(
     node and writes again what differs; ``allow_shrink`` accepts that a large share of a
     database vanished; ``adopt_source`` takes the source over from the machine that it
     belongs to; ``dry_run`` writes nothing.  ``audit`` runs the audit after a sync that was
-    completed (None: as the setting audit_after_sync says).  ``stop`` ends the run at the next safe point.
+    completed (None: as the setting audit_after_sync says).  ``stop`` ends the run at the next
+    safe point.
     Either ``configuration`` is given, or the settings themselves.
 
     Raises:

@@ -134,7 +134,11 @@ def add_audit_tables(
         sa.Column("role", sa.Unicode(20), nullable=False),
         # The record: of the token itself, or of its parent, a part, a twin.
         sa.Column("record_token_id", sa.Unicode(500)),
-        *(sa.Column(column, records.c[column].type) for column in RECORD_EVIDENCE),
+        *(
+            sa.Column(column, records.c[column].type)
+            for column in RECORD_EVIDENCE
+            if column in records.c
+        ),
         # When its database had been read last.
         sa.Column("read_at", TIME),
     )
