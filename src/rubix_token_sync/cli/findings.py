@@ -131,7 +131,8 @@ def _show(found: Sequence[Finding], *, audited: bool) -> None:
     show_findings(found)
     say()
     say(
-        f"{rts.counted(len(found), 'finding')}; `rubix-token-sync findings show FINDING` has the rest."
+        f"{rts.counted(len(found), 'finding')}; `rubix-token-sync findings show FINDING` has the "
+        "evidence."
     )
 
 
