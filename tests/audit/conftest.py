@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,24 +19,28 @@ def _opened(address: str) -> SqlTarget:
     return store
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlTarget]:
-    """An empty target of each kind that can be had here."""
-    if request.param == "sqlite":
-        address = f"sqlite:///{tmp_path}/target.db"
-    else:
-        address = request.getfixturevalue("postgres_url")
-    opened = _opened(address)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="session")
+def empty_target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite target with its tables, to be copied: making them takes longer than an audit."""
+    path = tmp_path_factory.mktemp("empty") / "target.db"
+    _opened(f"sqlite:///{path}").close()
+    return path
 
 
 @pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[SqlTarget]:
+def embedded(empty_target: Path, tmp_path: Path) -> Iterator[SqlTarget]:
     """An empty SQLite target."""
-    opened = _opened(f"sqlite:///{tmp_path}/target.db")
+    opened = _opened(f"sqlite:///{shutil.copy(empty_target, tmp_path / 'target.db')}")
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def store(request: pytest.FixtureRequest) -> SqlTarget:
+    """An empty target of each kind that can be had here."""
+    name = "embedded" if request.param == "sqlite" else "postgres_store"
+    found: SqlTarget = request.getfixturevalue(name)
+    return found
 
 
 @pytest.fixture

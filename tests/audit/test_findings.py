@@ -55,6 +55,11 @@ def test_suspected_confirmed_resolved_reopened(ledger: Ledger) -> None:
     assert (found.first_seen_run, found.last_seen_run) == (1, 6)
 
 
+def test_the_same_on_postgresql(postgres_store: SqlTarget) -> None:
+    """The other tests of this file run there in the long suite."""
+    test_suspected_confirmed_resolved_reopened(Ledger(postgres_store))
+
+
 def test_a_transfer_between_two_reads_comes_and_goes_without_a_word(ledger: Ledger) -> None:
     """Bob was read before he sent the token, Alice after she had got it."""
     ledger.sync(ALICE, BOB)

@@ -409,7 +409,7 @@ def open_findings(conn: sa.Connection, tables: Tables, now: datetime) -> OpenFin
         .where(findings.c.state.in_(OPEN), not_suppressed(findings, now))
         .group_by(findings.c.severity)
     )
-    counted: dict[str, int] = dict(conn.execute(query).tuples().all())
+    counted: dict[str, int] = {row[0]: row[1] for row in conn.execute(query)}
     return OpenFindings(
         last.started_at,
         last.number,

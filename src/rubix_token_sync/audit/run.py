@@ -262,11 +262,8 @@ class _Audit:
             .distinct()
             .subquery()
         )
-        counts: dict[str, int] = dict(
-            conn.execute(sa.select(query.c.rule, sa.func.count()).group_by(query.c.rule))
-            .tuples()
-            .all()
-        )
+        grouped = sa.select(query.c.rule, sa.func.count()).group_by(query.c.rule)
+        counts: dict[str, int] = {row[0]: row[1] for row in conn.execute(grouped)}
         seconds = {rule.code: taken for rule, taken in ran}
         options = self._options
         found = []
@@ -360,7 +357,7 @@ def _changes(conn: sa.Connection, tables: Tables, moment: Moment) -> dict[str, i
         .where(findings.c.changed_run == moment.number)
         .group_by(findings.c.change)
     )
-    counted: dict[str, int] = dict(conn.execute(query).tuples().all())
+    counted: dict[str, int] = {row[0]: row[1] for row in conn.execute(query)}
     return {change: counted.get(change, 0) for change in CHANGES}
 
 
@@ -371,7 +368,7 @@ def _open(conn: sa.Connection, tables: Tables, moment: Moment) -> dict[str, int]
         .where(findings.c.state.in_(OPEN), not_suppressed(findings, moment.at))
         .group_by(findings.c.severity)
     )
-    counted: dict[str, int] = dict(conn.execute(query).tuples().all())
+    counted: dict[str, int] = {row[0]: row[1] for row in conn.execute(query)}
     return {severity: counted.get(severity, 0) for severity in SEVERITIES}
 
 
