@@ -176,7 +176,7 @@ def _too_much(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
 
 def _unburnt(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
     """A token that was never burnt has a part."""
-    parent, *_, token = _free(fleet, "alice")
+    _, parent, *_, token = _free(fleet, "alice")
     change = "UPDATE TokensTable SET parent_token_id = ?, token_value = ? WHERE token_id = ?"
     fleet.node("alice", change, parent, 0.5, token)
     return {("parent_not_burnt", parent)}, lambda: fleet.node("alice", change, "", 1.0, token)

@@ -111,14 +111,16 @@ def test_they_agree_on_postgresql(postgres_store: SqlTarget, rows: list[Row]) ->
 
 
 @pytest.mark.long
-@settings(_AGREE, max_examples=1_500)
+@pytest.mark.timeout(900)
+@settings(_AGREE, max_examples=300)
 @given(rows=_fleets)
 def test_they_agree_at_length(embedded: SqlTarget, rows: list[Row]) -> None:
     _agree(embedded, rows)
 
 
 @pytest.mark.long
-@settings(_AGREE, max_examples=500)
+@pytest.mark.timeout(900)
+@settings(_AGREE, max_examples=100)
 @given(rows=_fleets)
 def test_they_agree_on_postgresql_at_length(postgres_store: SqlTarget, rows: list[Row]) -> None:
     _agree(postgres_store, rows)
