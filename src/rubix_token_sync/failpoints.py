@@ -25,7 +25,6 @@ from typing import Final
 __all__ = ["POINTS", "FaultInjected", "arm", "point"]
 
 POINTS: Final = {
-    "audit.begin": "take the lease of an audit",
     "audit.decide": "write what a person decided about a finding",
     "audit.evidence": "remove what findings were seen in before",
     "audit.findings": "bring the findings up to date",

@@ -116,7 +116,7 @@ def _state(ledger: Ledger) -> tuple[list[dict[str, Any]], ...]:
 
 @pytest.mark.parametrize(
     "point",
-    ["audit.begin", "audit.rule", "audit.findings", "audit.evidence", "store.commit.before",
+    ["audit.rule", "audit.findings", "audit.evidence", "store.commit.before",
      "store.commit.after", "store.lease.acquire", "store.lease.release"],
 )  # fmt: skip
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "always"])

@@ -154,7 +154,6 @@ def run_audit(store: SqlTarget, options: AuditOptions) -> AuditOutcome:
     """
     options.check()
     lease = Lease(LEASE, str(uuid.uuid4()), options.lease_seconds)
-    failpoints.point("audit.begin")
     store.acquire_lease(lease, own_holder())
     try:
         return _until_all_run(_Audit(store, options, lease))
