@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ settings.load_profile("here")
 # Compiled once: a suite that starts the program hundreds of times would compile it as often.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tables of token numbers are built once, whichever process of the suite needs them first.
+os.environ.setdefault(
+    "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"rubix-token-sync-tests-{os.getuid()}")
+)
 
 pytest_plugins = ["tests.postgres_server"]
 
@@ -76,3 +82,13 @@ def expected(unpacked_fleet: Path) -> dict[str, list[dict[str, Any]]]:
         (unpacked_fleet / "expected.json").read_text(encoding="utf-8")
     )
     return truth
+
+
+@pytest.fixture(scope="session")
+def real_chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directories ``Rubix`` of the real nodes, and truth.json: only to be read."""
+    directory = tmp_path_factory.mktemp("chains")
+    with tarfile.open(ARCHIVE.with_name("real_nodes.tar.gz")) as archive:
+        wanted = [m for m in archive if "/Rubix" in m.name or m.name.endswith("truth.json")]
+        archive.extractall(directory, wanted, filter="fully_trusted")
+    return directory / "fixture"

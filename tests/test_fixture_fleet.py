@@ -71,7 +71,7 @@ def tool(door: Door, fleet: Path, tmp_path: Path) -> Tool:
 def _code(truth: dict[str, Any]) -> str | None:
     reason = truth["ipfs_error"]
     if truth["invalid"] == _TOO_LARGE:
-        return "too_large"
+        return "too_large_to_store"
     if truth["content"] is not None:
         return None
     if reason is None:

@@ -16,6 +16,7 @@
     ├── SourceError              one node's database cannot be read     exit 1
     │   └── SourceUnsettled      transient: busy, or changed while it was read
     ├── WorkerCrashed            a worker process ended or raised       exit 1
+    ├── TokenTableError          the table of token numbers             exit 1
     └── ReportMismatch           counters and target disagree           exit 1
 
 ``kind`` decides about retries and is set where the outside world is
@@ -138,6 +139,10 @@ class SourceUnsettled(SourceError):
 
 class WorkerCrashed(SyncError):
     """A worker process was killed or raised something unforeseen."""
+
+
+class TokenTableError(SyncError):
+    """The table of token numbers is damaged, or cannot be written where it should be."""
 
 
 class ReportMismatch(SyncError):

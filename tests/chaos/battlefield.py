@@ -1,9 +1,10 @@
 """A small fleet in two states, and targets that hold the first: what faults are tried on.
 
-The fleet has what makes runs interesting: several chunks a database, content that
-is absent, a database whose rows are only in its ``-wal``, one in WAL mode, one
-without a primary key (repeated and missing ids), one that is no database, and
-one that is gone in the second state.
+The fleet has what makes runs interesting: several chunks a database, transactions and
+pledges beside the tokens (several chunks as well, some of them repeated), content that is
+absent, a database whose rows are only in its ``-wal``, one in WAL mode, one without a primary
+key (repeated and missing ids), one that is no database, and one that is gone in the second
+state.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class Battlefield:
         bad.parent.mkdir(parents=True)
         bad.write_bytes(b"no database" * 100)
         make_fleet(fleet / "f", FleetPlan(nodes=1, tokens_per_node=tokens // 3, seed=10))
+        _add_history(made.nodes[0].db_path)
         template = home / "template.db"
         door.run(*_arguments(home, fleet, f"sqlite:///{template}"), env=SETTINGS).expect(BROKEN)
         _fold(template)
@@ -104,6 +106,7 @@ class Battlefield:
             change_status(node.db_path, 0.2)
             delete_tokens(node.db_path, 0.1)
             add_tokens(sown, node, tokens // 4)
+        _change_history(made.nodes[0].db_path)
         shutil.rmtree(fleet / "f" / "node001")
         nothing = Content({}, {})
         field = Battlefield(
@@ -151,6 +154,35 @@ def _arguments(home: Path, fleet: Path, target: str) -> tuple[str, ...]:
         "sync", str(fleet), "--target", target, "--source-ip", SOURCE, "--allow-shrink",
         "--report", str(home / "reports"), "--quiet",
     )  # fmt: skip
+
+
+def _add_history(path: Path | str) -> None:
+    """Transactions in several chunks, and pledges of both sorts without a primary key."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "CREATE TABLE TransactionHistory (transaction_id text, amount real, status numeric,"
+            " comment text, PRIMARY KEY (transaction_id))"
+        )
+        db.execute("CREATE TABLE TokenStateHashTable (did, token_state_hash, pledged_token)")
+        db.execute("CREATE TABLE UnpledgeSequence (tx_id, pledge_tokens, epoch)")
+        db.executemany(
+            "INSERT INTO TransactionHistory VALUES (?, ?, 0, ?)",
+            [(f"tx{n}", n / 4, "'; --" * (n % 3)) for n in range(90)],
+        )
+        db.executemany(
+            "INSERT INTO TokenStateHashTable VALUES ('did', ?, ?)",
+            [(f"state {n % 12}" if n % 5 else None, f"token {n}") for n in range(20)],
+        )
+        db.execute("INSERT INTO UnpledgeSequence VALUES ('tx1', 'a,b', 1795968035)")
+
+
+def _change_history(path: Path | str) -> None:
+    """Some are new, some changed, some gone."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE TransactionHistory SET status = 1 WHERE amount < 12")
+        db.execute("DELETE FROM TransactionHistory WHERE amount > 20")
+        db.execute("INSERT INTO TransactionHistory VALUES ('new', 1, 0, NULL)")
+        db.execute("DELETE FROM UnpledgeSequence")
 
 
 def _keyless(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,10 +28,12 @@ _TIMES = frozenset(
 
 @dataclass(frozen=True)
 class Content:
-    """Every record and every database, comparable between targets."""
+    """Every record, companion row and database, comparable between targets."""
 
     records: dict[bytes, tuple[Any, ...]]
     databases: dict[bytes, tuple[Any, ...]]
+    companions: dict[bytes, tuple[Any, ...]] = field(default_factory=dict)
+    """Of every companion table; the name of the table comes first."""
 
     def difference(self, other: Content) -> str:
         """What differs, for people; empty when nothing does."""
@@ -39,6 +41,7 @@ class Content:
         for name, mine, theirs in (
             ("records", self.records, other.records),
             ("databases", self.databases, other.databases),
+            ("companions", self.companions, other.companions),
         ):
             only = len(mine.keys() - theirs.keys())
             missing = len(theirs.keys() - mine.keys())
@@ -79,11 +82,23 @@ def content_of(url: str, *, fingerprints: bool = True) -> Content:
                 {bytes(m[0]): tuple(_plain(v) for v in m[1:]) for m in marks},
             )
             assert len(content.records) == len(rows), "two records with one key"
+            for name, stored in store.tables.stored.items():
+                if stored.table is not records:
+                    content.companions.update(_companion(conn, name, stored.table))
             return content
 
         return store.read(work)
     finally:
         store.close()
+
+
+def _companion(conn: sa.Connection, name: str, table: sa.Table) -> dict[bytes, tuple[Any, ...]]:
+    named = [c for c in table.c if c.name not in _OWN]
+    dead = table.c.source_deleted_at.is_not(None)
+    rows = conn.execute(sa.select(table.c.record_key, dead, *named)).all()
+    found = {bytes(row[0]): (name, *(_plain(value) for value in row[1:])) for row in rows}
+    assert len(found) == len(rows), f"two rows of {name} with one key"
+    return found
 
 
 def leftovers(url: str) -> list[str]:

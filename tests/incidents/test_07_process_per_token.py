@@ -26,4 +26,4 @@ def test_no_ipfs_program_is_started(site: Site) -> None:
         row[0].split(":")[0]
         for row in site.rows("SELECT ipfs_error FROM TokenRecords WHERE ipfs_error IS NOT NULL")
     }
-    assert told == {"damaged", "no_cid", "no_repository", "not_in_repository", "too_large"}
+    assert told == {"damaged", "no_cid", "no_repository", "not_in_repository", "too_large_to_store"}

@@ -37,6 +37,9 @@ class Scripted:
             Failure(a, f"says {self.name}") if isinstance(a, FailureCode) else a for a in answers
         ]
 
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        return self.read(cids)
+
     def close(self) -> None:
         self.closed = True
 
@@ -57,6 +60,7 @@ def test_ways_are_asked_in_order_for_what_is_left() -> None:
     assert done.via == ["blockstore", "", "", "daemon", "", "blockstore"]
     codes = [failure and failure.code for failure in done.failure]
     assert codes == [None, "no_cid", "no_cid", None, "too_large", None]
+    assert first.asked[-1] == c  # once more, as a block: larger contents are proven
     assert second.asked == [b]  # what is final is not asked for again
     assert third.asked == []
     assert (done.healed, done.notes) == (0, {})
@@ -159,7 +163,7 @@ def test_the_defaults_tell_absent_content_plainly(fleet: Path, expected: Any) ->
         elif failure is None:
             assert data == bytes.fromhex(token["content"])
         else:
-            assert failure.code is FailureCode.TOO_LARGE
+            assert failure.code is FailureCode.TOO_LARGE_TO_STORE
 
 
 def test_ways_can_be_switched_off(tmp_path: Path) -> None:

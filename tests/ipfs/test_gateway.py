@@ -242,11 +242,17 @@ def test_its_own_time_out_is_not_its_fault(serve: Serve) -> None:
 
 def test_large_content_is_told_as_that_when_proven(serve: Serve) -> None:
     block = leaf(bytes(CONTENT_LIMIT + 1))
-    root = tree(bytes(700_000), 262_144)[-1]
-    server = serve(holding([block, root]))
-    for asked in (block, root):
-        assert code(ask([server.url], [cid_of(asked).text])) is FailureCode.TOO_LARGE
-    assert len(server.requests) == 2  # nothing below the root
+    zeros = tree(bytes(700_000), 262_144)
+    server = serve(holding([block, *zeros]))
+    for asked in (block, zeros[-1]):
+        assert code(ask([server.url], [cid_of(asked).text])) is FailureCode.TOO_LARGE_TO_STORE
+    assert len(server.requests) == 2 + 2 + 2  # each root twice, two different blocks below one
+
+
+def test_large_content_that_is_not_whole_is_not_there(serve: Serve) -> None:
+    *_, last, root = tree(bytes(700_000), 262_144)
+    server = serve(holding([last, root]))
+    assert code(ask([server.url], [cid_of(root).text])) is FailureCode.NOT_IN_REPOSITORY
 
 
 def test_hostile_ids_reach_no_gateway(serve: Serve) -> None:

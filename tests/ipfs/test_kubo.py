@@ -66,7 +66,7 @@ def assert_as_expected(done: Resolved, tokens: list[dict[str, Any]], way: str) -
     for token, data, failure, via in zip(tokens, done.data, done.failure, done.via, strict=True):
         if token["invalid"] == "content over 50 KB":
             assert failure is not None
-            assert failure.code is FailureCode.TOO_LARGE
+            assert failure.code is FailureCode.TOO_LARGE_TO_STORE
         elif token["content"] is None:
             assert failure is not None
             assert failure.code in (FailureCode.NOT_IN_REPOSITORY, FailureCode.READ_ERROR)
@@ -95,6 +95,22 @@ def test_damaged_blocks_that_a_daemon_serves(kubo: Kubo, fleet: Path, expected: 
     (failure,) = resolve(repository, damaged, ways=("daemon",)).failure
     assert failure is not None
     assert failure.code is FailureCode.DAMAGED
+
+
+def test_a_sharded_directory_is_proven(kubo: Kubo, tmp_path: Path) -> None:
+    """Names of 256 KiB and more: Kubo spreads the directory over blocks of its own."""
+    repository = kubo.repository("sharded")
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(3000):
+        (many / f"{'n' * 80}{number}").write_bytes(b"%d" % number)
+    root = kubo.run(repository, "add", "-r", "-Q", str(many)).strip()
+    options = ContentOptions(ways=("blockstore",))
+    with closing(open_chain(str(repository), options)) as chain:
+        found = chain.tree(root)
+    size = sum(len(str(number)) for number in range(3000))
+    assert (found.kind, found.size, found.files, found.failure) == ("directory", size, 3000, None)
+    assert found.blocks > 3000 + 1
 
 
 def test_authorization(kubo: Kubo, served: Path, tmp_path: Path, expected: Truth) -> None:

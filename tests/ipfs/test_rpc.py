@@ -35,7 +35,7 @@ from tests.ipfs.servers import (
     refused_port,
     saying,
 )
-from tests.ipfs.trees import Store, cid_of, leaf, tree
+from tests.ipfs.trees import Store, cid_of, leaf, multihash, node, tree, unixfs
 
 Serve = Callable[[Behaviour], Server]
 
@@ -93,6 +93,27 @@ def test_a_daemon_is_found_and_asked_offline(serve: Serve, repository: Path) -> 
     assert set(server.methods) == {"POST"}
     assert all("offline=true" in path for path in server.requests)
     assert f"/api/v0/block/get?arg={CID.text}&offline=true" in server.requests
+
+
+def test_a_daemon_gives_the_blocks_of_a_tree(serve: Serve, repository: Path) -> None:
+    zeros = tree(bytes(700_000), 262_144)
+    files = [(multihash(zeros[-1]), "large", 0), (CID.multihash, "small", 0)]
+    directory = node(unixfs(1), files)
+    server = serve(holding([BLOCK, *zeros, directory]))
+    (repository / "api").write_text(server.multiaddr + "\n")
+    reader = DaemonReader(str(repository), workers=4, timeout_s=5.0, attempts=1)
+    with closing(ContentChain([reader])) as chain:
+        found = chain.tree(cid_of(directory).text)
+        assert (found.kind, found.size, found.files) == ("directory", 700_005, 2)
+        assert len(server.requests) == found.blocks == 5  # two chunks of zeros are one block
+        large = failure(chain.resolve([cid_of(zeros[-1]).text]))
+    assert large.code is FailureCode.TOO_LARGE_TO_STORE
+    (repository / "api").unlink()
+    reader = DaemonReader(str(repository), workers=4, timeout_s=5.0, attempts=1)
+    with closing(ContentChain([reader])) as chain:
+        lost = chain.tree(cid_of(directory).text).failure
+    assert lost is not None
+    assert lost.code is FailureCode.DAEMON_NOT_RUNNING
 
 
 def test_with_the_network_the_daemon_gets_a_time_limit(serve: Serve, repository: Path) -> None:

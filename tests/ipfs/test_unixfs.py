@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from rubix_token_sync.ipfs.cid import DAG_PB, RAW, cid_v1, parse
 from rubix_token_sync.ipfs.unixfs import (
     CHUNK_SIZE,
+    DirectoryNode,
     FileNode,
     Refusal,
+    SymlinkNode,
     decode_file,
+    decode_node,
     encode_leaf,
     leaf_content,
     matches,
@@ -95,6 +98,31 @@ def test_damage_anywhere_in_a_leaf_never_raises(content: bytes, data: st.DataObj
     cut = data.draw(st.integers(0, len(block)))
     assert isinstance(decode_file(DAG_PB, bytes(block)), FileNode | Refusal)
     assert isinstance(decode_file(DAG_PB, bytes(block[:cut])), FileNode | Refusal)
+
+
+_NODES = (FileNode, DirectoryNode, SymlinkNode, Refusal)
+
+
+@given(st.binary(max_size=300), st.sampled_from([DAG_PB, RAW, 0x71]))
+def test_any_bytes_are_a_node_or_refused(block: bytes, codec: int) -> None:
+    answer = decode_node(codec, block)
+    assert isinstance(answer, _NODES)
+    if isinstance(answer, FileNode):  # the two agree on what a file is
+        assert decode_file(codec, block) == answer
+
+
+@given(st.sampled_from([1, 4, 5]), st.lists(st.binary(max_size=8), max_size=4), st.data())
+def test_damage_anywhere_in_a_directory_never_raises(
+    kind: int, names: list[bytes], data: st.DataObject
+) -> None:
+    links = [(multihash(name), name.hex(), len(name)) for name in names]
+    block = bytearray(node(unixfs(kind, b"\xff") + field(6, 256), links))
+    for _ in range(data.draw(st.integers(0, 3))):
+        block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(block)))
+    assert isinstance(decode_node(DAG_PB, bytes(block)), _NODES)
+    assert isinstance(decode_node(DAG_PB, bytes(block[:cut])), _NODES)
+    assert isinstance(decode_file(DAG_PB, bytes(block)), FileNode | Refusal)
 
 
 @given(st.binary(max_size=300), st.one_of(st.none(), st.integers(0, 1 << 40)))

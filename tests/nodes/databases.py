@@ -36,7 +36,7 @@ def tree(directory: Path) -> Tree:
 
 def everything(snapshot: Snapshot, batch_size: int = 1000) -> list[SourceRow]:
     """All rows of a snapshot."""
-    return [row for batch in snapshot.rows(batch_size) for row in batch]
+    return [row for batch in snapshot.rows(batch_size) for row in batch.rows]
 
 
 def read(path: Path, scratch: Path | None = None, **options: Any) -> list[SourceRow]:

@@ -124,7 +124,7 @@ def attempt(directory: Path, known: Seeds, number: int) -> str:
     try:
         with open_snapshot(str(node / "rubix.db"), str(scratch), busy_s=0) as snapshot:
             count = snapshot.count if chance.random() < 0.5 else 0
-            rows = sum(len(batch) for batch in snapshot.rows(chance.choice((3, 1000))))
+            rows = sum(len(batch.rows) for batch in snapshot.rows(chance.choice((3, 1000))))
             assert not count or rows == count
             outcome = "rows"
     except SourceError as error:

@@ -72,7 +72,7 @@ def test_rows_only_in_the_log_are_read_from_a_copy(fleet: Path, scratch: Path) -
 
 def test_a_forks_columns_and_an_old_schema(fleet: Path) -> None:
     with open_snapshot(str(fleet / "pool/a/node035/Rubix/rubix.db")) as fork:
-        assert fork.columns == (
+        assert fork.tables[0].columns == {
             "token_id",
             "did",
             "created_at",
@@ -80,8 +80,8 @@ def test_a_forks_columns_and_an_old_schema(fleet: Path) -> None:
             "token_status",
             "parent_token_id",
             "token_value",
-        )
+        }
         assert {type(row[2]) for row in everything(fork)} > {str}
     with open_snapshot(str(fleet / "node034/Rubix/rubix.db")) as old:
-        assert old.columns == ("token_id", "did", "parent_token_id", "token_value")
+        assert old.tables[0].columns == {"token_id", "did", "parent_token_id", "token_value"}
         assert {row[2:5] for row in everything(old)} == {(None, None, None)}

@@ -82,7 +82,7 @@ def test_triggers_stored_columns_and_defaults_do_nothing(database: Path) -> None
         f"CREATE VIEW endless AS {ENDLESS}",
         "INSERT INTO TokensTable (did, token_status) VALUES ('a', 1)",
     )
-    assert read(database) == [("a!", "a", None, None, 1, None, None)]
+    assert read(database) == [("a!", "a", None, None, 1, None, None, None, None)]
 
 
 @pytest.mark.parametrize("head", [1, 50_000])
@@ -122,7 +122,7 @@ def test_many_large_values_are_handed_out_in_small_batches(
     values = "INSERT INTO TokensTable VALUES (NULL, CAST(zeroblob(20000) AS text))"
     make(database, schema, *[values] * 500)
     with open_snapshot(str(database)) as snapshot:
-        batches = [len(batch) for batch in snapshot.rows(5000)]
+        batches = [len(batch.rows) for batch in snapshot.rows(5000)]
     assert sum(batches) == 500
     assert max(batches) <= 2 * 64
 

@@ -139,10 +139,10 @@ def test_disappears_or_is_replaced_under_the_reader(
     fill(database, 200)
     with open_snapshot(str(database), Scratch(margin_bytes=2**60)) as snapshot:
         rows = snapshot.rows(20)
-        first = len(next(rows))
+        first = len(next(rows).rows)
         fill(database.with_name("new"), 3)
         os.replace(database.with_name("new"), database)
-        assert first + sum(len(batch) for batch in rows) == 200
+        assert first + sum(len(batch.rows) for batch in rows) == 200
         database.unlink()
         assert len(everything(snapshot)) == 200
 

@@ -63,7 +63,7 @@ from rubix_token_sync.nodes.snapshot import open_snapshot
 def copied(fd, size, target, progress):
     open(target, "wb").close()
     os.kill(os.getpid(), 9)
-scratch._copy = copied
+scratch.copy_bytes = copied
 open_snapshot(sys.argv[1], sys.argv[2])
 """
 
@@ -165,7 +165,7 @@ def test_a_node_that_restarts_is_not_kept_waiting(
         assert snapshot.way == "copy"
         node = writer(crashed, "idle", "delete")  # needs the database for itself
         assert node.line() == "ready"
-        assert sum(len(batch) for batch in snapshot.rows(50)) == 200
+        assert sum(len(batch.rows) for batch in snapshot.rows(50)) == 200
         node.finish()
 
 
@@ -175,5 +175,5 @@ def test_the_copy_stays_readable_without_its_names(
     monkeypatch.setattr(snapshot_module, "HEAD_ROWS", 10)
     with open_snapshot(str(crashed), str(scratch)) as snapshot:
         shutil.rmtree(scratch)
-        assert sum(len(batch) for batch in snapshot.rows(50)) == 200
+        assert sum(len(batch.rows) for batch in snapshot.rows(50)) == 200
         assert snapshot.count == 200

@@ -66,7 +66,7 @@ def test_stalls_in_the_middle(database: Path) -> None:
         "source.read",
         4,
         "s.HEAD_ROWS = 10; snapshot = open_snapshot(path, stall_s=0.3);"
-        "[seen.extend(batch) for batch in snapshot.rows(50)]",
+        "[seen.extend(batch.rows) for batch in snapshot.rows(50)]",
     )
     assert said == "stalled after 110"
 

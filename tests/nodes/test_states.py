@@ -63,12 +63,12 @@ def test_no_lock_is_held_while_rows_are_used(
         monkeypatch.setattr(snapshot_module, "HEAD_ROWS", head)
         with open_snapshot(str(database)) as snapshot:
             rows = snapshot.rows(20)
-            first = len(next(rows))
+            first = len(next(rows).rows)
             node = sqlite3.connect(database, timeout=0)
             node.execute("DELETE FROM TokensTable")
             node.commit()
             node.close()
-            assert first + sum(len(batch) for batch in rows) == 200
+            assert first + sum(len(batch.rows) for batch in rows) == 200
         assert read(database) == []
 
 
@@ -80,11 +80,11 @@ def test_without_room_for_a_copy_the_lock_is_kept(
     with open_snapshot(str(database), FULL) as snapshot:
         assert snapshot.way == "read-only"
         rows = snapshot.rows(20)
-        first = len(next(rows))
+        first = len(next(rows).rows)
         node = sqlite3.connect(database, timeout=0, isolation_level=None)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             node.execute("DELETE FROM TokensTable")
-        assert first + sum(len(batch) for batch in rows) == 200
+        assert first + sum(len(batch.rows) for batch in rows) == 200
         node.close()
 
 
@@ -301,11 +301,11 @@ def test_written_to_while_read_from_a_closed_log(
     with open_snapshot(str(database), str(scratch)) as snapshot:
         assert snapshot.way == "immutable"
         rows = snapshot.rows(20)
-        first = len(next(rows))
+        first = len(next(rows).rows)
         node = sqlite3.connect(database)
         node.execute("DELETE FROM TokensTable")
         node.commit()
-        assert first + sum(len(batch) for batch in rows) == 200
+        assert first + sum(len(batch.rows) for batch in rows) == 200
         assert snapshot.way == "copy"
         node.close()
     assert read(database) == []

@@ -11,7 +11,7 @@ import pytest
 
 import rubix_token_sync.nodes.snapshot as snapshot_module
 from rubix_token_sync.nodes.snapshot import open_snapshot
-from rubix_token_sync.records.schema import row_digest
+from rubix_token_sync.records.schema import SOURCE_COLUMNS, row_digest
 
 from .databases import everything, read
 
@@ -37,10 +37,10 @@ def test_every_type_in_every_column(database: Path) -> None:
         "INSERT INTO TokensTable VALUES ('a' || char(0) || 'b', '', x'ff', 9e999)",
     )
     assert read(database) == [
-        (b"\x00\xff", "12", None, None, "locked", None, "much"),
-        (9007199254740993, None, None, None, 3.25, None, 0.1),
-        (None, b"", None, None, -(2**63), None, 1.0),
-        ("a\0b", "", None, None, b"\xff", None, float("inf")),
+        (b"\x00\xff", "12", None, None, "locked", None, "much", None, None),
+        (9007199254740993, None, None, None, 3.25, None, 0.1, None, None),
+        (None, b"", None, None, -(2**63), None, 1.0, None, None),
+        ("a\0b", "", None, None, b"\xff", None, float("inf"), None, None),
     ]
 
 
@@ -85,15 +85,15 @@ def test_names_are_case_insensitive_as_in_sqlite(database: Path) -> None:
         "INSERT INTO tokenstable VALUES ('a', 'b', 'c', 1)",
     )
     with open_snapshot(str(database)) as snapshot:
-        assert snapshot.columns == ("token_id", "did", "token_status")
-        assert everything(snapshot) == [("a", "b", None, None, 1, None, None)]
+        assert snapshot.tables[0].columns == {"token_id", "did", "token_status"}
+        assert everything(snapshot) == [("a", "b", None, None, 1, None, None, None, None)]
 
 
 def test_a_table_without_any_known_column(database: Path) -> None:
     make(database, "CREATE TABLE TokensTable (x)", "INSERT INTO TokensTable VALUES (1), (2)")
     with open_snapshot(str(database)) as snapshot:
-        assert snapshot.columns == ()
-        assert everything(snapshot) == [(None,) * 7] * 2
+        assert snapshot.tables[0].columns == set()
+        assert everything(snapshot) == [(None,) * len(SOURCE_COLUMNS)] * 2
 
 
 def test_no_rows(database: Path) -> None:
@@ -109,7 +109,7 @@ def test_columns_added_later_have_their_default(database: Path) -> None:
         "INSERT INTO TokensTable VALUES ('a')",
         "ALTER TABLE TokensTable ADD COLUMN token_status integer DEFAULT 5",
     )
-    assert read(database) == [("a", None, None, None, 5, None, None)]
+    assert read(database) == [("a", None, None, None, 5, None, None, None, None)]
 
 
 @pytest.mark.parametrize("head", [2, 50_000])
@@ -151,7 +151,7 @@ def test_what_the_schema_promises_of_ids(definition: str, promised: bool, databa
         "INSERT INTO TokensTable (token_id) VALUES (1), (2)",
     )
     with open_snapshot(str(database)) as snapshot:
-        assert snapshot.unique_ids is promised
+        assert snapshot.tables[0].unique_ids is promised
 
 
 def test_ids_of_utf16_are_not_trusted(database: Path) -> None:
@@ -161,7 +161,7 @@ def test_ids_of_utf16_are_not_trusted(database: Path) -> None:
         "CREATE TABLE TokensTable (token_id text PRIMARY KEY)",
     )
     with open_snapshot(str(database)) as snapshot:
-        assert snapshot.unique_ids is False
+        assert snapshot.tables[0].unique_ids is False
 
 
 def test_modified_is_the_later_of_database_and_log(database: Path) -> None:

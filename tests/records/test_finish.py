@@ -26,6 +26,7 @@ from rubix_token_sync.records.build import (
     encode_content,
     finish_batch,
 )
+from rubix_token_sync.records.kinds import KINDS, RBT, TokenKind, kind_of
 from rubix_token_sync.records.schema import RECORD_SCHEMA, SOURCE_COLUMNS, SourceRow, SqliteValue
 from rubix_token_sync.records.values import to_text
 
@@ -39,6 +40,8 @@ CONTEXT = DatabaseContext(
     db_path="/datadrive/Rubix/node032/Rubix/rubix.db",
     ipfs_path="/datadrive/Rubix/node032/.ipfs",
     db_last_modified=MODIFIED,
+    network="main",
+    columns={kind.name: frozenset(kind.columns) for kind in KINDS},
 )
 NO_CID = Failure(FailureCode.NO_CID, "the token id is no CID")
 ABSENT = Failure(FailureCode.NOT_IN_REPOSITORY, "not in this node's repository")
@@ -63,18 +66,24 @@ def row(**values: SqliteValue) -> SourceRow:
         "token_status": 0,
         "parent_token_id": "",
         "token_value": 1.0,
+        "token_state_hash": None,
+        "transaction_id": "",
     }
     assert values.keys() <= clean.keys()
     return tuple((clean | values)[name] for name in SOURCE_COLUMNS)
 
 
 def finish(
-    rows: Sequence[SourceRow], content: Content | None = None, context: DatabaseContext = CONTEXT
+    rows: Sequence[SourceRow],
+    content: Content | None = None,
+    context: DatabaseContext = CONTEXT,
+    kind: TokenKind = RBT,
 ) -> list[dict[str, Any]]:
     count = len(rows)
     keys = b"".join(index.to_bytes(24, "big") for index in range(count))
     digests = b"".join(index.to_bytes(16, "big") for index in range(count))
-    batch = finish_batch(rows, keys, digests, content or Content([WHOLE] * count), context)
+    content = content or Content([WHOLE] * count)
+    batch = finish_batch(kind, rows, keys, digests, content, context)
     assert batch.schema == RECORD_SCHEMA
     batch.validate(full=True)
     records: list[dict[str, Any]] = batch.to_pylist()
@@ -112,8 +121,56 @@ def test_a_clean_row() -> None:
             "ipfs_path": "/datadrive/Rubix/node032/.ipfs",
             "db_last_modified": MODIFIED,
             "validation_errors": None,
+            "token_kind": "rbt",
+            "network": "main",
+            "token_state_hash": None,
+            "transaction_id": None,
+            "attributes": None,
+            "verdict": None,
+            "verdict_source": None,
+            "token_level": None,
+            "token_number": None,
         }
     ]
+
+
+def test_a_row_of_every_other_kind() -> None:
+    """The values where this kind's table has them, and what only it has as JSON."""
+    rows: dict[str, SourceRow] = {
+        "ft": (TOKEN, DID, None, None, 4, None, 0.02, "state", "ab12", 'TRI "3"', DID),
+        "nft": (TOKEN, DID, None, None, 4, None, 0.7, None, None),
+        "data": (TOKEN, DID, None, None, 5, None, None, None, None, "batch", ""),
+        "contract": (TOKEN, DID, None, None, 10, None, None, None, None, "b", 1, b"\xff"),
+    }
+    attributes = {
+        "ft": {"ft_name": 'TRI "3"', "creator_did": DID},
+        "nft": None,
+        "data": {"batch_id": "batch"},
+        "contract": {"binary_code_hash": "b", "raw_code_hash": "1", "schema_code_hash": "X'FF'"},
+    }
+    for name, source in rows.items():
+        (record,) = finish([source], kind=kind_of(name))
+        assert record["token_kind"] == name
+        assert json.loads(record["attributes"] or "null") == attributes[name]
+        assert record["validation_errors"] is None
+        assert record["token_status"] == str(source[4])
+        assert record["did"] == DID
+    (record,) = finish([rows["ft"]], kind=kind_of("ft"))
+    assert (record["token_value"], record["token_state_hash"]) == ("0.02", "state")
+
+
+def test_only_rbt_have_levels() -> None:
+    beyond = b"079" + WHOLE[3:]
+    ft: SourceRow = (TOKEN, DID, None, None, 0, None, 1.0, None, None, "TRI", DID)
+    (record,) = finish([ft], Content([beyond]), kind=kind_of("ft"))
+    assert record["validation_errors"] is None
+
+
+def test_attributes_that_are_equal_numbers_of_different_types_stay_apart() -> None:
+    rows: list[SourceRow] = [(TOKEN, DID, *[None] * 7, name, None) for name in (1, 1.0, "1")]
+    records = finish(rows, kind=kind_of("ft"))
+    names = [json.loads(record["attributes"])["ft_name"] for record in records]
+    assert names == ["1", "1.0", "1"]
 
 
 def test_no_rows() -> None:
@@ -128,12 +185,14 @@ def test_lengths_must_agree(wrong: str) -> None:
     keys = bytes(25 if wrong == "keys" else 24)
     digests = bytes(15 if wrong == "digests" else 16)
     with pytest.raises(ValueError, match="1 rows, but"):
-        finish_batch([row()], keys, digests, content, CONTEXT)
+        finish_batch(RBT, [row()], keys, digests, content, CONTEXT)
 
 
 def test_columns_that_the_node_has_not_are_null_and_not_missing() -> None:
     bare = row(did=None, token_status=None, token_value=None, parent_token_id=None)
-    old = DatabaseContext("a", "b", "c", None, MODIFIED, columns=frozenset({"token_id"}))
+    old = DatabaseContext(
+        "a", "b", "c", None, MODIFIED, "main", columns={"rbt": frozenset({"token_id"})}
+    )
     (record,) = finish([bare], context=old)
     for name in ("did", "token_status", "token_value", "parent_token_id", "ipfs_path"):
         assert record[name] is None
@@ -204,6 +263,7 @@ def test_what_all_records_share_is_fitted_and_flagged_in_each() -> None:
         db_path="/" + "d" * 600,
         ipfs_path="/i\0",
         db_last_modified=MODIFIED,
+        network="main",
     )
     records = finish([row(), row(did="short")], context=context)
     assert [codes(record) for record in records] == [
@@ -329,6 +389,8 @@ rows_of_anything = st.lists(
         st.integers(0, 16) | odd,
         st.just("") | odd,
         st.just(1.0) | odd,
+        st.just("") | odd,
+        st.none() | odd,
     ),
     min_size=1,
     max_size=6,
@@ -340,7 +402,7 @@ outcomes = st.tuples(contents, st.none()) | st.tuples(
 
 def judged_alone(source: SourceRow, data: bytes | None, failure: Failure | None) -> dict[str, Any]:
     """A record by the rules of validate, without any column-wise shortcut."""
-    token, did, created, updated, status, parent, value = source
+    token, did, created, updated, status, parent, value, state, transaction = source
     if failure is not None:
         is_cid = failure is not NO_CID
     else:
@@ -351,6 +413,8 @@ def judged_alone(source: SourceRow, data: bytes | None, failure: Failure | None)
         "token_status": validate.token_status(status),
         "parent_token_id": validate.parent_token_id(parent),
         "token_value": validate.token_value(value),
+        "token_state_hash": validate.fit_or_empty("token_state_hash", state),
+        "transaction_id": validate.fit_or_empty("transaction_id", transaction),
     }
     times = {
         "created_at": validate.time("created_at", created),
@@ -389,9 +453,9 @@ def test_a_batch_is_what_its_rows_are_alone(rows: list[SourceRow], draw: st.Data
 
 def test_a_batch_may_be_large() -> None:
     rows = [row(token_value=index / 100_000) for index in range(20_000)]
-    records = finish_batch(
-        rows, bytes(24 * len(rows)), bytes(16 * len(rows)), Content([WHOLE] * len(rows)), CONTEXT
-    )
+    count = len(rows)
+    content = Content([WHOLE] * count)
+    records = finish_batch(RBT, rows, bytes(24 * count), bytes(16 * count), content, CONTEXT)
     assert isinstance(records, pa.RecordBatch)
     assert records.column("token_value").to_pylist() == [
         to_text(index / 100_000) for index in range(20_000)
@@ -408,7 +472,7 @@ def test_the_fork_with_timestamps_and_odd_values(
     uri = (unpacked_fleet / name).as_uri() + "?immutable=1"
     connection = sqlite3.connect(uri, uri=True)
     try:
-        fields = ", ".join(SOURCE_COLUMNS)
+        fields = ", ".join(SOURCE_COLUMNS[:-2]) + ", NULL, NULL"
         rows = connection.execute(f"SELECT {fields} FROM TokensTable ORDER BY rowid").fetchall()
     finally:
         connection.close()

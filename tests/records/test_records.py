@@ -27,7 +27,7 @@ from rubix_token_sync.records.schema import (
 )
 
 DATABASE = database_key("10.0.0.4", "/datadrive/Rubix/node032/Rubix/rubix.db")
-PREFIX = digest_prefix("node032", "/datadrive/Rubix/node032/.ipfs")
+PREFIX = digest_prefix("node032", "/datadrive/Rubix/node032/.ipfs", "rbt", "main")
 TOKEN = "QmReB6HPUqm34NBqsYdANCnjQUuZvPiyFbSzLz5jAXVcvp"
 ROW = (
     TOKEN,
@@ -37,6 +37,8 @@ ROW = (
     12,
     "",
     1.0,
+    "",
+    None,
 )
 ODD_ROW = (2**63 - 1, b"\x00\xff", "ü\udcff", -(2**31), 2**31, 0.1, None)
 
@@ -98,11 +100,11 @@ def test_record_key_is_pinned(token_id: SqliteValue, occurrence: int, key: str) 
 
 
 def test_row_digest_is_pinned() -> None:
-    assert PREFIX.hex() == "f831ba16269390dbd169d3085f15dd5e"
-    assert digest_prefix("node032", None).hex() == "69da934efdc9e553a37bdc929dd4f756"
-    assert row_digest(PREFIX, ROW).hex() == "e4b4a9dec4e08d67fe0d9af36d926d47"
-    assert row_digest(PREFIX, ROW, 1).hex() == "291a6bedfb3c13a44abc99eefe4be219"
-    assert row_digest(PREFIX, ODD_ROW).hex() == "79ed459fcae12e3160efbdd2d2c43612"
+    assert PREFIX.hex() == "4b5325e1e2f0135faf17a3d0651b50fa"
+    assert digest_prefix("node032", None, "ft", "test").hex() == "7970412b8407d4c8936313be261510e3"
+    assert row_digest(PREFIX, ROW).hex() == "895bfbb4e9e0e31d31d4504dd25e4dd3"
+    assert row_digest(PREFIX, ROW, 1).hex() == "f268dc67da56dd4d6575efd34bfb25b1"
+    assert row_digest(PREFIX, ODD_ROW).hex() == "3df25e731f46f7f7dbb2775f7cd50808"
 
 
 @given(rows, st.integers(0, 2**40), values)
@@ -115,6 +117,9 @@ def test_keys_and_digests_are_what_their_description_says(
     name = spelled_out((token_id, occurrence))
     token = blake2b(name, digest_size=16, person=b"rubix-token").digest()
     assert record_key(database, token_id, occurrence) == database + token
+    of_kind = blake2b(spelled_out((token_id, occurrence, "nft")), digest_size=16,
+                      person=b"rubix-token").digest()  # fmt: skip
+    assert record_key(database, token_id, occurrence, "nft") == database + of_kind
     data = PREFIX + spelled_out(row) + (occurrence.to_bytes(8, "big") if occurrence else b"")
     assert row_digest(PREFIX, row, occurrence) == blake2b(data, digest_size=16).digest()
 
@@ -145,8 +150,10 @@ def test_the_same_text_has_the_same_digest_however_python_holds_it(text: str) ->
 def test_names_do_not_run_into_each_other() -> None:
     assert database_key("a", "b/c") != database_key("a/b", "c")
     assert database_key("ab", "c") != database_key("a", "bc")
-    assert digest_prefix("a", "b") != digest_prefix("ab", "")
-    assert digest_prefix("a", None) != digest_prefix("a", "None")
+    assert digest_prefix("a", "b", "ft", "") != digest_prefix("ab", "", "ft", "")
+    assert digest_prefix("a", None, "ft", "") != digest_prefix("a", "None", "ft", "")
+    assert digest_prefix("a", None, "ft", "main") != digest_prefix("a", None, "ft", "test")
+    assert digest_prefix("a", None, "ft", "main") != digest_prefix("a", None, "nft", "main")
 
 
 def test_widths_are_what_the_tables_have() -> None:

@@ -27,11 +27,16 @@ def codes(findings: tuple[Finding, ...]) -> list[str]:
 
 def test_codes_are_a_contract() -> None:
     assert sorted(Code) == [
+        "content_not_of_kind",
         "content_not_text",
         "content_too_large",
+        "contract_hash_differs",
+        "creator_differs",
         "did_malformed",
         "did_missing",
+        "ft_name_differs",
         "level_invalid",
+        "parent_differs",
         "parent_malformed",
         "timestamp_unreadable",
         "token_id_missing",
@@ -39,6 +44,7 @@ def test_codes_are_a_contract() -> None:
         "token_id_too_long",
         "token_status_missing",
         "token_status_unknown",
+        "token_value_differs",
         "token_value_missing",
         "token_value_not_number",
         "value_not_text",
@@ -215,8 +221,9 @@ def test_levels_of_whole_tokens(content: str, expected: list[str]) -> None:
 
 def test_content_that_is_no_text_or_too_large() -> None:
     assert codes(validate.token_content(b"\xff", None, text=False)) == ["content_not_text"]
-    too_large = Failure(FailureCode.TOO_LARGE, "it has 700000 bytes")
-    assert codes(validate.token_content(None, too_large, text=True)) == ["content_too_large"]
+    for reason in (FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE):
+        too_large = Failure(reason, "it has 700000 bytes")
+        assert codes(validate.token_content(None, too_large, text=True)) == ["content_too_large"]
     absent = Failure(FailureCode.NOT_IN_REPOSITORY, "not here")
     assert validate.token_content(None, absent, text=True) == ()
     assert validate.token_content(None, None, text=True) == ()

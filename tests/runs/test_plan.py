@@ -24,7 +24,7 @@ OLD = {"content_checked_at": NOW - timedelta(days=7, microseconds=1)}
 
 
 def _look(fingerprint: str, repository_now: str | None) -> Callable[..., Observed]:
-    def look(node: Node, *, repository: bool) -> Observed:
+    def look(node: Node, *, repository: bool, chains: bool) -> Observed:
         return Observed(node, fingerprint, repository_now if repository else None, 10)
 
     return look
@@ -157,7 +157,7 @@ def test_large_databases_come_first_then_by_path() -> None:
     sizes = {"a": 1, "b": 5, "c": 1}
     plan = make_plan(
         SOURCE, nodes, [], PlanRules(), now=NOW, inside=lambda _path: True,
-        look=lambda node, *, repository: Observed(node, "", None, sizes[node.name]),
+        look=lambda node, *, repository, chains: Observed(node, "", None, sizes[node.name]),
     )  # fmt: skip
     assert [planned.node.name for planned in plan.read] == ["b", "a", "c"]
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_looked_at_is_unreadable_and_not_missing() -> None:
     [(PermissionError(13, "Permission denied"), "access_denied"), (OSError(5, "I/O"), "io_error")],
 )
 def test_errors_of_the_system_are_named(error: OSError, code: str) -> None:
-    def look(node: Node, *, repository: bool) -> Observed:
+    def look(node: Node, *, repository: bool, chains: bool) -> Observed:
         raise error
 
     plan = make_plan(SOURCE, [NODE], [], PlanRules(), now=NOW, inside=lambda _path: True, look=look)

@@ -38,11 +38,13 @@ def _database(path: Path, ids: list[SqliteValue]) -> Node:
     return Node(str(path), "a", NODE_REPOSITORY)
 
 
-def _read(node: Node, batch_size: int) -> tuple[list[SourceRow], bytes, list[bytes], RowReader]:
+def _read(
+    node: Node, batch_size: int, network: str = "main"
+) -> tuple[list[SourceRow], bytes, list[bytes], RowReader]:
     """All batches together: rows, digests, record keys; and the reader for its counts."""
     job = make_job(node)
     with open_snapshot(node.db_path) as snapshot:
-        reader = RowReader(job, snapshot, batch_size)
+        reader = RowReader(job, snapshot, network, batch_size)
         rows: list[SourceRow] = []
         digests, keys = b"", b""
         for batch in reader:
@@ -63,7 +65,7 @@ def test_rows_without_id_are_numbered_across_batches(tmp_path: Path, batch_size:
     numbers = [0, 0, 1, 2, 0, 3]
     job = make_job(node)
     assert keys == [record_key(job.database_key, i, n) for i, n in zip(ids, numbers, strict=True)]
-    prefix = digest_prefix("a", NODE_REPOSITORY)
+    prefix = digest_prefix("a", NODE_REPOSITORY, "rbt", "main")
     assert digests == b"".join(row_digest(prefix, r, n) for r, n in zip(rows, numbers, strict=True))
     assert (reader.distinct, reader.rejected, reader.errors()) == (6, 0, ())
 
@@ -112,7 +114,26 @@ def test_digests_depend_on_every_value_and_on_the_node(tmp_path: Path) -> None:
     _, after, _, _ = _read(node, 10)
     _, renamed, _, _ = _read(Node(node.db_path, "b", NODE_REPOSITORY), 10)
     _, moved, _, _ = _read(Node(node.db_path, "a", None), 10)
-    assert len({before, after, renamed, moved}) == 4
+    _, elsewhere, _, _ = _read(node, 10, "test")
+    assert len({before, after, renamed, moved, elsewhere}) == 5
+
+
+def test_each_kind_has_ids_and_records_of_its_own(tmp_path: Path) -> None:
+    node = _database(tmp_path / "a/Rubix/rubix.db", ["a", "b"])
+    with closing(sqlite3.connect(node.db_path)) as db, db:
+        db.execute("CREATE TABLE FTTokenTable (token_id, owner_did, token_status, ft_name)")
+        db.execute("CREATE TABLE smartcontract (smart_contract_hash, deployer, contract_status)")
+        db.executemany("INSERT INTO FTTokenTable VALUES (?, 'me', 4, 'GOLD')", ["a", "a", "c"])
+        db.execute("INSERT INTO smartcontract VALUES ('a', 'you', 6)")
+    for batch_size in (1, 100):
+        rows, digests, keys, reader = _read(node, batch_size)
+        assert [row[:2] for row in rows] == [
+            ("a", "row 0"), ("b", "row 1"), ("a", "me"), ("c", "me"), ("a", "you"),
+        ]  # fmt: skip
+        assert (reader.distinct, reader.rejected) == (5, 1)
+        assert len(set(keys)) == 5
+        assert len({digests[i : i + 16] for i in range(0, len(digests), 16)}) == 5
+        assert rows[2][-2:] == ("GOLD", None)
 
 
 _ROWS = st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=10)

@@ -18,7 +18,7 @@ from rubix_token_sync.runs.compare import _COMPARED
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.runs.sync import sync
-from rubix_token_sync.runs.verify import Verification, verify
+from rubix_token_sync.runs.verify import Verification, repair, verify
 from rubix_token_sync.testing import (
     FlatfsWriter,
     change_status,
@@ -69,6 +69,8 @@ def test_a_change_of_any_column_is_found(
         "created_at": "'2024-01-01 00:00:00.000000'",
         "updated_at": "'2024-01-01 00:00:00.000000'",
         "db_last_modified": "'2024-01-01 00:00:00.000000'",
+        "token_level": "1",
+        "token_number": "1",
     }.get(column, f"coalesce({column}, '') || 'x'")
     _change(target_file, f"UPDATE TokenRecords SET {column} = {value} {ROW}")
     result, found = _verify(synced)
@@ -79,6 +81,22 @@ def test_a_change_of_any_column_is_found(
     (difference,) = found
     assert difference.columns == (column,)
     assert difference.letter == ("c" if column in ("ipfs_data", "validation_errors") else "*")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("did", "x'ff'"), ("created_at", "'soon'"), ("created_at", "5"), ("token_level", "'high'")],
+)
+def test_a_value_of_another_type_is_a_difference_and_repaired(
+    synced: RunOptions, target_file: Path, column: str, value: str
+) -> None:
+    """SQLite stores anything in any column."""
+    _change(target_file, f"UPDATE TokenRecords SET {column} = {value} {ROW}")
+    result, found = _verify(synced)
+    assert (result.exit_code, [difference.columns for difference in found]) == (5, [(column,)])
+    mended = repair(replace(synced, command="verify"), on_difference=lambda _: None)
+    assert mended.exit_code == 0
+    assert _verify(synced)[0].exit_code == 0
 
 
 def test_every_column_is_compared_or_named_here() -> None:

@@ -34,11 +34,20 @@ def record(number: int, *, source: str = SOURCE, path: str = DB_PATH, **change: 
         "token_value": "1.0",
         "ipfs_data": f"content {number}",
         "ipfs_fetched": True,
+        "token_kind": "rbt",
         "ipfs_error": None,
         "db_path": path,
         "ipfs_path": "/mnt/node001/.ipfs",
         "db_last_modified": datetime(2026, 3, 2, 1, 2, 3),
         "validation_errors": None,
+        "network": "main",
+        "token_state_hash": None,
+        "transaction_id": f"{number:064x}",
+        "attributes": None,
+        "verdict": "genuine",
+        "verdict_source": None,
+        "token_level": 1,
+        "token_number": number,
     }
     return {**made, **change}
 

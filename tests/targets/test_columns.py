@@ -18,7 +18,7 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import DATABASE, SESSION, SOURCE, mark, record
 
-MORE = RecordTable((*RECORDS.columns, Column("network", "text", 20, compared=True)))
+MORE = RecordTable((*RECORDS.columns, Column("region", "text", 20, compared=True)))
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def wider(target: TargetAddress) -> Iterator[SqlTarget]:
     wider.close()
 
 
-def batch(numbers: range, network: str | None) -> pa.RecordBatch:
-    rows = [{**record(number), "network": network} for number in numbers]
+def batch(numbers: range, region: str | None) -> pa.RecordBatch:
+    rows = [{**record(number), "region": region} for number in numbers]
     return pa.RecordBatch.from_pylist(rows, schema=MORE.schema)
 
 
 def stored(target: SqlTarget) -> list[str | None]:
     (found,) = target.stored_records(DATABASE)
-    return found.column("network").to_pylist()
+    return found.column("region").to_pylist()
 
 
 @pytest.mark.parametrize("new", [False, True])
@@ -58,7 +58,7 @@ def test_a_column_goes_in_is_compared_and_comes_back(wider: SqlTarget, new: bool
     assert wider.publish(lease, Chunk(batch(range(5), "test"))).updated == 0
     assert sorted(stored(wider)) == ["main"] * 55 + ["test"] * 5
     key = record(0)["record_key"]
-    assert wider.records_by_key([key])[key]["network"] == "test"
+    assert wider.records_by_key([key])[key]["region"] == "test"
     again = [next(wider.stored_records(DATABASE)) for _ in range(2)]
     assert again[0].equals(again[1])
     long = replace(chunk, rows=batch(range(1), "x" * 21), new=False, mark=None)
@@ -67,10 +67,10 @@ def test_a_column_goes_in_is_compared_and_comes_back(wider: SqlTarget, new: bool
 
 
 def test_what_is_derived_from_the_table() -> None:
-    assert MORE.schema.names == [*RECORD_SCHEMA.names, "network"]
-    assert "network" in Statements(MORE).publish
-    assert "network" not in Statements(RECORDS).publish
-    assert MORE.sizes["network"] == 20
+    assert MORE.schema.names == [*RECORD_SCHEMA.names, "region"]
+    assert "region" in Statements(MORE).publish
+    assert "region" not in Statements(RECORDS).publish
+    assert MORE.sizes["region"] == 20
 
 
 def test_a_batch_is_what_it_was() -> None:
@@ -79,13 +79,15 @@ def test_a_batch_is_what_it_was() -> None:
         "record_key", "row_digest", "source_ip", "node_name", "did", "token_id", "created_at",
         "updated_at", "token_status", "parent_token_id", "token_value", "ipfs_data",
         "ipfs_fetched", "ipfs_error", "db_path", "ipfs_path", "db_last_modified",
-        "validation_errors",
+        "validation_errors", "token_kind", "network", "token_state_hash", "transaction_id",
+        "attributes", "verdict", "verdict_source", "token_level", "token_number",
     ]  # fmt: skip
     assert RECORDS.source == (
         "token_id", "did", "created_at", "updated_at", "token_status", "parent_token_id",
-        "token_value",
+        "token_value", "token_state_hash", "transaction_id",
     )  # fmt: skip
     assert [column.name for column in RECORDS.compared] == [
-        "row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors"
+        "row_digest", "ipfs_data", "ipfs_fetched", "ipfs_error", "validation_errors",
+        "verdict", "verdict_source", "token_level", "token_number",
     ]  # fmt: skip
     assert sa.Unicode(RECORDS.sizes["did"]).length == 1000

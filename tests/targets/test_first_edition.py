@@ -26,6 +26,8 @@ from rubix_token_sync.testing import FleetPlan, make_fleet
 HOME = Path("/tmp/rubix-first-edition")
 ARCHIVE = Path(__file__).parents[1] / "data" / "first_edition.db.gz"
 KEYS = "SELECT token_id, record_key, row_digest, id FROM TokenRecords ORDER BY record_key"
+ONLY_KEYS = "SELECT token_id, record_key, id FROM TokenRecords ORDER BY record_key"
+CONTENT = "SELECT record_key, ipfs_data, ipfs_fetched FROM TokenRecords ORDER BY record_key"
 
 
 @pytest.fixture
@@ -54,8 +56,10 @@ def rows(file: Path, query: str) -> list[tuple[object, ...]]:
     return found
 
 
-def test_upgraded_in_place_and_nothing_is_read_again(file: Path) -> None:
-    before = rows(file, KEYS)
+def test_upgraded_in_place_every_database_is_read_once(file: Path) -> None:
+    """Kinds, networks and states of tokens are not known before that."""
+    before = rows(file, ONLY_KEYS)
+    content = rows(file, CONTENT)
     assert len(before) == 60
     assert rows(file, "SELECT version_num FROM alembic_version") == [("0001",)]
     with sqlite3.connect(file) as conn:  # the new copies of the files are the unchanged ones
@@ -72,17 +76,17 @@ def test_upgraded_in_place_and_nothing_is_read_again(file: Path) -> None:
     conn.close()
     result = run(file)
     assert (result.status, result.exit_code) == ("COMPLETED", 0)
-    assert {one.status for one in result.databases} == {"current"}
-    assert rows(file, KEYS) == before
-    assert rows(file, "SELECT version_num FROM alembic_version") == [(SCHEMA_VERSION,)]
-
-
-def test_read_again_every_key_and_digest_is_the_same(file: Path) -> None:
-    before = rows(file, KEYS)
-    result = run(file)  # the fingerprints are of other copies of the files
     assert {one.status for one in result.databases} == {"processed"}
-    assert sum(one.inserted + one.updated + one.vanished for one in result.databases) == 0
-    assert rows(file, KEYS) == before
+    assert sum(one.inserted + one.vanished for one in result.databases) == 0
+    assert sum(one.updated for one in result.databases) == 60
+    assert rows(file, ONLY_KEYS) == before
+    assert rows(file, CONTENT) == content
+    assert rows(file, "SELECT DISTINCT token_kind, network FROM TokenRecords") == [("rbt", "main")]
+    assert rows(file, "SELECT version_num FROM alembic_version") == [(SCHEMA_VERSION,)]
+    known = rows(file, KEYS)
+    again = run(file)
+    assert {one.status for one in again.databases} == {"current"}
+    assert rows(file, KEYS) == known
 
 
 def test_a_lease_without_an_end_lasts_as_long_as_it_did(file: Path) -> None:

@@ -122,7 +122,9 @@ def test_any_column_may_change_and_counts_once(store: SqlTarget, lease: Lease) -
     other = {
         "node_name": "renamed", "did": None, "token_status": "7", "parent_token_id": "Qm",
         "token_value": "2", "ipfs_data": None, "ipfs_fetched": False, "ipfs_error": "not_found",
-        "ipfs_path": None, "validation_errors": "x", "updated_at": None,
+        "ipfs_path": None, "validation_errors": "x", "updated_at": None, "network": "test",
+        "token_state_hash": "Qm", "transaction_id": None, "attributes": '{"a":"b"}',
+        "verdict": "disputed", "verdict_source": "x", "token_level": None, "token_number": 2**62,
     }  # fmt: skip
     for number, change in enumerate(other.items()):
         changed = record(1, **dict([change]))

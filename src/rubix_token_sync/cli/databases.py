@@ -156,6 +156,16 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow]) -> None:
         if number or word == "failed":
             parts.append(f"{number:,} {word}")
     parts.append(rts.counted(sum(row.record_count for row in everything), "record"))
+    for word, total in (
+        ("transaction", sum(row.transaction_count for row in everything)),
+        ("pledge", sum(row.pledge_count for row in everything)),
+    ):
+        if total:
+            parts.append(rts.counted(total, word))
+    read = [row.chains_read_at for row in everything if row.chains_read_at is not None]
+    if read:
+        chains = rts.counted(sum(row.chain_count for row in everything), "chain")
+        parts.append(f"{chains} (read {min(read):%Y-%m-%d %H:%M} UTC or later)")
     say(", ".join(parts) + ".")
 
 

@@ -217,6 +217,7 @@ class Loading(Judging):
     content_ways: str | None
     gateways: tuple[str, ...]
     ipfs_program: str | None
+    chains: bool | None
 
 
 loading_options = stack(
@@ -241,6 +242,12 @@ loading_options = stack(
     ),
     click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Trustless gateway."),
     click.option("--ipfs-program", metavar="FILE", help="ipfs program for the last resort."),
+    click.option(
+        "--chains",
+        is_flag=True,
+        default=None,
+        help="Read the tokens' chains too, where they changed.",
+    ),
 )
 
 metrics_options = stack(

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from typing import Final
 
 from rubix_token_sync.ipfs.cid import DAG_PB, RAW, Cid, hash_matches, inline_block
-from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
+from rubix_token_sync.ipfs.content import CONTENT_LIMIT, MAX_BLOCK, Failure, FailureCode
 from rubix_token_sync.ipfs.unixfs import FileNode, Refusal, decode_file, leaf_content
 
 __all__ = [
     "BLOCK_LIMIT",
+    "BLOCK_TOO_LARGE",
     "DAMAGED",
     "TOO_LARGE",
     "Fetch",
     "block_failure",
     "content_of",
     "content_of_root",
+    "prepared",
     "refused",
 ]
 
@@ -34,6 +36,10 @@ MAX_BLOCKS: Final = 2048
 DAMAGED: Final = Failure(FailureCode.DAMAGED, "the block's bytes do not have the hash in the id")
 TOO_LARGE: Final = Failure(
     FailureCode.TOO_LARGE, f"the content is larger than {CONTENT_LIMIT} bytes"
+)
+"""What a reader says of a larger content; whoever asked it can prove that by its tree."""
+BLOCK_TOO_LARGE: Final = Failure(
+    FailureCode.TOO_LARGE, f"a block is larger than {MAX_BLOCK} bytes: not proven"
 )
 _UNSUPPORTED_HASH = Failure(
     FailureCode.UNSUPPORTED_HASH, "the id's hash function or digest length cannot prove a content"
@@ -57,16 +63,21 @@ def refused(refusal: Refusal) -> Failure:
     return Failure(FailureCode(refusal.reason), refusal.sentence)
 
 
+def prepared(cid: Cid) -> bytes | Failure | None:
+    """The block that ``cid`` carries in itself, or why asking for it cannot help; None: ask."""
+    block = inline_block(cid)
+    if block is not None:
+        return block
+    if cid.codec not in (DAG_PB, RAW):
+        node = decode_file(cid.codec, b"")  # no block of such a codec can be a file
+        return refused(node) if isinstance(node, Refusal) else node.data
+    return _UNSUPPORTED_HASH if hash_matches(cid.multihash, b"") is None else None
+
+
 def content_of(cid: Cid, fetch: Fetch) -> bytes | Failure:
     """The content that ``cid`` names, from blocks that ``fetch`` gives."""
-    block: bytes | Failure | None = inline_block(cid)
+    block = prepared(cid)
     if block is None:
-        if cid.codec not in (DAG_PB, RAW):
-            # No block of such a codec can be a file: asking for it cannot help.
-            node = decode_file(cid.codec, b"")
-            return refused(node) if isinstance(node, Refusal) else node.data
-        if hash_matches(cid.multihash, b"") is None:
-            return _UNSUPPORTED_HASH
         block = fetch(cid)
     if isinstance(block, Failure):
         return block

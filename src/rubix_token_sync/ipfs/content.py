@@ -15,10 +15,13 @@ from typing import Protocol
 
 from rubix_token_sync.ipfs.cid import Cid
 
-__all__ = ["CONTENT_LIMIT", "ContentReader", "Failure", "FailureCode"]
+__all__ = ["CONTENT_LIMIT", "MAX_BLOCK", "ContentReader", "Failure", "FailureCode"]
 
 CONTENT_LIMIT = 51_200
 """Content larger than this many bytes (50 KB, the guide's limit) is not stored."""
+
+MAX_BLOCK = 2 << 20
+"""Bytes of the largest block that Kubo exchanges; none that is larger is read."""
 
 
 class FailureCode(StrEnum):
@@ -30,6 +33,7 @@ class FailureCode(StrEnum):
     DAMAGED = "damaged"
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
+    TOO_LARGE_TO_STORE = "too_large_to_store"
     NOT_A_FILE = "not_a_file"
     UNSUPPORTED_HASH = "unsupported_hash"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -48,6 +52,7 @@ _FINAL = frozenset(
         FailureCode.NO_CID,
         FailureCode.MALFORMED,
         FailureCode.TOO_LARGE,
+        FailureCode.TOO_LARGE_TO_STORE,
         FailureCode.NOT_A_FILE,
         FailureCode.UNSUPPORTED_HASH,
     }
@@ -84,8 +89,16 @@ class ContentReader(Protocol):
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """Verified content or a failure for each CID, same length and order.
 
-        At most `CONTENT_LIMIT` bytes each.  Never raises for what one token or
-        its endpoint can cause.
+        At most `CONTENT_LIMIT` bytes each; of a larger content the root is verified at
+        most, and the failure is ``too_large``.  Never raises for what one token or its
+        endpoint can cause.
+        """
+
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """Verified blocks or a failure for each CID, same length and order.
+
+        At most `MAX_BLOCK` bytes each.  The CIDs name blocks that can be asked for (see
+        `rubix_token_sync.ipfs.blocks.prepared`).  Never raises, as `read`.
         """
 
     def close(self) -> None:

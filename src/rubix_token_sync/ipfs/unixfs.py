@@ -1,4 +1,4 @@
-"""UnixFS files in dag-pb blocks: what a block holds, and the block for a content.
+"""UnixFS in dag-pb blocks: what a block holds, and the block for a content.
 
 Formats: https://ipld.io/specs/codecs/dag-pb/spec/ and
 https://specs.ipfs.tech/unixfs/.  A token is normally one block:
@@ -6,8 +6,10 @@ https://specs.ipfs.tech/unixfs/.  A token is normally one block:
     0a LEN  08 02  12 LEN content  18 LEN          (0a 04 08 02 18 00 when empty)
 
 Larger files are trees: nodes with links, each with the size of what is below
-it.  Blocks are hostile until proven otherwise; whatever is not exactly a file
-is refused with a reason, at a cost bounded by the block's length.
+it.  Directories are nodes with named links; large ones are spread over shards
+(HAMT), whose links' names begin with a slot in hexadecimal.  Blocks are hostile
+until proven otherwise; whatever is not exactly what it should be is refused with
+a reason, at a cost bounded by the block's length.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from rubix_token_sync.ipfs.cid import DAG_PB, RAW, Cid
 
 __all__ = [
     "CHUNK_SIZE",
+    "DirectoryNode",
     "FileNode",
     "Link",
     "Refusal",
+    "SymlinkNode",
     "decode_file",
+    "decode_node",
     "encode_leaf",
     "leaf_content",
     "matches",
+    "named_links",
     "refuse_oversize",
 ]
 
@@ -41,6 +47,7 @@ _NO_FILE = {
     _TYPE_SHARD: "a directory",
 }
 _SMALL_BLOCK = 1024
+_FANOUTS = frozenset(8 << power for power in range(8))  # of a shard: 8 to 1,024, as in Kubo
 
 
 class Link(NamedTuple):
@@ -58,8 +65,25 @@ class FileNode(NamedTuple):
     size: int
 
 
+class DirectoryNode(NamedTuple):
+    """A directory or a shard of one: what its entries name, and the shards below it.
+
+    Names are left out: nothing here needs them, and anybody can have written them.
+    """
+
+    entries: tuple[Cid, ...]
+    shards: tuple[Cid, ...] = ()
+    sharded: bool = False
+
+
+class SymlinkNode(NamedTuple):
+    """A symbolic link in a directory: bytes of its target, which nobody follows."""
+
+    size: int
+
+
 class Refusal(NamedTuple):
-    """Why a block is not accepted as a file."""
+    """Why a block is not accepted."""
 
     reason: Literal["malformed", "not_a_file", "too_large", "damaged"]
     sentence: str
@@ -94,10 +118,31 @@ def decode_file(codec: int, block: bytes) -> FileNode | Refusal:
     if content is not None:
         return FileNode(content, (), len(content))
     try:
-        links, data = _dag_pb(block)
-        if data is None:
-            raise _MalformedError("the block holds no UnixFS data")
-        return _unixfs(links, data)
+        links, data = _with_data(block)
+        fields = _unixfs(data)
+        if fields.kind in _NO_FILE:
+            return Refusal("not_a_file", f"the id names {_NO_FILE[fields.kind]}")
+        return _file(links, fields)
+    except _MalformedError as error:
+        return Refusal("malformed", str(error))
+
+
+def decode_node(codec: int, block: bytes) -> FileNode | DirectoryNode | SymlinkNode | Refusal:
+    """What a block of the given codec holds as a node of a tree; see `decode_file`."""
+    if codec != DAG_PB or leaf_content(block) is not None:
+        return decode_file(codec, block)
+    try:
+        links, data = _with_data(block)
+        fields = _unixfs(data)
+        if fields.kind == _TYPE_DIRECTORY:
+            return DirectoryNode(tuple(_child(raw) for raw, _ in links))
+        if fields.kind == _TYPE_SHARD:
+            return _shard(links, fields.fanout)
+        if fields.kind == _TYPE_SYMLINK:
+            return SymlinkNode(len(fields.content))
+        if fields.kind == _TYPE_METADATA:
+            return Refusal("not_a_file", f"the id names {_NO_FILE[_TYPE_METADATA]}")
+        return _file(links, fields)
     except _MalformedError as error:
         return Refusal("malformed", str(error))
 
@@ -152,6 +197,28 @@ def matches(cid: Cid, content: bytes) -> bool | None:
         # ``ipfs add --trickle`` hangs even a single leaf below a root.
         return cids.hash_matches(cid.multihash, _encode_trickle(content))
     return answer
+
+
+def named_links(block: bytes) -> dict[bytes, Cid] | Refusal:
+    """Names and CIDs of the entries of a plain directory in one dag-pb block.
+
+    The block's hash is not looked at.  A name that is there twice is refused.
+    """
+    try:
+        links, data = _dag_pb(block)
+        if data != bytes((0x08, _TYPE_DIRECTORY)):
+            raise _MalformedError("the block does not hold a plain directory")
+        entries: dict[bytes, Cid] = {}
+        for raw, name in links:
+            child = cids.from_bytes(raw)
+            if child is None:
+                raise _MalformedError("a link is not a CID")
+            if name in entries:
+                raise _MalformedError("a name is there twice")
+            entries[name] = child
+    except _MalformedError as error:
+        return Refusal("malformed", str(error))
+    return entries
 
 
 def _encode_leaf(kind: int, content: bytes) -> bytes:
@@ -252,10 +319,32 @@ def _link(value: bytes) -> tuple[bytes, bytes]:
     return hash_, name
 
 
-def _unixfs(links: list[tuple[bytes, bytes]], data: bytes) -> FileNode | Refusal:
+_Links = list[tuple[bytes, bytes]]
+"""Binary CID and name of each."""
+
+
+class _Fields(NamedTuple):
+    """The fields of a UnixFS message that are read."""
+
+    kind: int
+    content: bytes
+    size: int | None
+    sizes: list[int]
+    fanout: int | None
+
+
+def _with_data(block: bytes) -> tuple[_Links, bytes]:
+    links, data = _dag_pb(block)
+    if data is None:
+        raise _MalformedError("the block holds no UnixFS data")
+    return links, data
+
+
+def _unixfs(data: bytes) -> _Fields:
     kind: int | None = None
     size: int | None = None
     content: bytes | None = None
+    fanout: int | None = None
     sizes: list[int] = []
     at, end = 0, len(data)
     while at < end:
@@ -269,6 +358,8 @@ def _unixfs(links: list[tuple[bytes, bytes]], data: bytes) -> FileNode | Refusal
                 size = number
             elif field == 4:
                 sizes.append(number)
+            elif field == 6 and fanout is None:
+                fanout = number
             elif field in (1, 2, 3):
                 raise _MalformedError("a UnixFS field is there twice or of a wrong type")
             continue
@@ -295,28 +386,39 @@ def _unixfs(links: list[tuple[bytes, bytes]], data: bytes) -> FileNode | Refusal
             raise _MalformedError("a UnixFS field is there twice or of a wrong type")
     if kind is None:
         raise _MalformedError("the block's UnixFS data has no type")
-    if kind in _NO_FILE:
-        return Refusal("not_a_file", f"the id names {_NO_FILE[kind]}")
-    if kind not in (_TYPE_RAW, _TYPE_FILE):
+    if kind not in _NO_FILE and kind not in (_TYPE_RAW, _TYPE_FILE):
         raise _MalformedError("the block's UnixFS type is unknown")
-    return _file(links, content or b"", size, sizes)
+    return _Fields(kind, content or b"", size, sizes, fanout)
 
 
-def _file(
-    links: list[tuple[bytes, bytes]], content: bytes, size: int | None, sizes: list[int]
-) -> FileNode:
-    if len(sizes) != len(links):
+def _file(links: _Links, fields: _Fields) -> FileNode:
+    if len(fields.sizes) != len(links):
         raise _MalformedError("the block has not one size for each link")
-    total = len(content) + sum(sizes)
-    if size is not None and size != total:
+    total = len(fields.content) + sum(fields.sizes)
+    if fields.size is not None and fields.size != total:
         raise _MalformedError("the sizes in the block do not add up")
-    parsed = []
-    for (raw, _), below in zip(links, sizes, strict=True):
-        child = cids.from_bytes(raw)
-        if child is None:
-            raise _MalformedError("a link is not a CID")
-        parsed.append(Link(child, below))
-    return FileNode(content, tuple(parsed), total)
+    parsed = [Link(_child(raw), below) for (raw, _), below in zip(links, fields.sizes, strict=True)]
+    return FileNode(fields.content, tuple(parsed), total)
+
+
+def _shard(links: _Links, fanout: int | None) -> DirectoryNode:
+    if fanout not in _FANOUTS:
+        raise _MalformedError("a directory's shard has an impossible number of slots")
+    width = len(f"{fanout - 1:X}")
+    entries: list[Cid] = []
+    shards: list[Cid] = []
+    for raw, name in links:
+        if len(name) < width:
+            raise _MalformedError("a link of a directory's shard names no slot")
+        (shards if len(name) == width else entries).append(_child(raw))
+    return DirectoryNode(tuple(entries), tuple(shards), sharded=True)
+
+
+def _child(raw: bytes) -> Cid:
+    child = cids.from_bytes(raw)
+    if child is None:
+        raise _MalformedError("a link is not a CID")
+    return child
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 from pydantic import SecretStr
 
 from rubix_token_sync import log
+from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.keep_out import keep_out, node_around
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.settings import Settings, load_settings, unknown_variables
 from rubix_token_sync.settings.masking import masked
-from rubix_token_sync.settings.model import Profile
+from rubix_token_sync.settings.model import LimitsSource, Profile
 from rubix_token_sync.settings.search import TargetChoice, find_settings_file, find_target
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.connection_file import read_target_file
@@ -52,6 +53,7 @@ class SettingsOverrides(TypedDict, total=False):
     connection_pool_size: int | None
     retry_attempts: int | None
     ipfs_network: bool | None
+    chains: bool | None
     gateways: Sequence[str] | None
     content_ways: Sequence[_Way] | str | None
     ipfs_program: PathName | None
@@ -80,6 +82,7 @@ class SettingsOverrides(TypedDict, total=False):
     alert_repeat_hours: float | None
     heartbeat_url: str | None
     state_directory: PathName | None
+    limits_source: LimitsSource | None
     metrics_port: int | None
     metrics_address: str | None
     metrics_file: PathName | None
@@ -182,7 +185,9 @@ class Configuration:
             recheck=timedelta(days=settings.content_recheck_days),
             heartbeat_seconds=settings.heartbeat_seconds,
             lease_seconds=settings.lease_seconds,
+            chains=settings.chains,
             scratch=settings.scratch,
+            judge=self.judge_options(),
         )
 
     def audit_options(self) -> AuditOptions:
@@ -205,6 +210,26 @@ class Configuration:
         )
         options.check()
         return options
+
+    def judge_options(self) -> JudgeOptions | None:
+        """Where tables of token numbers are kept; None where this user has no place for them.
+
+        Raises:
+            SettingsError: the state directory is inside a node.
+        """
+        from rubix_token_sync.alerts.memory import default_state_directory
+
+        settings = self.settings
+        if settings.state_directory is not None:
+            keep_out(settings.state_directory, "The state directory")
+            directory = Path(settings.state_directory)
+        else:
+            try:
+                directory = default_state_directory()
+                keep_out(directory, "The state directory")
+            except SettingsError:
+                return None
+        return JudgeOptions(str(directory / "tables"), settings.limits_source)
 
 
 def check_roots(roots: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ from rubix_token_sync.migrate.rows import Moved
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.records.values import blob_literal
+from rubix_token_sync.targets.base import Chunk
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.errors import translate_error
 from rubix_token_sync.targets.postgresql.target import IDENTITY
@@ -323,6 +324,10 @@ class OlderPostgres:
         assert self._decode is not None
         found = self._decode(value)
         return found if isinstance(found, str) else blob_literal(value)
+
+    def companions(self, database: PlannedDatabase) -> Iterator[Chunk]:  # noqa: ARG002
+        """See `Source`: the older system knew of none, and the next sync fills them."""
+        return iter(())
 
     def close(self) -> None:
         """See `Source`."""

@@ -20,9 +20,10 @@ from rubix_token_sync.errors import LeaseHeld, SchemaError
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, hash_of
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
-from rubix_token_sync.targets.base import SCHEMA_VERSION, TargetOptions
+from rubix_token_sync.targets.base import SCHEMA_VERSION, Chunk, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
-from rubix_token_sync.targets.sql.questions import key_range
+from rubix_token_sync.targets.sql.questions import as_batch, key_range
+from rubix_token_sync.targets.sql.tables import StoredTable
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["OwnForm", "OwnSource", "stored_rows"]
@@ -207,6 +208,25 @@ class OwnSource:
                     vanished=vanished,
                     adopted=bool(record[COLUMNS["ipfs_fetched"]]),
                 )
+
+    def companions(self, database: PlannedDatabase) -> Iterator[Chunk]:
+        """See `Source`: vanished ones too, so that nothing is lost."""
+        with self._store.database.translated():
+            for stored in self._store.tables.companions:
+                yield from self._companion(stored, database.key)
+
+    def _companion(self, stored: StoredTable, key: bytes) -> Iterator[Chunk]:
+        rows, columns = stored.table.c, stored.columns
+        query = (
+            sa.select(*(rows[name] for name in columns.names), rows.source_deleted_at)
+            .where(rows.record_key.between(*key_range(key)))
+            .order_by(rows.record_key)
+        )
+        result = self._conn.execution_options(yield_per=_FETCH_ROWS).execute(query)
+        for block in result.partitions():
+            found = as_batch([tuple(row)[:-1] for row in block], columns)
+            gone = b"".join(bytes(row[0]) for row in block if row[-1] is not None)
+            yield Chunk(found, vanished=gone, bulk=True, table=columns.name)
 
     def close(self) -> None:
         """See `Source`."""

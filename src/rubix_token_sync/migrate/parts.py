@@ -13,7 +13,7 @@ from rubix_token_sync.migrate.report import DatabaseOutcome
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Digest, Moved, Record
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.records.schema import RECORD_SCHEMA
-from rubix_token_sync.targets.base import DatabaseMark
+from rubix_token_sync.targets.base import ChainsMark, DatabaseMark
 
 __all__ = ["Part", "batch_of", "mark_of", "parts_of"]
 
@@ -100,6 +100,9 @@ def mark_of(
             fingerprint=state.fingerprint,
             repository_fingerprint=state.repository_fingerprint,
             last_modified=state.last_modified,
+            chains=ChainsMark(state.chains_fingerprint, state.chains_error)
+            if state.chains_read_at is not None
+            else None,
         )
     return DatabaseMark(
         **common,

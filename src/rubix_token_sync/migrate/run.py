@@ -26,6 +26,7 @@ from rubix_token_sync.migrate.report import DatabaseOutcome, MigrationReport
 from rubix_token_sync.migrate.rows import Digest, Moved, Record
 from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
 from rubix_token_sync.migrate.state import Known, MigrationState
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES
 from rubix_token_sync.runs.session import Session
 from rubix_token_sync.targets.base import (
     LEASE_SECONDS,
@@ -270,17 +271,42 @@ class _Migration:
                 "it stays.",
                 context={"expected": read.text(), "found": found.text()},
             )
+        beside = self._move_companions(source, lease, database)
+        mark = mark_of(database, outcome, last, held.vanished)
         self.store.publish(
             lease,
             Chunk(
                 rows=batch_of([]),
-                mark=mark_of(database, outcome, last, held.vanished),
+                mark=replace(mark, companions=beside),
                 migration=state.step(database, "DONE", outcome),
             ),
         )
         failpoints.point("migrate.done")
         self._totals.total_databases_processed += 1
         return outcome
+
+    def _move_companions(
+        self, source: Source, lease: Lease, database: PlannedDatabase
+    ) -> dict[str, int]:
+        """Move what stands beside the records; live rows that the target must hold, by table."""
+        live: dict[str, int] = {}
+        for chunk in source.companions(database):
+            published = self.store.publish(lease, chunk)
+            refused = {one.record_key for one in published.rejected}
+            gone = {
+                chunk.vanished[i : i + RECORD_KEY_BYTES]
+                for i in range(0, len(chunk.vanished), RECORD_KEY_BYTES)
+            }
+            count = chunk.rows.num_rows - len(refused | gone)
+            live[chunk.table] = live.get(chunk.table, 0) + count
+            for one in published.rejected:
+                log_event(
+                    _LOG, logging.WARNING, "row_refused",
+                    f"{database.db_path}: a row of {chunk.table} is left out: {one.reason}",
+                    db_path=database.db_path,
+                )  # fmt: skip
+            self._check_session()
+        return live
 
     def _publish(
         self,

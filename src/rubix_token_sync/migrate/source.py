@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from rubix_token_sync.migrate.rows import Form, Moved
-from rubix_token_sync.targets.base import DatabaseState
+from rubix_token_sync.targets.base import Chunk, DatabaseState
 from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -85,6 +85,9 @@ class Source(Protocol):
 
         Each iterator must be used up before the next one is asked for.
         """
+
+    def companions(self, database: PlannedDatabase) -> Iterator[Chunk]:
+        """What stands beside a database's records, as it is to be published."""
 
     def close(self) -> None:
         """End the view."""

@@ -71,6 +71,13 @@ class DatabaseRow:
     validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
+    transaction_count: int = 0
+    pledge_count: int = 0
+    chain_count: int = 0
+    chains_read_at: datetime | None = None
+    """The last sync that read token chains; None: none did."""
+    chains_error: str | None = None
+    """Why some of them could not be read then."""
     content_failures: dict[str, int] = field(default_factory=dict)
     """Records without content by reason."""
     error: DatabaseFailure | None = None
@@ -200,6 +207,11 @@ def _known(
         validation_error_count=row.validation_error_count or 0,
         rejected_count=row.rejected_count or 0,
         processing_duration_seconds=row.processing_duration_seconds or 0.0,
+        transaction_count=row.transaction_count or 0,
+        pledge_count=row.pledge_count or 0,
+        chain_count=row.chain_count or 0,
+        chains_read_at=row.chains_read_at,
+        chains_error=row.chains_error,
         content_failures=reasons,
         error=failure,
     )

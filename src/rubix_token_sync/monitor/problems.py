@@ -213,6 +213,18 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
                 cure="`rubix-token-sync errors --category database` says why.",
             )
         )
+    if row.chains_error is not None:
+        code = row.chains_error.partition(":")[0]
+        found.append(
+            Problem(
+                "chains_unread",
+                f"{row.node_name}: token chains could not be read. {row.chains_error}",
+                *where,
+                detail=code,
+                cure="`rubix-token-sync errors --node NODE` says which; the next sync with "
+                "--chains reads them again.",
+            )
+        )
     return found + _content(row, rules)
 
 

@@ -10,15 +10,25 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.nodes.database_errors import failure
+from rubix_token_sync.records.companions import COMPANION_SOURCES, CompanionSource
 from rubix_token_sync.records.kinds import KINDS, TokenKind
 
-__all__ = ["USUAL_VALUE_BYTES", "VALUE_LIMIT_BYTES", "Connection", "Table", "find_tables"]
+__all__ = [
+    "USUAL_VALUE_BYTES",
+    "VALUE_LIMIT_BYTES",
+    "Connection",
+    "NodeTable",
+    "Table",
+    "find_companions",
+    "find_tables",
+]
 
 VALUE_LIMIT_BYTES: Final = 2**20
 """A single value larger than this is the error ``too_large_value`` of its database.
@@ -121,7 +131,34 @@ class Connection:
         self._raw.close()
 
 
-def find_tables(connection: Connection) -> tuple[Table, ...]:
+class NodeTable(Protocol):
+    """What is said of one of a node's tables, so that it can be read."""
+
+    @property
+    def name(self) -> str:
+        """What it is called here."""
+
+    @property
+    def table(self) -> str:
+        """What the node calls it."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Our columns → the node's."""
+
+    @property
+    def key(self) -> str:
+        """Of ``columns``: what tells its rows apart."""
+
+    @property
+    def wanted(self) -> Sequence[str | None]:
+        """The node's columns, in the order in which they are read; None: a NULL."""
+
+
+Read = TypeVar("Read", bound=NodeTable)
+
+
+def find_tables(connection: Connection) -> tuple[Table[TokenKind], ...]:
     """The tables of tokens that the database has, in the order of `KINDS`.
 
     Raises:
@@ -135,18 +172,29 @@ def find_tables(connection: Connection) -> tuple[Table, ...]:
     return tables
 
 
-class Table:
-    """What the schema says about one table of tokens, and the statements that read it.
+def find_companions(connection: Connection) -> tuple[Table[CompanionSource], ...]:
+    """The tables beside those of tokens that the database has, in their order.
+
+    Raises:
+        SourceError: ``not_a_table``.
+    """
+    connection.read_text_losslessly()
+    found = [Table.find(connection, source) for source in COMPANION_SOURCES]
+    return tuple(table for table in found if table is not None)
+
+
+class Table(Generic[Read]):
+    """What the schema says about one table, and the statements that read it.
 
     Attributes:
-        kind: of its tokens.
-        columns: those of `SOURCE_COLUMNS` that it has, by our names.
-        unique_ids: the schema promises that no two rows have the same token id; a damaged
+        kind: of its rows.
+        columns: those of ``kind.columns`` that it has, by our names.
+        unique_ids: the schema promises that no two rows have the same key; a damaged
             index can break that promise.
     """
 
     @staticmethod
-    def find(connection: Connection, kind: TokenKind) -> Table | None:
+    def find(connection: Connection, kind: Read) -> Table[Read] | None:
         """The table of this kind; None where the database has none."""
         found = connection.execute(
             "SELECT type, name, rootpage, sql FROM sqlite_master "
@@ -166,7 +214,7 @@ class Table:
             raise failure("not_a_table", f"{kind.table} is a view or a virtual table.")
         return Table(connection, kind, _quoted(str(name)))
 
-    def __init__(self, connection: Connection, kind: TokenKind, name: str) -> None:
+    def __init__(self, connection: Connection, kind: Read, name: str) -> None:
         """``name`` is quoted."""
         self.kind = kind
         self.name = name
@@ -200,9 +248,9 @@ class Table:
 
     def _ids_are_unique(self, connection: Connection) -> bool:
         """Whether the schema promises ids that are unique, also when read as UTF-8."""
-        if "token_id" not in self.columns:
+        if self.kind.key not in self.columns:
             return True
-        id_column = self.kind.columns["token_id"]
+        id_column = self.kind.columns[self.kind.key]
         if connection.execute("PRAGMA encoding").fetchone() != ("UTF-8",):
             return False
         key = [
@@ -225,15 +273,18 @@ class Table:
                 return True
         return False
 
-    def select(self, offset: int) -> str:
-        """All rows from number ``offset`` on, in row order, each as a `SourceRow`."""
+    def select(self, offset: int, most: int = -1) -> str:
+        """Rows from number ``offset`` on, in row order, with the columns that are wanted.
+
+        At most ``most`` of them; -1: all.
+        """
         wanted = ", ".join(
             f"t.{_quoted(column)}" if column is not None else "NULL" for column in self._wanted
         )
         # NOT INDEXED: an index may be damaged or lie; the table is what counts.
         return (
             f"SELECT {wanted} FROM main.{self.name} AS t NOT INDEXED "  # noqa: S608 - quoted
-            f"{self._order} LIMIT -1 OFFSET {int(offset)}"
+            f"{self._order} LIMIT {int(most)} OFFSET {int(offset)}"
         )
 
     @property

@@ -19,6 +19,8 @@ REMEDIES: Final = {
     "access_denied": "Give the user that runs the sync read access to the file and its directory.",
     "busy": "The node or another program held the database all the time; the next run tries again. "
     "Where that repeats, close the program that holds it.",
+    "chains_damaged": "Stop the node, keep a copy of the directory, and let the node rebuild its "
+    "token chains; the records of its tokens are not affected.",
     "changed_while_reading": "The node wrote meanwhile; it is read again.",
     "corrupt": "Check it with `PRAGMA integrity_check`; restore it from a backup or let the node "
     "rebuild it.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 
 from rubix_token_sync import node_files
 from rubix_token_sync.node_places import DATABASES
@@ -34,7 +34,7 @@ def other_dbms(rubix: bytes) -> bool:
     )
 
 
-def network_of(db_path: str) -> str:
+def network_of(db_path: str) -> Literal["main", "test"]:
     """``main`` or ``test``: the network whose tokens a node's database holds.
 
     ``rubixtest.db`` is the test net's.  ``rubix.db`` is the main net's, unless all token
@@ -45,8 +45,8 @@ def network_of(db_path: str) -> str:
     if name == DATABASES[1]:
         return "test"
 
-    def look() -> str:
-        elsewhere = _exists(os.path.join(rubix, DATABASES[1]))
+    def look() -> Literal["main", "test"]:
+        elsewhere = _has_content(os.path.join(rubix, DATABASES[1]))
         only_test = not _chains_written(rubix, b"MainNet") and _chains_written(rubix, b"TestNet")
         return "test" if only_test and not elsewhere else "main"
 
@@ -79,6 +79,14 @@ def _chains_written(rubix: bytes, net: bytes) -> float:
     except OSError:  # the chains are another program's: what cannot be read says nothing
         return 0.0
     return latest
+
+
+def _has_content(path: bytes) -> bool:
+    """A node makes its database as an empty file first, and may never get further."""
+    try:
+        return node_files.lstat(path).st_size > 0
+    except OSError:
+        return False
 
 
 def _exists(path: bytes) -> bool:

@@ -21,7 +21,7 @@ from rubix_token_sync.nodes.database_errors import failure, from_os_error
 from rubix_token_sync.nodes.database_files import JOURNAL, Files
 from rubix_token_sync.scratch import Scratch
 
-__all__ = ["PrivateCopy", "sweep"]
+__all__ = ["PrivateCopy", "copy_bytes", "locked_directory", "sweep"]
 
 _PREFIX: Final = "rubix-token-sync-"
 _CHUNK_BYTES: Final = 2**20
@@ -85,11 +85,11 @@ class PrivateCopy:
                 sources.append((suffix, opened[-1]))
             sized = [(suffix, fd, os.fstat(fd).st_size) for suffix, fd in sources]
             place = scratch.choose(sum(size for _, _, size in sized))
-            self._directory, self._lock = _locked_directory(place)
+            self._directory, self._lock = locked_directory(place)
             self.path = os.path.join(self._directory, "copy.db")
             for suffix, fd, size in sized:
                 failpoints.point("source.copy")
-                _copy(fd, size, self.path + suffix, progress)
+                copy_bytes(fd, size, self.path + suffix, progress)
         except OSError as error:
             self.remove()
             raise from_os_error(error, "copy the database") from error
@@ -120,7 +120,12 @@ class PrivateCopy:
             self._lock = -1
 
 
-def _locked_directory(scratch: str) -> tuple[str, int]:
+def locked_directory(scratch: str) -> tuple[str, int]:
+    """A new directory in ``scratch``, and the handle that keeps it from being swept.
+
+    Raises:
+        SourceError: it cannot be made.
+    """
     try:
         sweep(scratch)
         while True:
@@ -142,7 +147,7 @@ def _open_companion(files: Files, suffix: str) -> int:
         raise failure("changed_while_reading", "A file was removed while it was copied.") from error
 
 
-def _copy(source: int, size: int, target: str, progress: Callable[[], None]) -> None:
+def copy_bytes(source: int, size: int, target: str, progress: Callable[[], None]) -> None:
     """Copy ``size`` bytes, not more: the file may be growing."""
     write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SourceUnsettled
@@ -20,16 +20,26 @@ from rubix_token_sync.nodes.connection import (
     USUAL_VALUE_BYTES,
     VALUE_LIMIT_BYTES,
     Table,
+    find_companions,
     find_tables,
 )
 from rubix_token_sync.nodes.database_errors import failure, from_os_error, from_sqlite_error
 from rubix_token_sync.nodes.database_files import Files
 from rubix_token_sync.nodes.open_database import Opened
+from rubix_token_sync.records.companions import CompanionSource
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.scratch import Scratch
 
-__all__ = ["HEAD_ROWS", "KindRows", "Snapshot", "fingerprint", "look_at", "open_snapshot"]
+__all__ = [
+    "HEAD_ROWS",
+    "CompanionRows",
+    "KindRows",
+    "Snapshot",
+    "fingerprint",
+    "look_at",
+    "open_snapshot",
+]
 
 HEAD_ROWS: Final = 50_000
 """At most this many rows are read before the first is handed out."""
@@ -41,9 +51,16 @@ _COUNT_SECONDS: Final = 60.0
 
 
 class KindRows(NamedTuple):
-    """Some rows of one table."""
+    """Some rows of one table of tokens."""
 
     kind: TokenKind
+    rows: list[SourceRow]
+
+
+class CompanionRows(NamedTuple):
+    """Some rows of one table beside those of tokens."""
+
+    source: CompanionSource
     rows: list[SourceRow]
 
 
@@ -56,6 +73,10 @@ class Snapshot:
         modified: latest modification time of the database and its ``-wal``, in UTC
             without a zone.
         tables: those of tokens that it has, in the order in which they are read.
+        companions: the ones beside them.
+        left_out: the numbers of rows of companions that have too large a value, by the
+            table's name; found while they are read.  Values there come from other nodes,
+            too: one of them must not keep all tokens of a database from being read.
     """
 
     def __init__(self, path: str, opened: Opened, calls: BoundedCalls) -> None:
@@ -71,8 +92,11 @@ class Snapshot:
         self._counts: dict[str, int] = {}
         self._any_text = False
         self._large_values = False
+        self.left_out: dict[str, set[int]] = {}
         try:
             self.tables = find_tables(opened.connection)
+            self.companions = find_companions(opened.connection)
+            self._all: tuple[Table[Any], ...] = (*self.tables, *self.companions)
             # Rows that the file cannot possibly hold mean that its pages go in circles.
             self._most_rows = opened.state.size // _SMALLEST_ROW_BYTES
             self._set_reading()
@@ -91,10 +115,10 @@ class Snapshot:
 
     @property
     def count(self) -> int:
-        """How many rows its tables have, together."""
-        if len(self._counts) < len(self.tables):
+        """How many rows its tables of tokens have, together."""
+        if any(table.kind.name not in self._counts for table in self.tables):
             self._calls.call(self._count_rows)
-        return sum(self._counts.values())
+        return sum(self._counts[table.kind.name] for table in self.tables)
 
     def rows(self, batch_size: int) -> Iterator[KindRows]:
         """One table's rows after the other's, in row order, at most ``batch_size`` at a time.
@@ -108,21 +132,38 @@ class Snapshot:
                 right.  ``changed_while_reading`` is transient: take a new snapshot.
         """
         for number, table in enumerate(self.tables):
-            head = self._heads[number] if number < len(self._heads) else []
-            for start in range(0, len(head), batch_size):
-                yield KindRows(table.kind, head[start : start + batch_size])
-            done = len(head)
-            if number >= self._whole:
-                stream = self._stream(table, done, batch_size)
-                while following := self._next(stream):
-                    yield KindRows(table.kind, following)
-                    done += len(following)
-            if self._counts.setdefault(table.kind.name, done) != done:
-                raise failure(
-                    "corrupt",
-                    f"{done} rows of {table.kind.table} can be read, an index has "
-                    f"{self._counts[table.kind.name]}.",
-                )
+            for rows in self._rows_of(number, batch_size):
+                yield KindRows(table.kind, rows)
+
+    def companion_rows(self, batch_size: int) -> Iterator[CompanionRows]:
+        """What stands beside the tokens, as `rows` gives those; the same moment.
+
+        Rows with a value of more than `VALUE_LIMIT_BYTES` are left out and counted.
+
+        Raises:
+            SourceError: as `rows`.
+        """
+        for number, table in enumerate(self.companions, len(self.tables)):
+            for rows in self._rows_of(number, batch_size):
+                yield CompanionRows(table.kind, rows)
+
+    def _rows_of(self, number: int, batch_size: int) -> Iterator[list[SourceRow]]:
+        table = self._all[number]
+        head = self._heads[number] if number < len(self._heads) else []
+        for start in range(0, len(head), batch_size):
+            yield head[start : start + batch_size]
+        done = len(head)
+        if number >= self._whole:
+            stream = self._stream(table, done, batch_size)
+            while following := self._next(stream):
+                yield following
+                done += len(following)
+        if self._counts.setdefault(table.kind.name, done) != done:
+            raise failure(
+                "corrupt",
+                f"{done} rows of {table.kind.table} can be read, an index has "
+                f"{self._counts[table.kind.name]}.",
+            )
 
     def _next(self, stream: Iterator[list[SourceRow]]) -> list[SourceRow] | None:
         return self._calls.call(lambda: next(stream, None))
@@ -168,7 +209,7 @@ class Snapshot:
         """Read what is handed out first; True if that is everything."""
         small = self._opened.state.size <= _SMALL_FILE_BYTES
         rows, room = HEAD_ROWS, _BATCH_BYTES
-        for table in self.tables:
+        for table in self._all:
             head: list[SourceRow] = []
             self._heads.append(head)
             for batch in self._stream(table, 0, HEAD_ROWS if small else _HEAD_PART_ROWS):
@@ -182,20 +223,26 @@ class Snapshot:
             self._whole += 1
         return True
 
-    def _stream(self, table: Table, done: int, batch_size: int) -> Iterator[list[SourceRow]]:
+    def _stream(self, table: Table[Any], done: int, batch_size: int) -> Iterator[list[SourceRow]]:
         with _translated():
             cursor: sqlite3.Cursor | None = None
+            at = self._row_number(table, done)
+            alone = False  # the next row, because a value of it or of the following is too large
             while True:
                 failpoints.point("source.read")
                 self._calls.progress()
+                batch: list[SourceRow] = []
+                too_large = False
                 try:
                     if cursor is None:
-                        cursor = self._ask(table.select(done))
-                    batch = self._take(cursor, batch_size)
+                        cursor = self._ask(table.select(at, 1 if alone else -1))
+                    self._take(cursor, batch_size, batch)
                 except sqlite3.Error as error:
-                    self._read_otherwise(error)
                     cursor = None
-                    continue
+                    too_large = self._leaves_out(table, error)
+                    if not too_large:
+                        self._read_otherwise(error)
+                        continue
                 if self._opened.changed():
                     if self.way == "read-only":
                         raise failure("changed_while_reading", "The file was written over.")
@@ -204,23 +251,41 @@ class Snapshot:
                     self._continue_on_a_copy()
                     cursor = None
                     continue
-                if not batch:
+                if too_large and alone:
+                    self.left_out.setdefault(table.kind.name, set()).add(at)
+                    at += 1
+                elif not batch and not too_large:
                     return
-                done += len(batch)
-                self._check_number(done)
-                yield batch
+                cursor = None if alone else cursor
+                alone = too_large and not alone
+                at += len(batch)
+                self._check_number(at)
+                if batch:
+                    yield batch
 
-    def _take(self, cursor: sqlite3.Cursor, size: int) -> list[SourceRow]:
+    def _take(self, cursor: sqlite3.Cursor, size: int, batch: list[SourceRow]) -> None:
+        """Add the next rows to ``batch``."""
         self._opened.connection.expect_progress()
         if not self._large_values:
-            return cursor.fetchmany(size)
-        batch: list[SourceRow] = []
+            batch += cursor.fetchmany(size)
+            return
         room = _BATCH_BYTES
         while len(batch) < size and room > 0 and (row := cursor.fetchone()) is not None:
             batch.append(row)
             room -= sum(len(value) for value in row if isinstance(value, str | bytes))
             self._calls.progress()
-        return batch
+
+    def _leaves_out(self, table: Table[Any], error: sqlite3.Error) -> bool:
+        """Whether the row that cannot be read is left out because a value is too large."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return code == sqlite3.SQLITE_TOOBIG and self._large_values and table in self.companions
+
+    def _row_number(self, table: Table[Any], done: int) -> int:
+        """Of the row behind the first ``done`` that were handed out, counted from 0."""
+        at = done
+        for left_out in sorted(self.left_out.get(table.kind.name, ())):
+            at += left_out <= at
+        return at
 
     def _ask(self, statement: str) -> sqlite3.Cursor:
         self._opened.connection.expect_progress()

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rubix_token_sync.ipfs import cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
@@ -37,11 +38,14 @@ from rubix_token_sync.records.schema import (
     SourceRow,
     SqliteValue,
 )
+from rubix_token_sync.records.token_content import Attributes, attributes_json, decode_contents
 from rubix_token_sync.records.validate import Cell, Finding, TimeCell
 
 __all__ = [
     "CONTENT_MARKER",
+    "VERDICT_COLUMNS",
     "DatabaseContext",
+    "Judging",
     "ResolvedContent",
     "decode_content",
     "encode_content",
@@ -94,6 +98,22 @@ class ResolvedContent(Protocol):
         """Why there is none."""
 
 
+class Judging(Protocol):
+    """Who gives verdicts; see `rubix_token_sync.audit.judge.Judge`."""
+
+    @property
+    def decodes_ids(self) -> bool:
+        """Tokens without content can be judged."""
+
+    def judge(
+        self,
+        ids: Sequence[str | None],
+        contents: Sequence[bytes | None],
+        kinds: Sequence[str],
+    ) -> pa.RecordBatch:
+        """The columns of `VERDICT_COLUMNS`, a row each."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseContext:
     """What all records of one database have in common.
@@ -113,6 +133,7 @@ class DatabaseContext:
     )
 
 
+VERDICT_COLUMNS: Final = ("verdict", "verdict_source", "token_level", "token_number")
 _Found: TypeAlias = dict[int, list[Finding]]
 _Values: TypeAlias = Sequence[SqliteValue]
 _Texts: TypeAlias = Sequence[str | None]
@@ -125,11 +146,12 @@ def finish_batch(
     digests: bytes,
     resolved: ResolvedContent,
     context: DatabaseContext,
+    judge: Judging | None = None,
 ) -> pa.RecordBatch:
     """The records of ``rows``, all of one kind, as `RECORD_SCHEMA` has them.
 
     ``keys`` and ``digests`` are the rows' record keys and row digests, one after
-    the other.
+    the other.  Without a ``judge`` there are no verdicts.
 
     Raises:
         ValueError: the arguments are not of one length.
@@ -184,17 +206,31 @@ def finish_batch(
         ),
         "token_kind": pa.repeat(pa.scalar(kind.name, pa.string()), count),
         "network": pa.repeat(pa.scalar(context.network, pa.string()), count),
-        "attributes": _attributes(kind, rows),
+        "attributes": _attributes(kind, rows, by_column, data, found),
     }
     for name in ("token_state_hash", "transaction_id"):
         texts = _texts(by_column[name], partial(validate.fit_or_empty, name), found)
         columns[name] = pa.array(texts, pa.string())
     columns["validation_errors"] = _validation_errors(count, found, shared)
-    for name in ("verdict", "verdict_source", "token_level", "token_number"):
-        columns[name] = pa.nulls(count, RECORD_SCHEMA.field(name).type)
+    columns |= _verdicts(judge, token_id, data, kind)
     return pa.RecordBatch.from_arrays(
         [columns[name] for name in RECORD_SCHEMA.names], schema=RECORD_SCHEMA
     )
+
+
+def _verdicts(
+    judge: Judging | None, ids: _Texts, data: Sequence[bytes | None], kind: TokenKind
+) -> dict[str, pa.Array]:
+    """The columns of the verdict; NULL where nobody here can judge."""
+    types = {name: RECORD_SCHEMA.field(name).type for name in VERDICT_COLUMNS}
+    if judge is None:
+        return {name: pa.nulls(len(ids), type_) for name, type_ in types.items()}
+    verdicts = judge.judge(ids, data, [kind.name] * len(ids))
+    columns = {name: verdicts.column(name).cast(type_) for name, type_ in types.items()}
+    if judge.decodes_ids or None not in data:
+        return columns
+    known = pa.array([content is not None for content in data])
+    return {name: pc.if_else(known, column, None) for name, column in columns.items()}
 
 
 def _empty() -> pa.RecordBatch:
@@ -299,18 +335,28 @@ def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> 
 # --- what only one kind has -----------------------------------------------------
 
 
-def _attributes(kind: TokenKind, rows: Sequence[SourceRow]) -> pa.Array:
-    """JSON objects of text; NULL where a row has nothing of the kind's own."""
-    if not kind.attributes:
-        return pa.nulls(len(rows), pa.string())
+def _attributes(
+    kind: TokenKind,
+    rows: Sequence[SourceRow],
+    by_column: Mapping[str, _Values],
+    data: Sequence[bytes | None],
+    found: _Found,
+) -> pa.Array:
+    """JSON of what only this kind has: decoded from the content, and what the row says of it."""
     start = len(SOURCE_COLUMNS)
-    known: dict[object, str | None] = {}  # values of many rows are the same
-    texts = []
-    for row in rows:
-        own = (row[start:], *map(type, row[start:]))  # 1 and 1.0 are one key, but not one text
-        if own not in known:
-            known[own] = validate.attributes_text(kind.attributes_of(row))
-        texts.append(known[own])
+    own = {name: [row[start + at] for row in rows] for at, name in enumerate(kind.attributes)}
+    decoded, differing = decode_contents(kind.name, {**by_column, **own}, data)
+    for index, findings in differing.items():
+        _note(found, index, findings)
+    known: dict[object, Attributes] = {}  # values of many rows are the same
+    texts: list[str | None] = []
+    for row, attributes in zip(rows, decoded, strict=True):
+        if kind.attributes:
+            key = (row[start:], *map(type, row[start:]))  # 1 and 1.0 are one key, not one text
+            if key not in known:
+                known[key] = validate.attributes(kind.attributes_of(row))
+            attributes = {**(attributes or {}), **known[key]}
+        texts.append(attributes_json(attributes) if attributes else None)
     return pa.array(texts, pa.string())
 
 

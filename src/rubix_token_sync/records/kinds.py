@@ -29,6 +29,8 @@ class TokenKind:
     """Keys of the JSON in ``attributes`` → the node's columns."""
     plural: str = ""
     """For people: 'whole and part tokens'."""
+    key: str = "token_id"
+    """Of ``columns``: what tells its rows apart."""
 
     @cached_property
     def wanted(self) -> tuple[str | None, ...]:

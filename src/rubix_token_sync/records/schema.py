@@ -60,7 +60,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of TokenRecords: everything that the program says of it, said once."""
+    """One column of a table of records: everything that the program says of it, said once."""
 
     name: str
     kind: Kind
@@ -89,12 +89,20 @@ class Column:
 
 @dataclass(frozen=True)
 class RecordTable:
-    """The columns of TokenRecords, in the guide's order, and what is derived from them.
+    """The columns of one of the target's tables, in its order, and what is derived from them.
 
     ``id`` in front and ``source_deleted_at`` behind are the target's, the same everywhere.
+    Every such table has ``record_key``, ``row_digest``, ``source_ip`` and ``db_path``.
     """
 
     columns: tuple[Column, ...]
+    name: str = "TokenRecords"
+    counted_as: str = "record_count"
+    """The column of ProcessedDatabases that says how many live rows a database has in it."""
+    label: str = "token_id"
+    """The column by which people know a row."""
+    covered: tuple[str, ...] = ("row_digest", "source_deleted_at")
+    """What is asked of many rows at once: an index on the key carries it."""
 
     def __getitem__(self, name: str) -> Column:
         return self._by_name[name]
@@ -137,6 +145,11 @@ class RecordTable:
         return tuple(column for column in self.staged if column.compared)
 
     @cached_property
+    def staging(self) -> str:
+        """The table in which rows wait for their publication, where a target needs one."""
+        return f"{self.name.removesuffix('s')}Staging"
+
+    @cached_property
     def indexed(self) -> tuple[str, ...]:
         """Columns with a secondary index."""
         return tuple(column.name for column in self.columns if column.indexed)
@@ -175,7 +188,8 @@ RECORDS: Final = RecordTable(
         Column("verdict_source", "text", 50, compared=True),
         Column("token_level", "integer", compared=True),
         Column("token_number", "integer", compared=True),
-    )
+    ),
+    covered=("row_digest", "source_deleted_at", "ipfs_fetched"),
 )
 """The one list of columns: a new one is one line here and a migration."""
 

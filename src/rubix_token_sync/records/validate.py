@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -51,11 +51,12 @@ __all__ = [
     "Code",
     "Finding",
     "TimeCell",
-    "attributes_text",
+    "attributes",
     "did",
     "errors_text",
     "fit",
     "fit_or_empty",
+    "fit_to",
     "parent_token_id",
     "time",
     "token_content",
@@ -93,6 +94,12 @@ class Code(StrEnum):
     CONTENT_TOO_LARGE = "content_too_large"
     CONTENT_NOT_TEXT = "content_not_text"
     LEVEL_INVALID = "level_invalid"
+    CONTENT_NOT_OF_KIND = "content_not_of_kind"
+    PARENT_DIFFERS = "parent_differs"
+    TOKEN_VALUE_DIFFERS = "token_value_differs"  # noqa: S105 - no password
+    FT_NAME_DIFFERS = "ft_name_differs"
+    CREATOR_DIFFERS = "creator_differs"
+    CONTRACT_HASH_DIFFERS = "contract_hash_differs"
 
 
 class Finding(NamedTuple):
@@ -126,6 +133,12 @@ class TimeCell(NamedTuple):
 
 def fit(field: str, value: SqliteValue) -> Cell:
     """``value`` as text that fits the column ``field``; sizes are `COLUMN_SIZES`."""
+    size = TOKEN_VALUE_LIMIT if field == "token_value" else COLUMN_SIZES[field]
+    return fit_to(field, value, size)
+
+
+def fit_to(field: str, value: SqliteValue, size: int | None) -> Cell:
+    """``value`` as text of at most ``size`` UTF-16 code units; None: of any length."""
     text = to_text(value)
     if text is None:
         return Cell(None)
@@ -133,8 +146,7 @@ def fit(field: str, value: SqliteValue) -> Cell:
     if isinstance(value, bytes) or (isinstance(value, str) and text is not value):
         message = "is binary or no UTF-8 text and is written as a blob literal"
         findings = (Finding(Code.VALUE_NOT_TEXT, field, message),)
-    size = TOKEN_VALUE_LIMIT if field == "token_value" else COLUMN_SIZES[field]
-    stored = cut(text, size)
+    stored = text if size is None else cut(text, size)
     if stored is text:
         return Cell(text, findings)
     code = Code.TOKEN_ID_TOO_LONG if field == "token_id" else Code.VALUE_TOO_LONG
@@ -234,17 +246,14 @@ def fit_or_empty(field: str, value: SqliteValue) -> Cell:
 _ATTRIBUTE_UNITS: Final = 2_000
 
 
-def attributes_text(values: Mapping[str, SqliteValue]) -> str | None:
-    """``attributes`` as compact JSON of texts; None where there is nothing.
+def attributes(values: Mapping[str, SqliteValue]) -> dict[str, str]:
+    """What a row says of attributes, as texts.
 
     A value longer than 2,000 UTF-16 code units is cut: no column of a node that is read
     for it holds more than some hundred.
     """
     texts = {name: to_text(value) for name, value in values.items()}
-    kept = {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
-    if not kept:
-        return None
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return {name: cut(text, _ATTRIBUTE_UNITS) for name, text in texts.items() if text is not None}
 
 
 def time(field: str, value: SqliteValue) -> TimeCell:
@@ -262,6 +271,7 @@ def time(field: str, value: SqliteValue) -> TimeCell:
 
 # --- content ---------------------------------------------------------------
 
+_TOO_LARGE: Final = frozenset({FailureCode.TOO_LARGE, FailureCode.TOO_LARGE_TO_STORE})
 # Level, then sha256 of the token number in hex.  Old software wrote two digits.
 _WHOLE_TOKEN: Final = re.compile(rb"([0-9]{2,3})[0-9a-f]{64}\n?")
 
@@ -271,7 +281,7 @@ def token_content(
 ) -> tuple[Finding, ...]:
     """What is wrong with a token's content; ``text``: it is stored as text."""
     if data is None:
-        if failure is not None and failure.code is FailureCode.TOO_LARGE:
+        if failure is not None and failure.code in _TOO_LARGE:
             message = f"is not stored: the content is larger than {CONTENT_LIMIT} bytes"
             return (Finding(Code.CONTENT_TOO_LARGE, "ipfs_data", message),)
         return ()
@@ -287,13 +297,16 @@ def token_content(
 
 # --- JSON ------------------------------------------------------------------
 
-_ORDER: Final = {name: index for index, name in enumerate(RECORD_SCHEMA.names)}
+_ORDER: Final[Sequence[str]] = RECORD_SCHEMA.names
 
 
-def errors_text(findings: Iterable[Finding]) -> str | None:
-    """``validation_errors`` of one record: compact JSON, None when nothing is wrong."""
+def errors_text(findings: Iterable[Finding], order: Sequence[str] = _ORDER) -> str | None:
+    """``validation_errors`` of one record: compact JSON, None when nothing is wrong.
+
+    ``order`` are the columns of its table.
+    """
     entries = []
-    for finding in sorted(findings, key=lambda f: (_ORDER[f.field], f.code)):
+    for finding in sorted(findings, key=lambda f: (order.index(f.field), f.code)):
         entry: dict[str, str | int] = {
             "code": finding.code.value,
             "field": finding.field,

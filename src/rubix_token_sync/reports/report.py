@@ -70,6 +70,9 @@ def build_report(
         "records_updated": counters.updated,
         "records_vanished": counters.vanished,
         "records_rejected": counters.rejected,
+        "companion_tables": {
+            name: asdict(counts) for name, counts in sorted(counters.companions.items())
+        },
         "total_ipfs_success": counters.ipfs_success,
         "total_ipfs_failures": counters.ipfs_failures,
         "ipfs_success_rate": _rate(

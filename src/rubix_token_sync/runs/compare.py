@@ -17,13 +17,20 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rubix_token_sync.ipfs.cid import parse
 from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.unixfs import matches
-from rubix_token_sync.records.build import DatabaseContext, decode_content, finish_batch
+from rubix_token_sync.records.build import (
+    VERDICT_COLUMNS,
+    DatabaseContext,
+    Judging,
+    decode_content,
+    finish_batch,
+)
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.runs.content import ContentOfRows
 from rubix_token_sync.runs.jobs import Difference, Job, Tally
@@ -40,11 +47,19 @@ _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)
 
 
-def record_digests(batch: pa.RecordBatch) -> bytes:
-    """16 bytes a record over all compared columns."""
+def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
+    """16 bytes a record over all compared columns; over verdicts only where they are ``judged``.
+
+    A token without content is judged where there is a table of ids, which this machine may
+    not have: audits compare those verdicts.
+    """
     columns = []
     for name in _COMPARED:
         column = batch.column(name)
+        if name in VERDICT_COLUMNS:
+            if not judged:
+                continue
+            column = pc.if_else(batch.column("ipfs_fetched"), column, None)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
         columns.append(column.to_pylist())
@@ -71,6 +86,7 @@ class Comparison:
     chain: ContentChain
     context: DatabaseContext
     held: Known
+    judge: Judging | None = None
     repair: Callable[[Tally, pa.RecordBatch], None] | None = None
     unverified: int = 0
     unread: bool = False
@@ -85,9 +101,12 @@ class Comparison:
         resolved = self.chain.resolve(
             [row[0] if isinstance(row[0], str) else None for row in rows.rows]
         )
-        fresh = finish_batch(rows.kind, rows.rows, keys, rows.digests, resolved, self.context)
+        fresh = finish_batch(
+            rows.kind, rows.rows, keys, rows.digests, resolved, self.context, self.judge
+        )
         self.unread |= any(f is not None and f.code is _READ_ERROR for f in resolved.failure)
-        there, same = self.held.match(keys, record_digests(fresh))
+        digests = record_digests(fresh, judged=self.judge is not None)
+        there, same = self.held.match(keys, digests)
         found, kept = self._examine(fresh, there, np.flatnonzero(~same))
         tally = Tally(
             read=len(rows.rows),
@@ -105,7 +124,7 @@ class Comparison:
             )
             part_keys = part.keys(self.job.database_key)
             records = finish_batch(
-                part.kind, part.rows, part_keys, part.digests, chosen, self.context
+                part.kind, part.rows, part_keys, part.digests, chosen, self.context, self.judge
             )
             self.repair(tally, records)
         return tally, tuple(found.values())
@@ -129,7 +148,12 @@ class Comparison:
             if other is None:
                 found[i] = Difference("+", path, row["token_id"])
                 continue
-            columns = [name for name in _COMPARED if row[name] != other[name]]
+            judged = self.judge is not None and row["ipfs_fetched"]
+            columns = [
+                name
+                for name in _COMPARED
+                if row[name] != other[name] and (judged or name not in VERDICT_COLUMNS)
+            ]
             if not row["ipfs_fetched"] and other["ipfs_fetched"]:
                 # The target got it elsewhere or earlier; content is immutable, so it can be proven.
                 proven = _proven(other, row["token_id"])
@@ -151,12 +175,12 @@ class Comparison:
                 yield Difference("-", self.job.node.db_path, record["token_id"])
 
 
-def held_records(target: Target, database_key: bytes) -> Known:
+def held_records(target: Target, database_key: bytes, *, judged: bool) -> Known:
     """Live records of a database with the digests of what is stored, 40 bytes each."""
     keys, digests = bytearray(), bytearray()
     for batch in target.stored_records(database_key):
         keys += b"".join(batch.column("record_key").to_pylist())
-        digests += record_digests(batch)
+        digests += record_digests(batch, judged=judged)
     return Known(bytes(keys), bytes(digests))
 
 

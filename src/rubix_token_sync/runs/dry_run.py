@@ -24,6 +24,7 @@ def dry_run(options: RunOptions, *, stop: CancelToken | None = None) -> RunResul
         Interrupted: ``stop`` came before anything was planned.
     """
     run = Survey(options, lambda _progress: None, stop)
+    run.require_extras()
     if not options.target.exists():
         return _compare(run, None)
     store = open_target(options.target, replace(options.store, read_only=True))

@@ -7,13 +7,15 @@ published, and a summary at its end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from rubix_token_sync.audit.judging import JudgeFiles
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.discovery import Node
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import Lease, MarkCounts, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress
@@ -44,6 +46,8 @@ class WorkerContext:
     lease: Lease | None = None
     """The right to publish; None: jobs only read and compare."""
     scratch: Scratch | None = None
+    judge: JudgeFiles | None = None
+    """None: records get no verdicts."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class Job:
     retry_content: bool = True
     max_shrink: float | None = 0.5
     max_shrink_rows: int = 20
+    held: Mapping[str, int] | None = None
+    """Live rows that the target holds in companion tables, by their names; None: not known."""
+    chains: bool = False
+    """Read the token chains beside the database, where they are not those of ``chains_held``."""
+    chains_held: str | None = None
+    """Fingerprint of the chains that the target holds."""
     asked_repository: str | None = None
     """Stays in force when failed content is not asked for again, so that it will be."""
 
@@ -101,6 +111,7 @@ class Tally:
 class Difference:
     """One record that differs between a node and the target.
 
+    ``token_id`` is what people know it by; of a companion ``table``: its `RecordTable.label`.
     ``letter``: ``+`` only the node has it, ``-`` only the target has it, ``*``
     columns differ, ``c`` the content differs.
     """
@@ -109,6 +120,7 @@ class Difference:
     db_path: str
     token_id: str | None
     columns: tuple[str, ...] = ()
+    table: str = RECORDS.name
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,8 @@ class Summary:
     seconds: float
     unverified: int = 0
     """Compared content that only the target has and that cannot be proven from it alone."""
+    chains_unread: int = 0
+    """Directories of token chains that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,8 @@ class ChunkPublished:
     batches: int
     retries: int
     marked: MarkCounts | None = None
+    table: str = RECORDS.name
+    """The `RecordTable` that its rows are of."""
     ends_job: ClassVar[bool] = False
 
 

@@ -11,7 +11,9 @@ from rubix_token_sync import node_files
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.discovery import Node, Skipped
+from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import look_at
+from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.base import DatabaseState
 
@@ -43,8 +45,10 @@ class PlanRules:
     everything: bool = False
     """Every database, whatever is known of it (`verify`)."""
     recheck: timedelta = timedelta(days=7)
-    live: Mapping[bytes, int] | None = None
-    """Live records that the target holds of each database, where that was counted."""
+    live: Mapping[bytes, Mapping[str, int]] | None = None
+    """Live rows that the target holds of each database, by table, where that was counted."""
+    chains: bool = False
+    """Read the token chains, too."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Observed:
     repository_fingerprint: str | None
     size: int
     """Bytes of the database, its write-ahead log and journal."""
+    chains: str | None = None
+    """Fingerprint of the token chains; None: not looked at, or they cannot be."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class Planned:
     """Bytes, for the order and for progress."""
     asked_repository: str | None = None
     """Fingerprint of the repository that was last asked for content that failed."""
+    held: Mapping[str, int] | None = None
+    """Live rows that the target holds of it in companion tables; None: not known."""
+    chains: str | None = None
+    """Fingerprint of the chains that the target holds."""
 
 
 @dataclass
@@ -85,15 +95,25 @@ class Plan:
     """Known ones below the roots that are really gone."""
 
 
-def observe(node: Node, *, repository: bool) -> Observed:
-    """Look at a node's files; its repository only where that can matter.
+def observe(node: Node, *, repository: bool, chains: bool = False) -> Observed:
+    """Look at a node's files; its repository and chains only where they can matter.
 
     Raises:
         SourceError: the database cannot be looked at.
     """
     fingerprint, size = look_at(node.db_path)
     seen = repository_fingerprint(node.repository) if repository and node.repository else None
-    return Observed(node, fingerprint, seen, size)
+    written = _chains(node) if chains else None
+    return Observed(node, fingerprint, seen, size, written)
+
+
+def _chains(node: Node) -> str | None:
+    from rubix_token_sync.nodes.chains import chains_fingerprint  # few runs read chains
+
+    try:
+        return chains_fingerprint(node.db_path, network_of(node.db_path))
+    except SourceError:  # whoever reads them says why
+        return None
 
 
 def left_out(path: str, skipped: Iterable[Skipped]) -> SourceError | None:
@@ -170,7 +190,11 @@ def make_plan(
         if state is None and rules.only_failed:
             continue  # a database for `sync`; nothing is known of it that could be called current
         try:
-            seen = look(node, repository=state is not None and state.ipfs_fail_count > 0)
+            seen = look(
+                node,
+                repository=state is not None and state.ipfs_fail_count > 0,
+                chains=rules.chains and state is not None,
+            )
         except SourceError as error:
             plan.unreadable.append((node, error))
             continue
@@ -181,7 +205,9 @@ def make_plan(
         if reason:
             failed = state is not None and state.ipfs_fail_count > 0
             before = state.repository_fingerprint if state is not None and failed else None
-            plan.read.append(Planned(node, key, reason, retry, seen.size, before))
+            held = state.companions if state is not None and state.fingerprint else None
+            chains = state.chains_fingerprint if state is not None else None
+            plan.read.append(Planned(node, key, reason, retry, seen.size, before, held, chains))
         else:
             plan.current.append(node)
     for state in known.values():
@@ -245,15 +271,32 @@ def _decide(
         or checked is None
         or now - checked > rules.recheck
     )
-    if rules.live is not None and rules.live.get(state.database_key, 0) != state.record_count:
+    if rules.live is not None and _differs(rules.live, state, chains=rules.chains):
         return TARGET_DIFFERS, due
     if seen.fingerprint != state.fingerprint:
         return "changed", due
     if moved or (seen.node.name != state.node_name):
         return "moved", due
+    if rules.chains and (seen.chains is None or seen.chains != state.chains_fingerprint):
+        return "chains changed", due
     if due:
         return "content may have come", True
     return ("forced", due) if rules.force else ("", False)
+
+
+def _differs(
+    live: Mapping[bytes, Mapping[str, int]], state: DatabaseState, *, chains: bool
+) -> bool:
+    """Whether the target holds more or fewer rows of a database than a run left there.
+
+    Only a run that reads chains can mend those.
+    """
+    held = live.get(state.database_key, {})
+    return any(
+        held.get(table, 0) != count
+        for table, count in state.counts.items()
+        if chains or table != CHAINS.name
+    )
 
 
 def _unseen(node: Node, error: OSError) -> SourceError:

@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rubix_token_sync.log import progress_line
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.runs.curve import Curve
 from rubix_token_sync.runs.jobs import ChunkPublished, RowsRead
 from rubix_token_sync.targets.base import SessionTotals
 
-__all__ = ["Counters", "Progress"]
+__all__ = ["Counters", "Progress", "TableCounts"]
+
+
+@dataclass
+class TableCounts:
+    """Rows of one table that a run wrote."""
+
+    inserted: int = 0
+    updated: int = 0
+    vanished: int = 0
 
 
 @dataclass
@@ -40,6 +50,8 @@ class Counters:
     content_via: Counter[str] = field(default_factory=Counter)
     content_failures: Counter[str] = field(default_factory=Counter)
     healed: int = 0
+    companions: dict[str, TableCounts] = field(default_factory=dict)
+    """What was done in the tables beside TokenRecords, by their names."""
     curve: Curve = field(default_factory=Curve)
 
 
@@ -82,9 +94,15 @@ class Progress:
         """A chunk was published; with its mark, a database is done."""
         with self._lock:
             counters = self.counters
-            counters.inserted += report.inserted
-            counters.updated += report.updated
-            counters.vanished += report.vanished
+            if report.table == RECORDS.name:
+                counters.inserted += report.inserted
+                counters.updated += report.updated
+                counters.vanished += report.vanished
+            else:
+                beside = counters.companions.setdefault(report.table, TableCounts())
+                beside.inserted += report.inserted
+                beside.updated += report.updated
+                beside.vanished += report.vanished
             counters.rejected += report.rejected
             counters.sql_errors += report.rejected
             counters.bulk_loads += report.bulk_loads

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.errors import (
     SyncError,
 )
@@ -44,7 +45,11 @@ class RunOptions:
     recheck: timedelta = timedelta(days=7)
     heartbeat_seconds: float = 10.0
     lease_seconds: float = 60.0
+    chains: bool = False
+    """Read the token chains, too."""
     scratch: str | None = None
+    judge: JudgeOptions | None = None
+    """None: records get no verdicts."""
     processes: int | None = None
     """Worker processes; None: one a CPU, at most the content workers; 0: none."""
 
@@ -67,6 +72,8 @@ class DatabaseOutcome:
     ipfs_success: int = 0
     ipfs_failures: int = 0
     validation_errors: int = 0
+    chains_unread: int = 0
+    """Directories of token chains that could not be read."""
     seconds: float = 0.0
 
 
@@ -103,5 +110,7 @@ class RunResult:
             return 128 + self.signal_number
         if self.error is not None:
             return self.error.exit_code
-        undone = any(d.status in ("failed", "missing", "pending") for d in self.databases)
+        undone = any(
+            d.status in ("failed", "missing", "pending") or d.chains_unread for d in self.databases
+        )
         return 1 if undone or self.unread or self.counters.rejected else 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from rubix_token_sync.audit.judging import judge_for_sync
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
 from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
@@ -54,6 +55,17 @@ class Survey:
         self.missing: list[DatabaseState] = []
         self.unread = 0
 
+    def require_extras(self) -> None:
+        """What the options need and only an extra brings, before anything is written.
+
+        Raises:
+            SettingsError: ``extra_missing``.
+        """
+        if self.options.chains:
+            from rubix_token_sync.nodes.chain_store import require_leveldb
+
+            require_leveldb()
+
     def discover(self) -> None:
         """Find the nodes below the roots, once, and say what was skipped."""
         if self._discovered:
@@ -85,7 +97,7 @@ class Survey:
             )  # fmt: skip
 
     def plan(
-        self, states: Sequence[DatabaseState], live: Mapping[bytes, int] | None = None
+        self, states: Sequence[DatabaseState], live: Mapping[bytes, Mapping[str, int]] | None = None
     ) -> Plan:
         """What is to be read; ``live`` as in `PlanRules`."""
         options = self.options
@@ -104,6 +116,7 @@ class Survey:
                 options.command == "verify",
                 options.recheck,
                 live,
+                options.chains,
             ),
             now=self.started_at,
             inside=inside(self.discovery.roots),
@@ -138,6 +151,9 @@ class Survey:
                 max_shrink=options.max_shrink,
                 max_shrink_rows=options.max_shrink_rows,
                 asked_repository=planned.asked_repository,
+                held=planned.held,
+                chains=options.chains,
+                chains_held=planned.chains,
             )
             for number, planned in enumerate(plan.read)
         }
@@ -196,6 +212,7 @@ class Survey:
             replace(options.content, workers=share, scratch=scratch),
             lease,
             scratch,
+            judge_for_sync(options.judge) if jobs else None,
         )
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 

@@ -15,7 +15,8 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.log import log_event
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.process_identity import own_machine
-from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
+from rubix_token_sync.records.companions import COMPANIONS
+from rubix_token_sync.records.schema import RECORDS, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
@@ -79,6 +80,7 @@ class Run(Survey):
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
+        self.require_extras()
         with contextlib.ExitStack() as stack:
             target = open_target(self.options.target, self.options.store)
             stack.callback(target.close)
@@ -218,11 +220,13 @@ class Run(Survey):
             self._published(outcome, report)
         else:
             outcome.seconds = report.summary.seconds
+            outcome.chains_unread = report.summary.chains_unread
 
     def _published(self, outcome: DatabaseOutcome, report: ChunkPublished) -> None:
-        outcome.inserted += report.inserted
-        outcome.updated += report.updated
-        outcome.vanished += report.vanished
+        if report.table == RECORDS.name:
+            outcome.inserted += report.inserted
+            outcome.updated += report.updated
+            outcome.vanished += report.vanished
         outcome.rejected += report.rejected
         counts = report.marked
         if counts is None:
@@ -260,12 +264,15 @@ class Run(Survey):
         reading = [job.database_key for job in jobs.values()]
         strays = store.stray_records(self.options.source, [*known, *reading])
         for stray in strays:
-            self.on_difference(Difference("-", stray.db_path, stray.token_id))
-        if strays:
-            none = pa.RecordBatch.from_pylist([], schema=RECORD_SCHEMA)
-            vanished = b"".join(stray.record_key for stray in strays)
-            published = store.publish(session.lease, Chunk(none, vanished=vanished))
-            self.progress.counters.vanished += published.vanished
+            self.on_difference(Difference("-", stray.db_path, stray.token_id, table=stray.table))
+        for table in (RECORDS, *COMPANIONS):
+            vanished = b"".join(s.record_key for s in strays if s.table == table.name)
+            if vanished:
+                none = pa.RecordBatch.from_pylist([], schema=table.schema)
+                chunk = Chunk(none, vanished=vanished, table=table.name)
+                published = store.publish(session.lease, chunk)
+                if table is RECORDS:
+                    self.progress.counters.vanished += published.vanished
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""

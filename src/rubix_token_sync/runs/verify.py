@@ -68,6 +68,7 @@ def verify(
         Interrupted: ``stop`` came before the end.
     """
     run = Survey(options, on_progress or (lambda _progress: None), stop)
+    run.require_extras()
     if not options.target.exists():
         raise SchemaError(
             "There is no target to compare with yet.",
@@ -102,7 +103,7 @@ def verify(
         own += [database_key(options.source, node.db_path) for node, _ in plan.unreadable]
         for stray in store.stray_records(options.source, [*everybodys, *own]):
             result.differences["-"] += 1
-            on_difference(Difference("-", stray.db_path, stray.token_id))
+            on_difference(Difference("-", stray.db_path, stray.token_id, table=stray.table))
         if not jobs:
             return result
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -33,11 +33,14 @@ from rubix_token_sync.ipfs.fetch import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.kinds import network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
-from rubix_token_sync.records.build import DatabaseContext, finish_batch
+from rubix_token_sync.records.build import DatabaseContext, Judging, finish_batch
+from rubix_token_sync.records.companions import CHAINS, HISTORIES
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.runs.companions import Companions, CompanionTables
 from rubix_token_sync.runs.compare import Comparison, held_records
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.runs.jobs import (
+    Difference,
     Job,
     JobDone,
     JobFailed,
@@ -91,6 +94,7 @@ class Worker:
         self._turn = turn
         self._opener = opener
         self._target: Target | None = None
+        self._judging: Judging | None = None
         self._batch_size = context.target_options.batch_size
         self._portion = min(self._batch_size, _FIRST_ROWS)
         """Rows that are finished at a time, by the size of those before."""
@@ -158,6 +162,15 @@ class Worker:
             vanished = known.vanished()
             if job.task != "compare":
                 _guard_loss(job, known, len(vanished) // RECORD_KEY_BYTES)
+            tables = partial(
+                CompanionTables,
+                job,
+                network=network,
+                target=lambda: self.target,
+                publisher=publisher,
+                note=partial(_note, job, snapshot.count, send),
+            )
+            beside = Companions(job, snapshot, tables(tables=HISTORIES), self._batch_size).run()
             seconds = time.monotonic() - started
             mark = DatabaseMark(
                 database_key=job.database_key,
@@ -169,17 +182,29 @@ class Worker:
                 repository_fingerprint=content_state,
                 last_modified=snapshot.modified,
                 record_count=rows.distinct,
-                rejected_count=rows.rejected,
+                rejected_count=rows.rejected + beside.rejected,
                 processing_duration_seconds=seconds,
                 content_checked=job.retry_content,
+                companions=beside.counts,
             )
-        publisher.finish(mark, vanished, rows.errors())
+        errors, chains_unread = [*rows.errors(), *beside.errors], 0
+        if job.chains:
+            from rubix_token_sync.runs.chain_rows import bring_chains  # few runs read chains
+
+            # After the rows, whose snapshot is closed: a node writes a token's chain first.
+            moved = partial(send, RowsRead(job.number, Tally(), rows.distinct))
+            into = tables(tables=(CHAINS,))
+            chains = bring_chains(job, network, self.context.scratch, into, moved)
+            mark = replace(mark, companions={**beside.counts, **chains.counts}, chains=chains.mark)
+            errors, chains_unread = [*errors, *chains.errors], chains.unread
+        publisher.finish(mark, vanished, errors)
         return Summary(
             rows.distinct,
             len(vanished) // RECORD_KEY_BYTES,
             rows.rejected,
             seconds,
             left.unverified,
+            chains_unread,
         )
 
     def _compare(
@@ -196,7 +221,7 @@ class Worker:
         chain = open_chain(job.node.repository, self.context.content)
         try:
             repair = publisher.add if job.task == "repair" else None
-            comparison = Comparison(job, self.target, chain, context, known, repair)
+            comparison = Comparison(job, self.target, chain, context, known, self._judge(), repair)
             for batch in rows:
                 if batch.rows:
                     tally, differences = comparison.batch(batch)
@@ -221,7 +246,7 @@ class Worker:
         chain = open_chain(job.node.repository, self.context.content)
         try:
             content = Content(job, lambda: self.target, chain)
-            finish = partial(_finished, job, context, known, content)
+            finish = partial(_finished, job, context, known, content, self._judge())
             pending = DigestedRows.none()
             failures: Counter[str] = Counter()
             read = 0
@@ -251,6 +276,12 @@ class Worker:
         finally:
             chain.close()
 
+    def _judge(self) -> Judging | None:
+        """Who gives verdicts, opened once."""
+        if self._judging is None and self.context.judge is not None:
+            self._judging = self.context.judge.open()
+        return self._judging
+
     def _publisher(self, job: Job, send: Send) -> Publishing:
         lease = self.context.lease
         if lease is None:
@@ -269,7 +300,9 @@ class Worker:
         if not job.read_known:
             return Known(b"", b"")
         if job.task != "sync":
-            return held_records(self.target, job.database_key)
+            return held_records(
+                self.target, job.database_key, judged=self.context.judge is not None
+            )
         keys, digests = self.target.known_rows(job.database_key)
         failed = self.target.failed_tokens(job.database_key) if job.retry_content and keys else ()
         return Known(keys, digests, failed)
@@ -294,12 +327,15 @@ def _finished(
     context: DatabaseContext,
     known: Known,
     content: Content,
+    judge: Judging | None,
     pending: DigestedRows,
 ) -> Finished:
     keys = pending.keys(job.database_key)
     held = known.see(keys)
     resolved = content.of(pending.rows, keys, held)
-    batch = finish_batch(pending.kind, pending.rows, keys, pending.digests, resolved, context)
+    batch = finish_batch(
+        pending.kind, pending.rows, keys, pending.digests, resolved, context, judge
+    )
     fetched = pc.sum(batch.column("ipfs_fetched")).as_py() or 0
     stale = _failed_again(batch, resolved, known, pending)
     tally = Tally(
@@ -317,6 +353,11 @@ def _finished(
         fresh[stale] = False
         batch = batch.filter(pa.array(fresh))
     return tally, batch
+
+
+def _note(job: Job, expected: int, send: Send, differences: tuple[Difference, ...]) -> None:
+    if differences:
+        send(RowsRead(job.number, Tally(), expected, differences))
 
 
 class _Counting:

@@ -128,6 +128,12 @@ def _not_empty(value: SecretStr) -> SecretStr:
     return value
 
 
+LimitsSource = Literal[
+    "node-2023-02", "node-2024-08", "token-hash-generator", "rubix-token-hash-generator",
+    "node-2026",
+]  # fmt: skip
+"""The sources of limits that the program knows: see ``audit/limits.json``."""
+
 _Count = Annotated[int, BeforeValidator(_no_bool)]
 _Number = Annotated[float, BeforeValidator(_no_bool)]
 _Path = Annotated[str, BeforeValidator(_as_text), AfterValidator(_nameable)]
@@ -212,6 +218,10 @@ class Settings(BaseModel):
     ipfs_api_token: _Secret | None = Field(
         None, description="Authorization for the daemons' API, where it demands one."
     )
+    chains: bool = Field(
+        False,
+        description="Read the tokens' chains too, where they changed (needs the extra chains).",
+    )
     content_recheck_days: _Number = Field(
         7.0, ge=0, le=36_500, description="After this many days absent content is looked for again."
     )
@@ -287,7 +297,14 @@ class Settings(BaseModel):
         None, description="URL that is asked for after each completed run, for dead-man monitors."
     )
     state_directory: _Path | None = Field(
-        None, description="Where it is remembered which alerts were sent; default: the user's."
+        None,
+        description="Where alerts that were sent and tables of token numbers are kept; "
+        "default: the user's.",
+    )
+    limits_source: LimitsSource | None = Field(
+        None,
+        description="Whose limits of token numbers decide what is genuine; default: all sources "
+        "that are known must agree.",
     )
     metrics_port: _Count | None = Field(
         None, ge=1, le=65_535, description="Port on which Prometheus can ask during a run."

@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from rubix_token_sync.errors import Category
 from rubix_token_sync.process_identity import Machine
+from rubix_token_sync.records.schema import RECORDS, RecordTable
 
 __all__ = [
     "LEASE_SECONDS",
     "SCHEMA_VERSION",
+    "ChainsMark",
     "Chunk",
     "DatabaseMark",
     "DatabaseState",
@@ -75,6 +77,16 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class ChainsMark:
+    """What ProcessedDatabases says of the token chains beside a database."""
+
+    fingerprint: str | None
+    """None: the next sync that reads chains reads them, whatever it finds."""
+    error: str | None = None
+    """``code: sentence``, where some could not be read."""
+
+
+@dataclass(frozen=True)
 class DatabaseMark:
     """What ProcessedDatabases says of a database once all of it is stored.
 
@@ -97,6 +109,12 @@ class DatabaseMark:
     processing_duration_seconds: float
     content_checked: bool = True
     """Failed content was asked for again; False keeps the earlier time."""
+    companions: Mapping[str, int | None] = field(default_factory=dict)
+    """Live rows that the target must hold in its companion tables, by their names; counted as
+    the records are.  None: as many as it does hold.  A table that is not named is left as it
+    is."""
+    chains: ChainsMark | None = None
+    """None: the chains were not read, and what is there stays."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,16 @@ class DatabaseState:
     validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
+    chains_fingerprint: str | None = None
+    chains_error: str | None = None
+    chains_read_at: datetime | None = None
+    companions: Mapping[str, int] = field(default_factory=dict)
+    """Live rows in the companion tables, by their names."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Live rows in every table, by its name."""
+        return {RECORDS.name: self.record_count, **self.companions}
 
 
 @dataclass(frozen=True)
@@ -141,6 +169,7 @@ class Rejected:
 
     record_key: bytes
     token_id: str | None
+    """What people know it by; of a companion table: its `RecordTable.label`."""
     reason: str
 
 
@@ -180,8 +209,9 @@ class MigrationStep:
 class Chunk:
     """What goes into the target in one transaction.
 
-    ``rows`` has RECORD_SCHEMA and holds each record_key once.  ``vanished`` is
-    record keys (24 bytes each, concatenated) that the source no longer has.
+    ``rows`` has RECORD_SCHEMA, or the schema of the companion ``table``, and holds each
+    record_key once.  ``vanished`` is record keys (24 bytes each, concatenated) of that
+    table that the source no longer has.
     ``mark`` comes with a database's last chunk.  ``bulk`` asks for the bulk
     path (the database has BULK_INSERT_SIZE changed records or more).  ``new``: the
     target held none of the rows when the run looked, so they may go straight in.
@@ -198,6 +228,8 @@ class Chunk:
     new: bool = False
     replace: bool = False
     migration: MigrationStep | None = None
+    table: str = RECORDS.name
+    """The `RecordTable` that ``rows`` and ``vanished`` are of."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +287,7 @@ class StrayRecord:
     record_key: bytes
     db_path: str
     token_id: str | None
+    table: str = RECORDS.name
 
 
 @dataclass
@@ -353,8 +386,8 @@ class Target(Protocol):
     def holds_content(self) -> bool:
         """Whether any record has verified content (else asking for it is idle)."""
 
-    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
-        """Live records of a database: all keys (24 bytes each) and row digests (16 each)."""
+    def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
+        """Live rows of a database: all keys (24 bytes each) and row digests (16 each)."""
 
     def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
         """What these records (vanished ones too) hold of their content."""
@@ -365,17 +398,21 @@ class Target(Protocol):
     def failed_tokens(self, database_key: bytes) -> set[bytes]:
         """Keys of live records whose content failed."""
 
-    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-        """Whole records (the names of RECORD_SCHEMA) for some keys, vanished ones too."""
+    def records_by_key(
+        self, record_keys: Sequence[bytes], table: RecordTable = RECORDS
+    ) -> dict[bytes, dict[str, Any]]:
+        """Whole rows (the names of the table's schema) for some keys, vanished ones too."""
 
-    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
-        """How many live records the target holds of each of these databases."""
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, dict[str, int]]:
+        """How many live rows of each of these databases the target holds, by table."""
 
     def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
-        """A source's live records outside of these databases' keys."""
+        """A source's live rows, of every table, outside of these databases' keys."""
 
-    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
-        """Live records of a database as RECORD_SCHEMA, in key order, in bounded batches."""
+    def stored_records(
+        self, database_key: bytes, table: RecordTable = RECORDS
+    ) -> Iterator[pa.RecordBatch]:
+        """Live rows of a database, as the table's schema, in key order, in bounded batches."""
 
     # writing
     def prepare_load(self) -> None:
@@ -395,13 +432,13 @@ class Target(Protocol):
         """These databases were found unchanged: what the target holds of them is current."""
 
     def retire_database(self, lease: Lease, database_key: bytes) -> int:
-        """Mark all of a database's records as deleted at the source and forget its state.
+        """Mark all of a database's rows as deleted at the source and forget its state.
 
-        Returns how many there were.
+        Returns how many records there were.
         """
 
     def remove_records(self, lease: Lease, database_key: bytes) -> None:
-        """Delete a database's records and state for good; only `check` does that to its own."""
+        """Delete a database's rows and state for good; only `check` does that to its own."""
 
     def finish_load(self) -> None:
         """Once a run after the last chunk: build deferred indexes, statistics."""

@@ -11,12 +11,29 @@
     cid = write_block(tmp_path / "node/.ipfs", b"hello")
     create_database(tmp_path / "node/Rubix/rubix.db", [(cid, "", 1.0, did, 0, "", "", 0)])
 
+Tokens of every kind, with all blocks that belong to them::
+
+    creator = make_identity(seed=1, number=1)
+    nft = make_nft(creator.did, {"art.png": b"...", "meta.json": b"{}"})
+    FlatfsWriter(tmp_path / "node/.ipfs").put([*creator.blocks, *nft.blocks])
+
+Token chains are in `rubix_token_sync.testing.chains`.
+
 ``python -m rubix_token_sync.testing DIR --nodes N --tokens M`` writes one from
 the command line.  A sync never uses this package.
 """
 
 from __future__ import annotations
 
+from rubix_token_sync.testing.chains import (
+    Signer,
+    block_id,
+    generated_block,
+    make_signer,
+    transferred_block,
+    write_chains,
+    write_public_keys,
+)
 from rubix_token_sync.testing.contents import (
     fungible_token,
     level_limits,
@@ -37,8 +54,10 @@ from rubix_token_sync.testing.database import (
 )
 from rubix_token_sync.testing.flatfs import (
     Block,
+    Files,
     FlatfsWriter,
     block_path,
+    encode_directory,
     encode_file,
     write_block,
 )
@@ -50,31 +69,61 @@ from rubix_token_sync.testing.fleet import (
     add_tokens,
     make_fleet,
 )
+from rubix_token_sync.testing.identities import Identity, make_identity
+from rubix_token_sync.testing.tokens import (
+    MadeToken,
+    make_contract,
+    make_data,
+    make_faucet,
+    make_ft,
+    make_nft,
+    make_part,
+    make_test,
+)
 
 __all__ = [
     "FORK_SCHEMA",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "Block",
+    "Files",
     "FlatfsWriter",
     "Fleet",
     "FleetNode",
     "FleetPlan",
     "FleetToken",
+    "Identity",
+    "MadeToken",
+    "Signer",
     "add_tokens",
+    "block_id",
     "block_path",
     "change_status",
     "create_database",
     "delete_tokens",
+    "encode_directory",
     "encode_file",
     "fungible_token",
+    "generated_block",
     "insert_rows",
     "level_limits",
+    "make_contract",
+    "make_data",
     "make_did",
+    "make_faucet",
     "make_fleet",
+    "make_ft",
+    "make_identity",
+    "make_nft",
+    "make_part",
+    "make_signer",
+    "make_test",
     "nft_token",
     "part_token",
     "sized_content",
+    "transferred_block",
     "whole_token",
     "write_block",
+    "write_chains",
+    "write_public_keys",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +19,25 @@ from libipld import encode_multibase
 
 from rubix_token_sync.ipfs.unixfs import CHUNK_SIZE, encode_leaf
 
-__all__ = ["Block", "FlatfsWriter", "block_path", "encode_file", "write_block"]
+__all__ = [
+    "Block",
+    "Files",
+    "FlatfsWriter",
+    "block_path",
+    "encode_directory",
+    "encode_file",
+    "write_block",
+]
 
 _LINKS_PER_NODE = 174  # the balanced layout of `ipfs add`: links per inner node
 _SHA2_256 = b"\x12\x20"
 _EMPTY_DIRECTORY = b"\x0a\x02\x08\x01"  # every repository holds it
 _SHARD_PREFIX = "/repo/flatfs/shard/v1/"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+Files = Mapping[str, "bytes | Files"]
+"""A directory: names, each with a file's content or another directory."""
 
 
 class Block(NamedTuple):
@@ -85,6 +97,56 @@ def encode_file(
     (``--cid-version=1`` implies raw leaves).  A file of one raw leaf IS that leaf.
     """
     raw = version == 1 if raw_leaves is None else raw_leaves
+    root, blocks = _file(content, version, raw, chunk)
+    return _text(root.cid), blocks
+
+
+def encode_directory(files: Files) -> tuple[str, list[Block]]:
+    """The CIDv0 and the blocks, root last, that ``ipfs add -r`` makes of a directory.
+
+    Raises:
+        ValueError: a name that no file can have.
+    """
+    root, blocks = _directory(files)
+    return _text(root.cid), blocks
+
+
+def directory_block(entries: Iterable[tuple[str, bytes, int]]) -> bytes:
+    """The block of a directory: name, binary CID and bytes of all blocks below, of each entry."""
+    links = b""
+    for name, cid, size in sorted(entries, key=lambda entry: entry[0].encode()):
+        if not name or "/" in name or "\0" in name:
+            raise ValueError(f"no file can be named {name!r}")
+        named = b"\x12" + _varint(len(name.encode())) + name.encode()
+        link = b"\x0a" + _varint(len(cid)) + cid + named + b"\x18" + _varint(size)
+        links += b"\x12" + _varint(len(link)) + link
+    return links + b"\x0a\x02\x08\x01"
+
+
+def _directory(files: Files) -> tuple[_Part, list[Block]]:
+    blocks: list[Block] = []
+    parts: list[tuple[str, _Part]] = []
+    for name, entry in files.items():
+        if isinstance(entry, bytes):
+            part, below = _file(entry, 0, raw=False, chunk=CHUNK_SIZE)
+        else:
+            part, below = _directory(entry)
+        blocks += below
+        parts.append((name, part))
+    data = directory_block((name, part.cid, part.total_size) for name, part in parts)
+    block = _block(data)
+    total = len(data) + sum(part.total_size for _, part in parts)
+    return _Part(block.cid, 0, total), [*blocks, block]
+
+
+def _text(cid: bytes) -> str:
+    """A binary CID as Kubo prints it."""
+    if cid[:1] == b"\x01":
+        return encode_multibase("b", cid)
+    return encode_multibase("z", cid)[1:]
+
+
+def _file(content: bytes, version: int, raw: bool, chunk: int) -> tuple[_Part, list[Block]]:
     dag_pb = b"\x01\x70" if version else b""
     blocks: list[Block] = []
     parts: list[_Part] = []
@@ -100,10 +162,7 @@ def encode_file(
         ]
         blocks += [block for block, _ in nodes]
         parts = [part for _, part in nodes]
-    root = parts[0].cid
-    if root[:1] == b"\x01":
-        return encode_multibase("b", root), blocks
-    return encode_multibase("z", root)[1:], blocks
+    return parts[0], blocks
 
 
 def encode_token(content: bytes) -> tuple[str, Block]:
@@ -212,6 +271,12 @@ class FlatfsWriter:
     def add(self, content: bytes, *, version: int = 0, raw_leaves: bool | None = None) -> str:
         """Store ``content`` as `ipfs add` does; gives its CID.  Content may be there already."""
         cid, blocks = encode_file(content, version=version, raw_leaves=raw_leaves)
+        self.put(blocks)
+        return cid
+
+    def add_directory(self, files: Files) -> str:
+        """Store a directory as ``ipfs add -r`` does; gives its CID."""
+        cid, blocks = encode_directory(files)
         self.put(blocks)
         return cid
 

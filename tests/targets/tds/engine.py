@@ -405,11 +405,11 @@ def _refusal(text: str) -> EngineError:
     column = text.rpartition(" ")[2]
     if text.startswith("UNIQUE"):
         table = column.partition(".")[0]
-        if column == "TokenRecords.record_key":
+        if column.endswith(".record_key"):
             return EngineError(
                 2601,
-                "Cannot insert duplicate key row in object 'dbo.TokenRecords' with unique index "
-                "'ux_tokenrecords_record_key'. The duplicate key value is (0x00).",
+                f"Cannot insert duplicate key row in object 'dbo.{table}' with unique index "
+                f"'ux_{table.lower()}_record_key'. The duplicate key value is (0x00).",
                 14,
             )
         return EngineError(

@@ -41,7 +41,7 @@ def connection(target: MssqlTarget) -> Iterator[DriverConnection]:
 def load(cursor: DriverCursor, over: BulkConnection, rows: pa.RecordBatch) -> None:
     if not over.is_open:
         over.open(cursor.login())
-    over.call(lambda: over.load(statements.STAGING, rows, rows.schema.names))
+    over.call(lambda: over.load(RECORDS.staging, rows, rows.schema.names))
 
 
 def execute(conn: DriverConnection) -> None:

@@ -283,14 +283,14 @@ def test_throttling_slows_the_run_down_and_lets_it_recover(
     engine: SqliteEngine, server: TdsServer, opened: Callable[..., SqlTarget]
 ) -> None:
     store = opened()
-    full = store.backend.writer.pace.rows
+    full = store.backend.pace.rows
     arm(server, "publish", refusal(40501), times=2)
     runs.run(store, session())
     runs.is_exact(engine)
-    assert store.backend.writer.pace.rows == full // 4
+    assert store.backend.pace.rows == full // 4
     for _ in range(100):
-        store.backend.writer.pace.went_well()
-    assert store.backend.writer.pace.rows == full
+        store.backend.pace.went_well()
+    assert store.backend.pace.rows == full
 
 
 def test_a_server_without_bulk_copy_is_loaded_by_parameters(

@@ -24,10 +24,12 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from rubix_token_sync.ipfs.content import MAX_BLOCK
+
 __all__ = ["MAX_BODY", "Address", "Answer", "Endpoint", "parse_multiaddr", "parse_url"]
 
-MAX_BODY: Final = 2 << 20
-"""Bytes of an answer that are read at most; no block that Kubo exchanges is larger."""
+MAX_BODY: Final = MAX_BLOCK
+"""Bytes of an answer that are read at most: it is a block."""
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*/?")

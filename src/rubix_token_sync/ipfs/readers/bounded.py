@@ -52,13 +52,21 @@ class BoundedReader:
 
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """What the other reader gives, or READ_ERROR for what it did not give in time."""
+        return self._bounded(cids, whole=True)
+
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """The same for blocks."""
+        return self._bounded(cids, whole=False)
+
+    def _bounded(self, cids: Sequence[Cid], *, whole: bool) -> list[bytes | Failure]:
         reader, answers = self._reader, list[bytes | Failure]()
         if self._stalled is not None or reader is None:
             return [self._stalled or self._closed()] * len(cids)
 
         def work() -> None:
             for start in range(0, len(cids), _SLICE):
-                answers.extend(reader.read(cids[start : start + _SLICE]))
+                part = cids[start : start + _SLICE]
+                answers.extend(reader.read(part) if whole else reader.blocks(part))
                 self._calls.progress()
 
         try:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SourceError
-from rubix_token_sync.ipfs.blocks import TOO_LARGE, block_failure, content_of
+from rubix_token_sync.ipfs.blocks import BLOCK_TOO_LARGE, block_failure, content_of
 from rubix_token_sync.ipfs.cid import Cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.http.breaker import breaker_of
@@ -118,16 +118,25 @@ class DaemonReader:
 
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """Verified content or a failure for each CID; 0.4 ms a token and processor."""
-        failure = self._locate() or self._breaker.resting()
-        if failure is not None:
-            return [failure] * len(cids)
-        return self._askers.map(self._content, cids)
+        return self._map(self._content, cids)
+
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """Verified blocks or a failure for each CID."""
+        return self._map(self._block, cids)
 
     def close(self) -> None:
         self._askers.close()
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
+
+    def _map(
+        self, ask: Callable[[Cid], bytes | Failure], cids: Sequence[Cid]
+    ) -> list[bytes | Failure]:
+        failure = self._locate() or self._breaker.resting()
+        if failure is not None:
+            return [failure] * len(cids)
+        return self._askers.map(ask, cids)
 
     def _content(self, cid: Cid) -> bytes | Failure:
         return content_of(cid, self._block)
@@ -199,7 +208,7 @@ class DaemonReader:
         if answer.status == 200:
             self._breaker.succeeded()
             if not answer.complete:
-                return TOO_LARGE
+                return BLOCK_TOO_LARGE
             return block_failure(cid, answer.body) or answer.body
         if answer.status in (401, 403):
             return self._failed(_DENIED, at_once=True)

@@ -74,13 +74,20 @@ class GatewayReader:
         """Verified content or a failure for each CID."""
         return self._askers.map(self._content, cids)
 
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """Verified blocks or a failure for each CID."""
+        return self._askers.map(self._block, cids)
+
     def close(self) -> None:
         self._askers.close()
         for gateway in self._gateways:
             gateway.endpoint.close()
 
     def _content(self, cid: Cid) -> bytes | Failure:
-        return content_of(cid, lambda child: self._persistence.block(self._round, child))
+        return content_of(cid, self._block)
+
+    def _block(self, cid: Cid) -> bytes | Failure:
+        return self._persistence.block(self._round, cid)
 
     def _round(self, cid: Cid) -> bytes | Failure:
         """Ask all gateways, one after the other, until one has it.

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -111,6 +111,17 @@ class ProgramReader:
 
     def read(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
         """Verified content or a failure for each CID; the first call makes the copy."""
+        return self._ask(DaemonReader.read, cids)
+
+    def blocks(self, cids: Sequence[Cid]) -> list[bytes | Failure]:
+        """Verified blocks or a failure for each CID; the first call makes the copy."""
+        return self._ask(DaemonReader.blocks, cids)
+
+    def _ask(
+        self,
+        ask: Callable[[DaemonReader, Sequence[Cid]], list[bytes | Failure]],
+        cids: Sequence[Cid],
+    ) -> list[bytes | Failure]:
         if self._daemon is None and self._failure is None and cids:
             try:
                 self._daemon = self._start()
@@ -124,7 +135,7 @@ class ProgramReader:
             return [self._failure] * len(cids)
         if self._daemon is None:
             return []
-        return [_as_programs(answer) for answer in self._daemon.read(cids)]
+        return [_as_programs(answer) for answer in ask(self._daemon, cids)]
 
     def close(self) -> None:
         if self._daemon is not None:

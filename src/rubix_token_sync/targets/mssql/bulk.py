@@ -162,7 +162,7 @@ class BulkCopy:
         self._seconds = seconds
         self._translate = translate
         self._over = BulkConnection(seconds)
-        self._stamps: bool | None = None
+        self._stamps: dict[str, bool] = {}
         self.works: bool | None = None if available else False
         """None until it was tried out."""
         self.refusal = "" if available else "CONNECTION_POOL_SIZE leaves no connection for it."
@@ -173,6 +173,7 @@ class BulkCopy:
 
     def try_out(
         self,
+        staging: str,
         rows: pa.RecordBatch,
         load_id: int,
         stored: Callable[[], Iterable[Sequence[Any]]],
@@ -180,13 +181,13 @@ class BulkCopy:
     ) -> bool:
         """Stage ``rows`` and look whether they are there unchanged; sets `works`.
 
-        ``stored`` reads what is staged; ``conn`` as in `stage`.
+        ``staging`` and ``conn`` as in `stage`; ``stored`` reads what is staged.
 
         Raises:
             mssql_python.Error: what may go well another time.
         """
         try:
-            self.stage(rows, load_id, conn)
+            self.stage(staging, rows, load_id, conn)
         except mssql_python.Error as error:
             found = self._translate(error)
             if found.kind != "permanent":
@@ -199,28 +200,34 @@ class BulkCopy:
             self.refusal = "What it stored differs from what was sent."
         return self.works
 
-    def stage(self, rows: pa.RecordBatch, load_id: int, conn: sa.Connection | None = None) -> None:
-        """Load ``rows`` into staging, committed.
+    def stage(
+        self,
+        staging: str,
+        rows: pa.RecordBatch,
+        load_id: int,
+        conn: sa.Connection | None = None,
+    ) -> None:
+        """Load ``rows`` into the table ``staging``, committed.
 
         ``conn`` is a connection of the engine that the caller has in hand, if any.
         """
         loaded = statements.with_load(rows, load_id)
         with self._connection(conn) as over:
-            over.call(lambda: over.load(statements.STAGING, loaded, loaded.schema.names))
+            over.call(lambda: over.load(staging, loaded, loaded.schema.names))
 
-    def stamps(self) -> bool:
+    def stamps(self, table: statements.Statements) -> bool:
         """Whether the table gives the time to records that are loaded straight into it.
 
         Raises:
             mssql_python.Error: what may go well another time.
         """
-        if self._stamps is None:
+        if table.table not in self._stamps:
             with self._connection() as over:
-                self._stamps = over.call(lambda: over.ask(statements.STAMPS))[0] == 1
-        return self._stamps
+                self._stamps[table.table] = over.call(lambda: over.ask(table.stamps))[0] == 1
+        return self._stamps[table.table]
 
-    def insert(self, lease: Lease, rows: pa.RecordBatch) -> None:
-        """Load new records straight into the table, committed, while nobody can take the lease.
+    def insert(self, lease: Lease, table: str, rows: pa.RecordBatch) -> None:
+        """Load new records straight into ``table``, committed, while nobody can take the lease.
 
         Raises:
             LeaseLost: it is another run's; nothing was written.
@@ -237,7 +244,7 @@ class BulkCopy:
             if over.ask(hold) is None:
                 raise lost(lease)
             failpoints.point("store.insert")
-            over.load(statements.RECORDS, in_order, names)
+            over.load(table, in_order, names)
             failpoints.point("store.commit.before")
             if given_up:  # nobody waits for this call any more
                 raise TimeoutError

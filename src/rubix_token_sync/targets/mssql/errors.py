@@ -382,6 +382,7 @@ _BY_STATE: Final = {
 }
 
 _BULK_NUMBER: Final = re.compile(r"Sql Error: (\d+): Class \d+: State \d+")
+_OWN_KEY: Final = re.compile(r"ux_token\w+_record_key", re.IGNORECASE)
 _DIAGNOSTIC: Final = re.compile(r"\[(\w{5})\] \((-?\d+)\)")
 
 
@@ -463,7 +464,7 @@ def translate_error(
         kind, code = TargetUnavailable, "pool_exhausted"
         sentence = "All connections of the pool were busy for too long."
         remedy = "Raise CONNECTION_POOL_SIZE, or look for what holds the database up."
-    if kind is RecordRefused and "ux_tokenrecords_record_key" in found.text.lower():
+    if kind is RecordRefused and _OWN_KEY.search(found.text):
         # Our own keys are unique in a chunk: somebody else inserted this one just now.
         kind, code, remedy = TargetUnavailable, "raced", ""
         sentence = "Another session stored the same record at the same moment."

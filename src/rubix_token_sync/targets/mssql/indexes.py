@@ -13,7 +13,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.targets.mssql.connection import patient
 from rubix_token_sync.targets.mssql.staging import clean
-from rubix_token_sync.targets.mssql.statements import LEFT_BEHIND
+from rubix_token_sync.targets.mssql.statements import Statements
 from rubix_token_sync.targets.sql.database import Database
 
 __all__ = ["finish_load", "prepare_load", "schema_lock"]
@@ -65,7 +65,9 @@ def prepare_load(database: Database) -> None:
 
     if not database.transact(work):
         finish_load(database)
-    clean(database, LEFT_BEHIND)
+    for stored in tables.stored.values():
+        of_table = Statements(stored.columns)
+        clean(database, of_table.clean(of_table.left_behind))
 
 
 def finish_load(database: Database) -> None:

@@ -17,21 +17,23 @@ __all__ = ["known_rows", "scan"]
 _ARROW_ROWS: Final = 20_000
 
 
-def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+def known_rows(
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+) -> tuple[bytes, bytes]:
     """See `Backend`."""
     keys, digests = bytearray(), bytearray()
-    for block in _arrow(conn, statements.KNOWN, low, high):
+    for block in _arrow(conn, statements.Statements(table).known, low, high):
         keys += statements.joined(block.column(0))
         digests += statements.joined(block.column(1))
     return bytes(keys), bytes(digests)
 
 
 def scan(
-    conn: sa.Connection, low: bytes, high: bytes, columns: RecordTable
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
 ) -> Iterator[pa.RecordBatch]:
     """See `Backend`."""
-    for block in _arrow(conn, statements.Statements(columns).stored, low, high):
-        yield statements.as_records(block, columns)
+    for block in _arrow(conn, statements.Statements(table).stored, low, high):
+        yield statements.as_records(block, table)
 
 
 def _arrow(conn: sa.Connection, sql: str, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:

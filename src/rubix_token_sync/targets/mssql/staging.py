@@ -25,9 +25,8 @@ _SMALLEST_BULK: Final = 50
 """Rows below which a bulk copy's own login costs more than it saves."""
 
 
-def clean(database: Database, where: str, *parameters: int) -> None:
-    """Remove staged rows, a bounded number at a time."""
-    sql = statements.CLEAN.format(where=where)
+def clean(database: Database, sql: str, *parameters: int) -> None:
+    """Remove staged rows, a bounded number at a time; ``sql`` is `Statements.clean`."""
 
     def work(conn: sa.Connection) -> int:
         failpoints.point("store.clean")
@@ -59,7 +58,7 @@ class Staging:
         staged, self._loads, self.bulk_loads = self._loads, {}, 0
         for _rows, load_id in staged.values():
             try:
-                clean(database, "load_id = ?", load_id)
+                clean(database, self._statements.clean("load_id = ?"), load_id)
             except TargetError as error:
                 # They harm nobody: the next run removes them, and says so if it cannot.
                 self._warn(f"Staged rows were left behind. {error.message}")
@@ -80,7 +79,7 @@ class Staging:
         load_id = self._new_load(rows)
         failpoints.point("store.stage")
         if self.is_for_bulk(chunk) and self.bulk_works(source, conn):
-            self._bulk.stage(rows, load_id, conn)
+            self._bulk.stage(self._statements.staging, rows, load_id, conn)
             self.bulk_loads += 1
         else:
             with driver_cursor(conn) as cursor:
@@ -110,7 +109,7 @@ class Staging:
                 def stored() -> Sequence[Sequence[Any]]:
                     return conn.exec_driver_sql(self._statements.staged, (load_id,)).all()
 
-                if not self._bulk.try_out(rows, load_id, stored, conn):
+                if not self._bulk.try_out(self._statements.staging, rows, load_id, stored, conn):
                     self._warn(
                         "The server does not take the driver's bulk copy; rows go in by "
                         f"parameterised batches, which is slower. {self._bulk.refusal}".strip()
@@ -123,4 +122,4 @@ class Staging:
         return load_id
 
     def _count(self, conn: sa.Connection, load_id: int) -> int:
-        return int(conn.exec_driver_sql(statements.COUNT_STAGED, (load_id,)).scalar_one())
+        return int(conn.exec_driver_sql(self._statements.count_staged, (load_id,)).scalar_one())

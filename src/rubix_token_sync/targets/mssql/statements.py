@@ -19,15 +19,8 @@ from mssql_python.constants import ConstantsDDBC
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
 
 __all__ = [
-    "CLEAN",
-    "COUNT_STAGED",
     "HOLD_LEASE",
-    "KNOWN",
-    "LEFT_BEHIND",
     "NOW",
-    "RECORDS",
-    "STAGING",
-    "STAMPS",
     "Parameters",
     "Statements",
     "as_records",
@@ -39,9 +32,6 @@ __all__ = [
 NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
 """Whole microseconds, as Python has them: a time read equals the time stored."""
 
-STAGING: Final = "TokenRecordStaging"
-RECORDS: Final = "TokenRecords"
-
 HOLD_LEASE: Final = (
     "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"
     " SELECT 1 FROM SyncLeases WITH (REPEATABLEREAD) WHERE session_id = '{session}'"
@@ -51,28 +41,43 @@ HOLD_LEASE: Final = (
 The lock is a shared one, so that writers of one session do not wait for each other.
 """
 
-STAMPS: Final = (
-    "SELECT COUNT(*) FROM sys.columns WHERE object_id = OBJECT_ID('dbo.TokenRecords')"
-    " AND name = 'synced_at' AND default_object_id <> 0"
-)
-"""1 where records that come without ``synced_at`` get the server's time, as the guide has it."""
-
 _CLEAN_ROWS: Final = 20_000
 
 
 class Statements:
-    """Those that name the columns of the records."""
+    """Those about one table of records and its staging table."""
 
     def __init__(self, columns: RecordTable) -> None:
         names = ", ".join(columns.names)
+        self.table, self.staging = table, staging = columns.name, columns.staging
         self.bulk_columns = ("load_id", *columns.names)
         marks = ", ".join("?" for _ in self.bulk_columns)
-        self.stage_row = f"INSERT INTO {STAGING} ({', '.join(self.bulk_columns)}) VALUES ({marks})"  # noqa: S608 - our names
-        self.staged = f"SELECT {names} FROM {STAGING} WHERE load_id = ? ORDER BY record_key"  # noqa: S608
-        self.stored = f"SELECT {names} {_LIVE} ORDER BY record_key"
+        self.stage_row = f"INSERT INTO {staging} ({', '.join(self.bulk_columns)}) VALUES ({marks})"  # noqa: S608 - our names
+        self.staged = f"SELECT {names} FROM {staging} WHERE load_id = ? ORDER BY record_key"  # noqa: S608
+        self.count_staged = f"SELECT COUNT(*) FROM {staging} WHERE load_id = ?"  # noqa: S608
+        self.stored = f"SELECT {names} FROM {table} {_LIVE} ORDER BY record_key"  # noqa: S608
+        """Takes the smallest and the largest key of a database."""
+        self.known = f"SELECT record_key, row_digest FROM {table} {_LIVE}"  # noqa: S608
         """Takes the smallest and the largest key of a database."""
         self.publish = _publish(columns)
         """Takes load id, number of staged rows, load id; one row: updated, inserted."""
+        self.stamps = (
+            f"SELECT COUNT(*) FROM sys.columns WHERE object_id = OBJECT_ID('dbo.{table}')"  # noqa: S608
+            " AND name = 'synced_at' AND default_object_id <> 0"
+        )
+        """1 where rows that come without ``synced_at`` get the server's time, as the guide has."""
+        self.left_behind = (
+            "loaded_at < DATEADD(DAY, -2, SYSUTCDATETIME()) OR EXISTS (SELECT 1 FROM SyncLeases AS"  # noqa: S608
+            f" l WHERE l.source_ip = {staging}.source_ip AND l.acquired_at > {staging}.loaded_at)"
+        )
+        """Staged by a run that is dead: days ago, or before another one took its source's lease."""
+
+    def clean(self, where: str) -> str:
+        """Removes a bounded number of staged rows; one row: how many."""
+        return (
+            f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {self.staging} WHERE {where};"
+            " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
+        )
 
 
 def _differs(columns: RecordTable) -> str:
@@ -93,19 +98,19 @@ def _differs(columns: RecordTable) -> str:
 
 
 def _publish(columns: RecordTable) -> str:
-    names = columns.names
+    names, table, staging = columns.names, columns.name, columns.staging
     sets = ", ".join(f"{name} = s.{name}" for name in names if name != "record_key")
     parts = (
         "SET NOCOUNT ON; DECLARE @inserted INT; DECLARE @updated INT; SET @updated = 0;",
-        f"INSERT INTO TokenRecords ({', '.join(names)}, synced_at)",
+        f"INSERT INTO {table} ({', '.join(names)}, synced_at)",
         f"SELECT {', '.join('s.' + name for name in names)}, {NOW}",
-        f"FROM {STAGING} AS s WHERE s.load_id = ? AND NOT EXISTS",
-        "(SELECT 1 FROM TokenRecords AS t WHERE t.record_key = s.record_key);",
+        f"FROM {staging} AS s WHERE s.load_id = ? AND NOT EXISTS",
+        f"(SELECT 1 FROM {table} AS t WHERE t.record_key = s.record_key);",  # noqa: S608
         "SET @inserted = @@ROWCOUNT;",
         # A first load has nothing to update: spare the look at every record.
         "IF @inserted < ? BEGIN",
         f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
-        f"FROM TokenRecords AS r INNER JOIN {STAGING} AS s ON s.record_key = r.record_key",
+        f"FROM {table} AS r INNER JOIN {staging} AS s ON s.record_key = r.record_key",
         f"WHERE s.load_id = ? AND ({_differs(columns)});",
         "SET @updated = @@ROWCOUNT END;",
         "SELECT @updated, @inserted; SET NOCOUNT OFF",
@@ -114,26 +119,7 @@ def _publish(columns: RecordTable) -> str:
 
 
 _KEY: Final = f"CAST(? AS BINARY({RECORD_KEY_BYTES}))"  # the driver sends VARBINARY
-_LIVE: Final = (
-    f"FROM TokenRecords WHERE record_key BETWEEN {_KEY} AND {_KEY} AND source_deleted_at IS NULL"
-)
-
-KNOWN: Final = f"SELECT record_key, row_digest {_LIVE}"
-"""Takes the smallest and the largest key of a database."""
-
-COUNT_STAGED: Final = f"SELECT COUNT(*) FROM {STAGING} WHERE load_id = ?"  # noqa: S608 - our names
-
-CLEAN: Final = (
-    f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {STAGING} WHERE {{where}};"
-    " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
-)
-"""Removes a bounded number of staged rows; one row: how many."""
-
-LEFT_BEHIND: Final = (
-    f"loaded_at < DATEADD(DAY, -2, SYSUTCDATETIME()) OR EXISTS (SELECT 1 FROM SyncLeases AS l"  # noqa: S608
-    f" WHERE l.source_ip = {STAGING}.source_ip AND l.acquired_at > {STAGING}.loaded_at)"
-)
-"""Staged by a run that is dead: days ago, or before another one took its source's lease."""
+_LIVE: Final = f"WHERE record_key BETWEEN {_KEY} AND {_KEY} AND source_deleted_at IS NULL"
 
 
 def sample(source: str, columns: RecordTable) -> pa.RecordBatch:
@@ -149,10 +135,14 @@ def sample(source: str, columns: RecordTable) -> pa.RecordBatch:
         if column.required
     }
     texts = [column.name for column in columns.staged if column.kind == "text"]
+    flags = [column.name for column in columns.staged if column.kind == "flag"]
+    times = [column.name for column in columns.staged if column.kind == "time"]
+    long = [column.name for column in columns.staged if column.kind == "text" and not column.size]
+    no, yes = dict.fromkeys(flags, False), dict.fromkeys(flags, True)
     rows = [
-        {**empty, "ipfs_fetched": False},
-        {**empty, "ipfs_fetched": True, "ipfs_data": "x" * 9_000, "created_at": moment},
-        {**empty, "ipfs_fetched": True, **dict.fromkeys(texts, "\u00fc\u4e2d\U0001f600 ' ")},
+        {**empty, **no},
+        {**empty, **yes, **dict.fromkeys(long[-1:], "x" * 9_000), **dict.fromkeys(times, moment)},
+        {**empty, **yes, **dict.fromkeys(texts, "\u00fc\u4e2d\U0001f600 ' ")},
     ]
     for number, row in enumerate(rows):
         row["record_key"] = bytes(RECORD_KEY_BYTES - 1) + bytes([number])

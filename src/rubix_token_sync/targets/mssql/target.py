@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SyncError, TargetOverloaded
+from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.mssql import reader
@@ -22,6 +23,7 @@ from rubix_token_sync.targets.mssql.connection import make_engine
 from rubix_token_sync.targets.mssql.driver import DriverConnection, open_connection
 from rubix_token_sync.targets.mssql.errors import translate_error
 from rubix_token_sync.targets.mssql.indexes import finish_load, prepare_load, schema_lock
+from rubix_token_sync.targets.mssql.pace import Pace
 from rubix_token_sync.targets.mssql.statements import NOW
 from rubix_token_sync.targets.mssql.writer import Writer
 from rubix_token_sync.targets.sql.backend import Load
@@ -31,6 +33,7 @@ from rubix_token_sync.targets.sql.tables import Spelling
 __all__ = ["SPELLING", "open_backend"]
 
 _LOG: Final = logging.getLogger(__name__)
+_LARGEST_TRANSACTION: Final = 50_000
 
 SPELLING: Final = Spelling(
     now="GETUTCDATE()",
@@ -42,7 +45,8 @@ SPELLING: Final = Spelling(
     # every other machine would wait for the end of the transaction.
     after=tuple(
         f"ALTER TABLE {table} SET (LOCK_ESCALATION = DISABLE)"
-        for table in ("TokenRecords", "TokenRecordStaging")
+        for columns in (RECORDS, *COMPANIONS)
+        for table in (columns.name, columns.staging)
     ),
 )
 _ENCRYPTION: Final = {
@@ -90,8 +94,11 @@ class MssqlBackend:
         pooled = options.pool_size - int(bulk)
         self.engine = make_engine(self._open, pooled, 2 * self._call_seconds)
         self.bulk = BulkCopy(self.engine, bulk, self._call_seconds, self.translate)
-        self._columns = records
-        self.writer = Writer(self.bulk, records, options.batch_size, self._warn)
+        self.pace = Pace(_LARGEST_TRANSACTION)
+        self.writers = {
+            table.name: Writer(self.bulk, table, options.batch_size, self._warn, self.pace)
+            for table in (records, *COMPANIONS)
+        }
 
     def _warn(self, sentence: str) -> None:
         self.warnings = (*self.warnings, sentence)
@@ -110,7 +117,7 @@ class MssqlBackend:
     def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
         found = translate_error(error, self.address, committing=committing)
         if isinstance(found, TargetOverloaded):
-            self.writer.pace.slow_down()
+            self.pace.slow_down()
         return found
 
     def describe(self, conn: sa.Connection) -> str:
@@ -154,19 +161,23 @@ class MssqlBackend:
     def load(
         self, database: Database, lease: Lease, chunk: Chunk
     ) -> contextlib.AbstractContextManager[Load]:
-        return self.writer.load(database, lease, chunk)
+        return self.writers[chunk.table].load(database, lease, chunk)
 
     def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
-        self.writer.stage(conn, lease, chunk)
+        self.writers[chunk.table].stage(conn, lease, chunk)
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self.writer.write(conn, chunk)
+        return self.writers[chunk.table].write(conn, chunk)
 
-    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high)
+    def known_rows(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> tuple[bytes, bytes]:
+        return reader.known_rows(conn, low, high, table)
 
-    def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, self._columns)
+    def scan(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> Iterator[pa.RecordBatch]:
+        return reader.scan(conn, low, high, table)
 
     def close(self) -> None:
         self.bulk.close()

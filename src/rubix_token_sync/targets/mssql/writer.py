@@ -40,19 +40,24 @@ from rubix_token_sync.targets.sql.database import Database
 __all__ = ["Writer"]
 
 _LOG: Final = logging.getLogger(__name__)
-_LARGEST_TRANSACTION: Final = 50_000
 
 
 class Writer:
-    """One publishes at a time; other processes have writers of their own."""
+    """The way into one table; one publishes at a time, other processes have their own."""
 
     def __init__(
-        self, bulk: BulkCopy, columns: RecordTable, batch_size: int, warn: Callable[[str], None]
+        self,
+        bulk: BulkCopy,
+        columns: RecordTable,
+        batch_size: int,
+        warn: Callable[[str], None],
+        pace: Pace,
     ) -> None:
-        self.pace = Pace(_LARGEST_TRANSACTION)
+        """``bulk`` and ``pace`` are the server's, shared by all tables."""
+        self.pace = pace
         self._bulk = bulk
         self._staging = Staging(bulk, columns, batch_size, warn)
-        self._publish = Statements(columns).publish
+        self._statements = Statements(columns)
         self._turn = threading.Lock()
         self._inserts = True  # new records, straight into the table: until that fails
 
@@ -77,8 +82,8 @@ class Writer:
                 failpoints.point("store.connect")
                 with database.engine.connect() as conn:
                     works = self._staging.bulk_works(lease.source, conn)
-                if works and self._bulk.stamps():
-                    self._bulk.insert(lease, chunk.rows)
+                if works and self._bulk.stamps(self._statements):
+                    self._bulk.insert(lease, self._statements.table, chunk.rows)
                     load.inserted, load.bulk_loads = chunk.rows.num_rows, 1
         except TargetError as error:
             _LOG.debug("New records are staged after all: %s", error.message)
@@ -98,5 +103,5 @@ class Writer:
         """See `Backend`: what `stage` has sent."""
         load_id = self._staging.load_of(chunk.rows)
         parameters = (load_id, chunk.rows.num_rows, load_id)
-        updated, inserted = conn.exec_driver_sql(self._publish, parameters).one()
+        updated, inserted = conn.exec_driver_sql(self._statements.publish, parameters).one()
         return Published(inserted=int(inserted), updated=int(updated), batches=1)

@@ -15,24 +15,28 @@ from rubix_token_sync.targets.sql.questions import as_batch
 
 __all__ = ["known_rows", "scan"]
 
-_LIVE: Final = "FROM tokenrecords WHERE record_key BETWEEN %s AND %s AND source_deleted_at IS NULL"
-_KNOWN: Final = f"COPY (SELECT record_key, row_digest {_LIVE}) TO STDOUT (FORMAT BINARY)"
+_LIVE: Final = "WHERE record_key BETWEEN %s AND %s AND source_deleted_at IS NULL"
 
 
-def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+def known_rows(
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+) -> tuple[bytes, bytes]:
     """See `Backend`."""
     known = KnownRows()
-    with driver(conn).cursor() as cursor, cursor.copy(_KNOWN, (low, high)) as copy:
+    asked = f"SELECT record_key, row_digest FROM {table.name} {_LIVE}"  # noqa: S608 - our names
+    query = f"COPY ({asked}) TO STDOUT (FORMAT BINARY)"
+    with driver(conn).cursor() as cursor, cursor.copy(query, (low, high)) as copy:
         for data in copy:
             known.feed(data)
     return known.columns()
 
 
 def scan(
-    conn: sa.Connection, low: bytes, high: bytes, columns: RecordTable
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
 ) -> Iterator[pa.RecordBatch]:
     """See `Backend`."""
-    query = f"SELECT {', '.join(columns.names)} {_LIVE} ORDER BY record_key"
+    names = ", ".join(table.names)
+    query = f"SELECT {names} FROM {table.name} {_LIVE} ORDER BY record_key"  # noqa: S608
     result = conn.execution_options(yield_per=5_000).exec_driver_sql(query, (low, high))
     for block in result.partitions():
-        yield as_batch(block, columns)
+        yield as_batch(block, table)

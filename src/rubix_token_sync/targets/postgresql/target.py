@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SyncError
+from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.postgresql import reader
@@ -63,8 +64,7 @@ class PostgresBackend:
         self.address = address
         self.place = address.place
         self.engine = make_engine(address, options)
-        self._columns = records
-        self._writer = Writer(records)
+        self._writers = {table.name: Writer(table) for table in (records, *COMPANIONS)}
 
     def spelling(self) -> Spelling:
         version = self.engine.dialect.server_version_info or _FIRST_WITH_INCLUDE
@@ -107,13 +107,17 @@ class PostgresBackend:
         """Rows are staged in the transaction that publishes them."""
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self._writer.write(conn, chunk)
+        return self._writers[chunk.table].write(conn, chunk)
 
-    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high)
+    def known_rows(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> tuple[bytes, bytes]:
+        return reader.known_rows(conn, low, high, table)
 
-    def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, self._columns)
+    def scan(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> Iterator[pa.RecordBatch]:
+        return reader.scan(conn, low, high, table)
 
     def close(self) -> None:
         """The engine holds it all."""

@@ -32,7 +32,7 @@ class Writer:
     """The statements for one table of records."""
 
     def __init__(self, columns: RecordTable) -> None:
-        names = ", ".join(columns.names)
+        names, table = ", ".join(columns.names), columns.name
         self._indexed = [
             c.name
             for c in columns.staged
@@ -40,21 +40,21 @@ class Writer:
         ]
         self._create_staging = (
             "CREATE TEMPORARY TABLE staged ON COMMIT DROP AS"  # noqa: S608 - our names
-            f" SELECT {names} FROM tokenrecords WITH NO DATA"
+            f" SELECT {names} FROM {table} WITH NO DATA"
         )
         self._copy_staged = f"COPY staged ({names}) FROM STDIN (FORMAT BINARY)"
-        self._copy_new = f"COPY tokenrecords ({names}) FROM STDIN (FORMAT BINARY)"
+        self._copy_new = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
         changed = (*(name for name in columns.names if name != "record_key"), "synced_at")
         sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
-        stored = ", ".join(f"tokenrecords.{c.name}" for c in columns.compared)
+        stored = ", ".join(f"{table}.{c.name}" for c in columns.compared)
         fresh = ", ".join(f"excluded.{c.name}" for c in columns.compared)
         # A row that this statement inserted has no xmax; one that it locked and updated has.
         self._publish = (
-            f"WITH done AS (INSERT INTO tokenrecords ({names}, synced_at)"  # noqa: S608 - our names
+            f"WITH done AS (INSERT INTO {table} ({names}, synced_at)"  # noqa: S608 - our names
             f" SELECT {names}, {NOW} FROM staged ORDER BY record_key"
             f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
             f" WHERE ({stored}) IS DISTINCT FROM ({fresh})"
-            "  OR tokenrecords.source_deleted_at IS NOT NULL"
+            f"  OR {table}.source_deleted_at IS NOT NULL"
             " RETURNING xmax = 0 AS fresh)"
             " SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM done"
         )

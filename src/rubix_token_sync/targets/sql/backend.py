@@ -16,6 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
+from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published
 from rubix_token_sync.targets.sql.tables import Spelling
 
@@ -89,13 +90,17 @@ class Backend(Protocol):
         """Send rows ahead, before the lease is held."""
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        """Insert new and update different records, set-based, in this transaction."""
+        """Insert new and update different rows of a chunk, set-based, in this transaction."""
 
-    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-        """Keys and digests of live records in this range of keys, each concatenated."""
+    def known_rows(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> tuple[bytes, bytes]:
+        """Keys and digests of live rows in this range of keys, each concatenated."""
 
-    def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
-        """Live records in this range of keys, in key order, in bounded batches."""
+    def scan(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> Iterator[pa.RecordBatch]:
+        """Live rows in this range of keys, in key order, in bounded batches."""
 
     def close(self) -> None:
         """Give back what the engine does not hold."""

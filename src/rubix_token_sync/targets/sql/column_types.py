@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql
+from sqlalchemy.dialects import mssql, sqlite
 
-__all__ = ["ID", "TEXT", "TIME", "UUID", "fixed_bytes"]
+__all__ = ["ID", "NOT_A_TIME", "TEXT", "TIME", "UUID", "fixed_bytes"]
 
-TIME: Final = sa.DateTime().with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
+
+class _SqliteTime(sqlite.DATETIME):
+    """SQLite stores anything in any column; what is not a time, somebody else wrote."""
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:
+        read = super().result_processor(dialect, coltype)
+        assert read is not None
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except (TypeError, ValueError):
+                return NOT_A_TIME
+
+        return process
+
+
+NOT_A_TIME: Final = datetime(1, 1, 1, microsecond=1)
+"""Stands for a stored value that is none; no node has this time."""
+
+TIME: Final = (
+    sa.DateTime()
+    .with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
+    .with_variant(_SqliteTime(), "sqlite")  # type: ignore[no-untyped-call]
+)
 TEXT: Final = sa.UnicodeText()
 ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")

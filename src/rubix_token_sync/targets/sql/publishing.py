@@ -17,7 +17,7 @@ from rubix_token_sync.errors import (
     SyncError,
     TransactionTooLarge,
 )
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS
 from rubix_token_sync.targets.base import (
     Chunk,
     DatabaseMark,
@@ -28,7 +28,7 @@ from rubix_token_sync.targets.base import (
 )
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
-from rubix_token_sync.targets.sql.questions import key_range, parts
+from rubix_token_sync.targets.sql.questions import key_range, live_count, parts
 from rubix_token_sync.targets.sql.sessions import Sessions
 
 __all__ = ["Publishing"]
@@ -60,13 +60,10 @@ class Publishing:
             self._database.transact(work)
 
     def retire_database(self, lease: Lease, database_key: bytes) -> int:
-        records, databases = self._tables.records, self._tables.databases
+        databases = self._tables.databases
         low, high = key_range(database_key)
 
-        def work(conn: sa.Connection) -> int:
-            self._sessions.fence(conn, lease)
-            failpoints.point("store.retire")
-            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+        def retire(conn: sa.Connection, records: sa.Table) -> int:
             return conn.execute(
                 sa.update(records)
                 .where(
@@ -76,16 +73,26 @@ class Publishing:
                 .values(source_deleted_at=self._database.now, synced_at=self._database.now)
             ).rowcount
 
+        def work(conn: sa.Connection) -> int:
+            self._sessions.fence(conn, lease)
+            failpoints.point("store.retire")
+            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
+            for companion in self._tables.companions:
+                retire(conn, companion.table)
+            return retire(conn, self._tables.records)
+
         return self._database.transact(work)
 
     def remove_records(self, lease: Lease, database_key: bytes) -> None:
-        records, databases = self._tables.records, self._tables.databases
+        databases = self._tables.databases
         low, high = key_range(database_key)
 
         def work(conn: sa.Connection) -> None:
             self._sessions.fence(conn, lease)
             conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
-            conn.execute(sa.delete(records).where(records.c.record_key.between(low, high)))
+            for stored in self._tables.stored.values():
+                rows = stored.table
+                conn.execute(sa.delete(rows).where(rows.c.record_key.between(low, high)))
 
         self._database.transact(work)
 
@@ -115,7 +122,7 @@ class Publishing:
             if chunk.rows.num_rows < 2:
                 raise
             half = chunk.rows.num_rows // 2
-            first = Chunk(chunk.rows.slice(0, half), bulk=chunk.bulk, replace=chunk.replace)
+            first = _piece(chunk, chunk.rows.slice(0, half))
             published = self._publish(lease, first)
             rest = replace(chunk, rows=chunk.rows.slice(half))
             rest = _without(rest, published.rejected)
@@ -132,12 +139,13 @@ class Publishing:
         pending = [chunk.rows]
         while pending:
             part = pending.pop()
-            piece = Chunk(part, bulk=chunk.bulk, replace=chunk.replace)
+            piece = _piece(chunk, part)
             try:
                 total.add(self._publish_piece(lease, piece))
             except RecordRefused as refused:
                 if part.num_rows == 1:
-                    total.rejected.append(_rejected(part, refused))
+                    label = self._tables.stored[chunk.table].columns.label
+                    total.rejected.append(_rejected(part, label, refused))
                 else:
                     half = part.num_rows // 2
                     pending += [part.slice(half), part.slice(0, half)]
@@ -169,9 +177,9 @@ class Publishing:
         self._sessions.fence(conn, lease)
         failpoints.point("store.publish")
         if chunk.replace:
-            self._remove_rows(conn, chunk.rows)
+            self._remove_rows(conn, chunk)
         published = backend.write_rows(conn, chunk) if chunk.rows.num_rows else Published()
-        published.vanished = self._write_vanished(conn, chunk.vanished)
+        published.vanished = self._write_vanished(conn, chunk)
         if chunk.errors:
             self._sessions.insert_errors(conn, lease, chunk.errors)
         if chunk.mark is not None:
@@ -181,13 +189,13 @@ class Publishing:
             self._migration.write(conn, chunk.migration)
         return published
 
-    def _remove_rows(self, conn: sa.Connection, rows: pa.RecordBatch) -> None:
-        records = self._tables.records
-        for part in parts(rows.column("record_key").to_pylist()):
+    def _remove_rows(self, conn: sa.Connection, chunk: Chunk) -> None:
+        records = self._tables.stored[chunk.table].table
+        for part in parts(chunk.rows.column("record_key").to_pylist()):
             conn.execute(sa.delete(records).where(records.c.record_key.in_(part)))
 
-    def _write_vanished(self, conn: sa.Connection, keys: bytes) -> int:
-        records = self._tables.records
+    def _write_vanished(self, conn: sa.Connection, chunk: Chunk) -> int:
+        records, keys = self._tables.stored[chunk.table].table, chunk.vanished
         split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
         if split:
             failpoints.point("store.vanish")
@@ -200,8 +208,10 @@ class Publishing:
             for part in parts(split)
         )
 
-    def _live_counts(self, conn: sa.Connection, database_key: bytes) -> MarkCounts:
-        """A database's live records, counted by the server."""
+    def _live_counts(
+        self, conn: sa.Connection, database_key: bytes
+    ) -> tuple[MarkCounts, dict[str, int]]:
+        """A database's live records, and its live companions by table, counted by the server."""
         records = self._tables.records
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
@@ -209,28 +219,34 @@ class Publishing:
         filtered = self._tables.spelling.filtered
         if not filtered:  # the rows must be looked at anyway: once
             counts.append(sa.func.count(records.c.validation_errors))
-        found = conn.execute(sa.select(*counts).where(*live)).one()
+        companions = self._tables.companions
+        beside = [live_count(one.table, low, high) for one in companions]
+        found = conn.execute(sa.select(*counts, *beside).where(*live)).one()
         invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
-        return MarkCounts(
+        marked = MarkCounts(
             found[0],
             found[1],
             conn.execute(invalid).scalar_one() if filtered else found[2],
         )
+        held = found[len(counts) :]
+        return marked, {one.columns.name: n for one, n in zip(companions, held, strict=True)}
 
     def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
-        counts = self._live_counts(conn, mark.database_key)
-        if counts.records != mark.record_count:
-            raise ReportMismatch(
-                f"{mark.db_path}: {mark.record_count} records should be stored, "
-                f"the target holds {counts.records}.",
-                code="count_mismatch",
-                remedy="Nothing was marked as processed; the next run reads this database again. "
-                "Run `rubix-token-sync verify` to see which records differ.",
-                context={"expected": mark.record_count, "counted": counts.records},
-            )
+        counts, companions = self._live_counts(conn, mark.database_key)
+        held = {RECORDS.name: counts.records, **companions}
+        for table, expected in {RECORDS.name: mark.record_count, **mark.companions}.items():
+            if expected is not None and held[table] != expected:
+                raise _mismatch(mark.db_path, table, expected, held[table])
         databases = self._tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
+        for table in values.pop("companions"):
+            values[self._tables.stored[table].columns.counted_as] = held[table]
+        chains = values.pop("chains")
+        if chains is not None:
+            values["chains_fingerprint"] = chains["fingerprint"]
+            values["chains_error"] = chains["error"]
+            values["chains_read_at"] = self._database.now
         if values.pop("content_checked"):
             values["content_checked_at"] = self._database.now
         values |= {
@@ -247,6 +263,22 @@ class Publishing:
         if updated.rowcount == 0:
             conn.execute(sa.insert(databases).values(database_key=key, **values))
         return counts
+
+
+def _mismatch(db_path: str, table: str, expected: int, counted: int) -> ReportMismatch:
+    where = "" if table == RECORDS.name else f" in {table}"
+    return ReportMismatch(
+        f"{db_path}: {expected} records should be stored{where}, the target holds {counted}.",
+        code="count_mismatch",
+        remedy="Nothing was marked as processed; the next run reads this database again. "
+        "Run `rubix-token-sync verify` to see which records differ.",
+        context={"expected": expected, "counted": counted, **({"table": table} if where else {})},
+    )
+
+
+def _piece(chunk: Chunk, rows: pa.RecordBatch) -> Chunk:
+    """Some of a chunk's rows, to be published by themselves."""
+    return Chunk(rows, bulk=chunk.bulk, replace=chunk.replace, table=chunk.table)
 
 
 def _unrepeated(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -276,10 +308,10 @@ def _what_happened(last: Published, attempts: Sequence[Published]) -> Published:
     return last
 
 
-def _rejected(row: pa.RecordBatch, refused: SyncError) -> Rejected:
+def _rejected(row: pa.RecordBatch, label: str, refused: SyncError) -> Rejected:
     return Rejected(
         record_key=row.column("record_key")[0].as_py(),
-        token_id=row.column("token_id")[0].as_py(),
+        token_id=row.column(label)[0].as_py(),
         reason=refused.message,
     )
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS, RecordTable
 from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.tables import NOT_A_TIME
 
-__all__ = ["Questions", "as_batch", "key_range", "parts"]
+__all__ = ["Questions", "as_batch", "key_range", "live_count", "parts"]
 
 _TOKEN_SUFFIX = RECORD_KEY_BYTES - 8
 _IN_LIST = 500
@@ -24,6 +25,12 @@ T = TypeVar("T")
 def key_range(database_key: bytes) -> tuple[bytes, bytes]:
     """Smallest and largest record key of a database."""
     return database_key + b"\x00" * _TOKEN_SUFFIX, database_key + b"\xff" * _TOKEN_SUFFIX
+
+
+def live_count(records: sa.Table, low: bytes, high: bytes) -> sa.ScalarSelect[int]:
+    """How many rows of a range of keys live, counted by the server."""
+    live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
+    return sa.select(sa.func.count()).where(*live).scalar_subquery()
 
 
 def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -39,15 +46,22 @@ class Questions:
 
     def database_states(self, source: str | None) -> list[DatabaseState]:
         databases = self._tables.databases
-        names = list(DatabaseState.__dataclass_fields__)
-        query = sa.select(*(databases.c[name] for name in names)).order_by(databases.c.db_path)
+        names = [name for name in DatabaseState.__dataclass_fields__ if name in databases.c]
+        counted = {one.columns.name: one.columns.counted_as for one in self._tables.companions}
+        query = sa.select(*(databases.c[name] for name in (*names, *counted.values()))).order_by(
+            databases.c.db_path
+        )
         if source is not None:
             query = query.where(databases.c.source_ip == source)
 
         def work(conn: sa.Connection) -> list[DatabaseState]:
             failpoints.point("store.states")
             return [
-                DatabaseState(**{**row._mapping, "database_key": bytes(row.database_key)})
+                DatabaseState(
+                    **{name: row._mapping[name] for name in names}
+                    | {"database_key": bytes(row.database_key)},
+                    companions={table: row._mapping[c] or 0 for table, c in counted.items()},
+                )
                 for row in conn.execute(query)
             ]
 
@@ -62,10 +76,13 @@ class Questions:
         query = sa.select(records.c.id).where(records.c.ipfs_fetched == sa.true()).limit(1)
         return self._database.read(lambda conn: conn.execute(query).first()) is not None
 
-    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
+    def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
+        low, high = key_range(database_key)
+        own = self._tables.stored[table.name].columns
+
         def work(conn: sa.Connection) -> tuple[bytes, bytes]:
             failpoints.point("store.known")
-            return self._database.backend.known_rows(conn, *key_range(database_key))
+            return self._database.backend.known_rows(conn, low, high, own)
 
         return self._database.read(work)
 
@@ -116,17 +133,23 @@ class Questions:
         )
         return self._database.read(lambda conn: {bytes(row[0]) for row in conn.execute(query)})
 
-    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-        records = self._tables.records
-        columns = [records.c[name] for name in self._tables.columns.names]
+    def records_by_key(
+        self, record_keys: Sequence[bytes], table: RecordTable = RECORDS
+    ) -> dict[bytes, dict[str, Any]]:
+        stored = self._tables.stored[table.name]
+        records = stored.table
+        columns = [records.c[column.name] for column in stored.columns.staged]
+        plain = {
+            column.name: bytes if column.kind == "bytes" else bool
+            for column in stored.columns.staged
+            if column.required and column.kind in ("bytes", "flag")
+        }
 
         def work(conn: sa.Connection) -> dict[bytes, dict[str, Any]]:
             return {
                 bytes(row.record_key): {
                     **row._mapping,
-                    "record_key": bytes(row.record_key),
-                    "row_digest": bytes(row.row_digest),
-                    "ipfs_fetched": bool(row.ipfs_fetched),
+                    **{name: kind(row._mapping[name]) for name, kind in plain.items()},
                 }
                 for part in parts(record_keys)
                 for row in conn.execute(sa.select(*columns).where(records.c.record_key.in_(part)))
@@ -134,41 +157,50 @@ class Questions:
 
         return self._database.read(work) if record_keys else {}
 
-    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
-        records = self._tables.records
-
-        def count(conn: sa.Connection, key: bytes) -> int:
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, dict[str, int]]:
+        def count(conn: sa.Connection, key: bytes) -> dict[str, int]:
             low, high = key_range(key)
-            live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
-            return int(conn.execute(sa.select(sa.func.count()).where(*live)).scalar_one())
+            counts = (
+                live_count(one.table, low, high).label(name)
+                for name, one in self._tables.stored.items()
+            )
+            return dict(conn.execute(sa.select(*counts)).one()._mapping)
 
         return self._database.read(lambda conn: {key: count(conn, key) for key in database_keys})
 
     def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
-        records = self._tables.records
-        query = sa.select(records.c.record_key, records.c.db_path, records.c.token_id).where(
-            records.c.source_ip == source, records.c.source_deleted_at.is_(None)
-        )
         ranges = [key_range(key) for key in sorted(set(database_keys))]
         above = [None, *(high for _, high in ranges)]
         below = [*(low for low, _ in ranges), None]
 
         def work(conn: sa.Connection) -> list[StrayRecord]:
             found: list[StrayRecord] = []
-            for high, low in zip(above, below, strict=True):
-                gap = query
-                if high is not None:
-                    gap = gap.where(records.c.record_key > high)
-                if low is not None:
-                    gap = gap.where(records.c.record_key < low)
-                found += [StrayRecord(bytes(row[0]), row[1], row[2]) for row in conn.execute(gap)]
+            for name, stored in self._tables.stored.items():
+                rows = stored.table.c
+                query = sa.select(rows.record_key, rows.db_path, rows[stored.columns.label]).where(
+                    rows.source_ip == source, rows.source_deleted_at.is_(None)
+                )
+                for high, low in zip(above, below, strict=True):
+                    gap = query
+                    if high is not None:
+                        gap = gap.where(rows.record_key > high)
+                    if low is not None:
+                        gap = gap.where(rows.record_key < low)
+                    found += [
+                        StrayRecord(bytes(row[0]), row[1], row[2], name)
+                        for row in conn.execute(gap)
+                    ]
             return found
 
         return self._database.read(work)
 
-    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
+    def stored_records(
+        self, database_key: bytes, table: RecordTable = RECORDS
+    ) -> Iterator[pa.RecordBatch]:
+        low, high = key_range(database_key)
+        own = self._tables.stored[table.name].columns
         with self._database.view() as conn:
-            yield from self._database.backend.scan(conn, *key_range(database_key))
+            yield from self._database.backend.scan(conn, low, high, own)
 
 
 def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
@@ -181,10 +213,35 @@ def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBa
 
 
 def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    if pa.types.is_timestamp(field.type):
-        present = next((value for value in values if value is not None), None)
-        if isinstance(present, str):  # SQLite keeps times as text
-            return pa.array(values, pa.string()).cast(field.type)
     if pa.types.is_boolean(field.type):
         values = [None if value is None else bool(value) for value in values]
-    return pa.array(values, field.type)
+    try:
+        return _typed(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.concat_arrays([_one(value, field.type) for value in values])
+
+
+def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_timestamp(kind):
+        present = next((value for value in values if value is not None), None)
+        if isinstance(present, str):  # SQLite keeps times as text
+            return pa.array(values, pa.string()).cast(kind)
+    return pa.array(values, kind)
+
+
+_LOWEST: Final = -(2**63)
+
+
+def _one(value: Any, kind: pa.DataType) -> pa.Array:
+    """A value; what is not of its column's type becomes what no record has there.
+
+    SQLite stores anything in any column: somebody else wrote it, and `verify` has to say so.
+    """
+    try:
+        return _typed([value], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if pa.types.is_int64(kind):
+            return pa.array([_LOWEST], kind)
+        if pa.types.is_timestamp(kind):
+            return pa.array([NOT_A_TIME], kind)
+        return pa.array([f"not text: {value!r}"], kind)

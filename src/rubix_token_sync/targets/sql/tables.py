@@ -6,11 +6,13 @@ marked.  How a database spells them is its `Spelling`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import (
     DATABASE_KEY_BYTES,
     RECORD_KEY_BYTES,
@@ -20,14 +22,14 @@ from rubix_token_sync.records.schema import (
 )
 from rubix_token_sync.targets.sql.audit_tables import AuditTables, add_audit_tables
 from rubix_token_sync.targets.sql.column_types import ID as _ID
+from rubix_token_sync.targets.sql.column_types import NOT_A_TIME
 from rubix_token_sync.targets.sql.column_types import TEXT as _TEXT
 from rubix_token_sync.targets.sql.column_types import TIME as _TIME
 from rubix_token_sync.targets.sql.column_types import UUID as _UUID
 from rubix_token_sync.targets.sql.column_types import fixed_bytes as _fixed_bytes
 
-__all__ = ["Spelling", "Tables", "build_tables"]
+__all__ = ["NOT_A_TIME", "Spelling", "StoredTable", "Tables", "build_tables"]
 
-_STAGING: Final = "TokenRecordStaging"
 _OF_THE_GUIDE: Final = frozenset({"now", "false"})
 """Defaults of columns that the guide's tables allow to be NULL."""
 
@@ -56,12 +58,23 @@ class Spelling:
 
 
 @dataclass(frozen=True)
+class StoredTable:
+    """One table of records, of whichever sort, in a target."""
+
+    columns: RecordTable
+    table: sa.Table
+    staging: sa.Table | None
+    """Where its rows wait for their publication, where the database needs such a table."""
+
+
+@dataclass(frozen=True)
 class Tables:
     """The tables of one target, ready for SQLAlchemy statements."""
 
     spelling: Spelling
-    columns: RecordTable
     metadata: sa.MetaData
+    stored: Mapping[str, StoredTable]
+    """Those of records, by the name that their `RecordTable` has: TokenRecords comes first."""
     records: sa.Table
     databases: sa.Table
     sessions: sa.Table
@@ -79,19 +92,24 @@ class Tables:
         return list(self.metadata.tables.values())
 
     @property
-    def staging(self) -> sa.Table | None:
-        """Where rows wait for their publication, where the database needs such a table."""
-        return self.metadata.tables.get(_STAGING)
+    def columns(self) -> RecordTable:
+        """The columns of TokenRecords."""
+        return self.stored[RECORDS.name].columns
+
+    @property
+    def companions(self) -> list[StoredTable]:
+        """The tables of records beside TokenRecords."""
+        return [stored for name, stored in self.stored.items() if name != RECORDS.name]
 
     def late_indexes(self) -> list[sa.Index]:
         """The guide's secondary indexes of the records, which a first load builds at its end."""
-        late = {_late(name) for name in (*self.columns.indexed, "known")}
+        late = {_index(RECORDS, name) for name in (*self.columns.indexed, "known")}
         found = [index for index in self.records.indexes if index.name in late]
         return sorted(found, key=lambda index: str(index.name))
 
 
-def _late(column: str) -> str:
-    return f"ix_tokenrecords_{column}"
+def _index(table: RecordTable, column: str) -> str:
+    return f"ix_{table.name.lower()}_{column}"
 
 
 def _type(column: Column) -> sa.types.TypeEngine[Any]:
@@ -114,11 +132,15 @@ def _sql(column: Column, default: str | None = None) -> sa.Column[Any]:
     )
 
 
-def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
+def build_tables(
+    spelling: Spelling,
+    columns: RecordTable = RECORDS,
+    companions: Sequence[RecordTable] = COMPANIONS,
+) -> Tables:
     """The tables as a database spells them, with these columns of the records."""
     metadata = sa.MetaData()
     now = sa.text(spelling.now)
-    defaults = {"now": spelling.now, "false": spelling.false, "rbt": "'rbt'"}
+    defaults = _defaults(spelling)
 
     def name(text: str) -> str:
         return text.lower() if spelling.lower_case else text
@@ -126,37 +148,15 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
     def counter(column: str) -> sa.Column[int]:
         return sa.Column(column, sa.Integer(), server_default=sa.text("0"))
 
-    records = sa.Table(
-        name("TokenRecords"),
-        metadata,
-        sa.Column("id", _ID, primary_key=True, autoincrement=True),
-        *(_sql(column, defaults.get(column.default or "")) for column in columns.columns),
-        sa.Column("source_deleted_at", _TIME),  # of vanished rows
-    )
-    # What is known of a database, and how many of its records live and have content, is
-    # answered from an index alone.
-    covered = ["row_digest", "source_deleted_at", "ipfs_fetched"]
-    sa.Index(
-        "ux_tokenrecords_record_key",
-        records.c.record_key,
-        unique=True,
-        postgresql_include=covered if spelling.include else [],
-        mssql_include=covered,
-    )
-    if not spelling.include:
-        sa.Index(_late("known"), records.c.record_key, *(records.c[c] for c in covered))
-    if spelling.filtered:
-        invalid = records.c.validation_errors.is_not(None)
-        sa.Index(
-            _late("invalid"),
-            records.c.record_key,
-            records.c.source_deleted_at,
-            sqlite_where=invalid,
-            postgresql_where=invalid,
+    stored = {
+        table.name: StoredTable(
+            table,
+            _add_records(metadata, spelling, table),
+            _add_staging(metadata, spelling, table) if spelling.staging else None,
         )
-    for late in columns.indexed:
-        if late not in spelling.not_indexed:
-            sa.Index(_late(late), records.c[late])
+        for table in (columns, *companions)
+    }
+    records = stored[RECORDS.name].table
 
     databases = sa.Table(
         name("ProcessedDatabases"),
@@ -183,6 +183,10 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
         # The end of the last sync that read it or found it unchanged.
         sa.Column("last_seen_at", _TIME),
         counter("rejected_count"),
+        *(counter(table.counted_as) for table in companions),
+        sa.Column("chains_fingerprint", sa.Unicode(200)),
+        sa.Column("chains_error", sa.Unicode(1000)),
+        sa.Column("chains_read_at", _TIME),
     )
     sa.Index("ix_processeddatabases_source_ip", databases.c.source_ip)
 
@@ -268,8 +272,6 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
         sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
     )
     sa.Index("ix_tokenrecordduplicates_record_key", duplicates.c.record_key)
-    if spelling.staging:
-        _add_staging(metadata, spelling, columns)
 
     migrations = sa.Table(
         name("SyncMigrations"),
@@ -331,8 +333,8 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
     audit = add_audit_tables(metadata, records, name)
     return Tables(
         spelling,
-        columns,
         metadata,
+        stored,
         records,
         databases,
         sessions,
@@ -347,13 +349,55 @@ def build_tables(spelling: Spelling, columns: RecordTable = RECORDS) -> Tables:
     )
 
 
-def _add_staging(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable) -> None:
+def _defaults(spelling: Spelling) -> dict[str, str]:
+    return {"now": spelling.now, "false": spelling.false, "rbt": "'rbt'"}
+
+
+def _add_records(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable) -> sa.Table:
+    """A table of records with its indexes."""
+    defaults = _defaults(spelling)
+    records = sa.Table(
+        columns.name.lower() if spelling.lower_case else columns.name,
+        metadata,
+        sa.Column("id", _ID, primary_key=True, autoincrement=True),
+        *(_sql(column, defaults.get(column.default or "")) for column in columns.columns),
+        sa.Column("source_deleted_at", _TIME),  # of vanished rows
+    )
+    # What is known of a database, and how many of its records live and have content, is
+    # answered from an index alone.
+    covered = list(columns.covered)
+    sa.Index(
+        f"ux_{columns.name.lower()}_record_key",
+        records.c.record_key,
+        unique=True,
+        postgresql_include=covered if spelling.include else [],
+        mssql_include=covered,
+    )
+    if not spelling.include:
+        known = _index(columns, "known")
+        sa.Index(known, records.c.record_key, *(records.c[c] for c in covered))
+    if spelling.filtered:
+        invalid = records.c.validation_errors.is_not(None)
+        sa.Index(
+            _index(columns, "invalid"),
+            records.c.record_key,
+            records.c.source_deleted_at,
+            sqlite_where=invalid,
+            postgresql_where=invalid,
+        )
+    for name in columns.indexed:
+        if name not in spelling.not_indexed:
+            sa.Index(_index(columns, name), records.c[name])
+    return records
+
+
+def _add_staging(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable) -> sa.Table:
     """Where rows wait for their publication; Microsoft's bulk copy sees no ``#temp`` table.
 
     Clustered by load: deleting from a heap would leave its pages behind.
     """
     staging = sa.Table(
-        _STAGING,
+        columns.staging,
         metadata,
         sa.Column("load_id", sa.BigInteger(), nullable=False),
         *(
@@ -362,4 +406,5 @@ def _add_staging(metadata: sa.MetaData, spelling: Spelling, columns: RecordTable
         ),
         sa.Column("loaded_at", _TIME, nullable=False, server_default=sa.text(spelling.now)),
     )
-    sa.Index("ix_tokenrecordstaging_load_id", staging.c.load_id, mssql_clustered=True)
+    sa.Index(f"ix_{columns.staging.lower()}_load_id", staging.c.load_id, mssql_clustered=True)
+    return staging

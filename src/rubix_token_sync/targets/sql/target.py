@@ -146,8 +146,8 @@ class SqlTarget:
     def holds_content(self) -> bool:
         return self.questions.holds_content()
 
-    def known_rows(self, database_key: bytes) -> tuple[bytes, bytes]:
-        return self.questions.known_rows(database_key)
+    def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
+        return self.questions.known_rows(database_key, table)
 
     def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
         return self.questions.known_content(record_keys)
@@ -158,17 +158,21 @@ class SqlTarget:
     def failed_tokens(self, database_key: bytes) -> set[bytes]:
         return self.questions.failed_tokens(database_key)
 
-    def records_by_key(self, record_keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-        return self.questions.records_by_key(record_keys)
+    def records_by_key(
+        self, record_keys: Sequence[bytes], table: RecordTable = RECORDS
+    ) -> dict[bytes, dict[str, Any]]:
+        return self.questions.records_by_key(record_keys, table)
 
-    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, int]:
+    def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, dict[str, int]]:
         return self.questions.count_live(database_keys)
 
     def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
         return self.questions.stray_records(source, database_keys)
 
-    def stored_records(self, database_key: bytes) -> Iterator[pa.RecordBatch]:
-        return self.questions.stored_records(database_key)
+    def stored_records(
+        self, database_key: bytes, table: RecordTable = RECORDS
+    ) -> Iterator[pa.RecordBatch]:
+        return self.questions.stored_records(database_key, table)
 
     # writing
     def prepare_load(self) -> None:

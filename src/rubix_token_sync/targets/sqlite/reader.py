@@ -14,12 +14,15 @@ from rubix_token_sync.targets.sqlite.connection import driver
 
 __all__ = ["known_rows", "scan"]
 
-_LIVE: Final = "FROM TokenRecords WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
+_LIVE: Final = "WHERE record_key BETWEEN ? AND ? AND source_deleted_at IS NULL"
 
 
-def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+def known_rows(
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+) -> tuple[bytes, bytes]:
     """See `Backend`."""
-    rows = driver(conn).execute(f"SELECT record_key, row_digest {_LIVE}", (low, high))
+    query = f"SELECT record_key, row_digest FROM {table.name} {_LIVE}"  # noqa: S608 - our names
+    rows = driver(conn).execute(query, (low, high))
     keys, digests = bytearray(), bytearray()
     while block := rows.fetchmany(10_000):
         keys += b"".join([row[0] for row in block])
@@ -28,10 +31,11 @@ def known_rows(conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, byt
 
 
 def scan(
-    conn: sa.Connection, low: bytes, high: bytes, columns: RecordTable
+    conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
 ) -> Iterator[pa.RecordBatch]:
     """See `Backend`."""
-    query = f"SELECT {', '.join(columns.names)} {_LIVE} ORDER BY record_key"
+    names = ", ".join(table.names)
+    query = f"SELECT {names} FROM {table.name} {_LIVE} ORDER BY record_key"  # noqa: S608
     rows = driver(conn).execute(query, (low, high))
     while block := rows.fetchmany(5_000):
-        yield as_batch(block, columns)
+        yield as_batch(block, table)

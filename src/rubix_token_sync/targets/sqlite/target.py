@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.nodes.keep_out import keep_out
+from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.sql.backend import Load
@@ -53,8 +54,8 @@ class SqliteBackend:
         self.place = f"sqlite:///{path}"
         self.engine = make_engine(path, options)
         self._read_only = options.read_only
-        self._columns = records
-        self._writer = Writer(records, options.batch_size)
+        tables = (records, *COMPANIONS)
+        self._writers = {table.name: Writer(table, options.batch_size) for table in tables}
 
     def spelling(self) -> Spelling:
         return SPELLING
@@ -95,13 +96,17 @@ class SqliteBackend:
         """The transaction is the staging."""
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self._writer.write(conn, chunk)
+        return self._writers[chunk.table].write(conn, chunk)
 
-    def known_rows(self, conn: sa.Connection, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high)
+    def known_rows(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> tuple[bytes, bytes]:
+        return reader.known_rows(conn, low, high, table)
 
-    def scan(self, conn: sa.Connection, low: bytes, high: bytes) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, self._columns)
+    def scan(
+        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
+    ) -> Iterator[pa.RecordBatch]:
+        return reader.scan(conn, low, high, table)
 
     def close(self) -> None:
         """The engine holds it all."""

@@ -20,7 +20,6 @@ from rubix_token_sync.targets.sqlite.connection import driver
 __all__ = ["NOW", "Writer"]
 
 NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-_HIGHEST = "SELECT coalesce(max(id), 0) FROM TokenRecords"
 
 
 class Writer:
@@ -28,6 +27,8 @@ class Writer:
 
     def __init__(self, columns: RecordTable, batch_size: int) -> None:
         self._batch_size = batch_size
+        table = columns.name
+        self._highest = f"SELECT coalesce(max(id), 0) FROM {table}"  # noqa: S608 - our names
         self._names = columns.names
         # SQLite rewrites the indexes of whatever is set, equal or not; the key says the one
         # kind already, and what is indexed is mostly as it was in a record that changed.
@@ -35,24 +36,24 @@ class Writer:
         self._seldom = [c.name for c in columns.staged if c.indexed and not c.by_key]
         sets = ", ".join(f"{name} = excluded.{name}" for name in (*set_always, "synced_at"))
         differs = " OR ".join(
-            f"TokenRecords.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
+            f"{table}.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
         )
         self._upsert = (
-            f"INSERT INTO TokenRecords ({', '.join(self._names)}, synced_at)"  # noqa: S608 - our names
+            f"INSERT INTO {table} ({', '.join(self._names)}, synced_at)"  # noqa: S608 - our names
             f" VALUES ({', '.join('?' * len(self._names))}, ?)"
             f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
-            f" WHERE {differs} OR TokenRecords.source_deleted_at IS NOT NULL"
+            f" WHERE {differs} OR {table}.source_deleted_at IS NOT NULL"
         )
         seldom = ", ".join(self._seldom)
         marks = ", ".join(f"?{number}" for number in range(1, len(self._seldom) + 1))
         self._set_seldom = (
-            f"UPDATE TokenRecords SET ({seldom}) = ({marks})"  # noqa: S608 - our names
+            f"UPDATE {table} SET ({seldom}) = ({marks})"  # noqa: S608 - our names
             f" WHERE record_key = ?{len(self._seldom) + 1} AND ({seldom}) IS NOT ({marks})"
         )
 
     def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
         """Insert new and update different records."""
-        before = conn.exec_driver_sql(_HIGHEST).scalar_one()
+        before = conn.exec_driver_sql(self._highest).scalar_one()
         now = str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one())
         raw = driver(conn)
         changes = raw.total_changes
@@ -61,8 +62,8 @@ class Writer:
             failpoints.point("store.stage")
             raw.executemany(self._upsert, _tuples(rows.slice(start, self._batch_size), now))
         changed = raw.total_changes - changes
-        inserted = int(conn.exec_driver_sql(_HIGHEST).scalar_one()) - int(before)
-        if changed > inserted:
+        inserted = int(conn.exec_driver_sql(self._highest).scalar_one()) - int(before)
+        if changed > inserted and self._seldom:
             names = (*self._seldom, "record_key")
             values = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
             raw.executemany(self._set_seldom, values)

@@ -1,4 +1,4 @@
-"""Every kind of token, its network, what is judged of it; the tables of the audit.
+"""Every kind of token, its network, what is judged of it; transactions, pledges; the audit.
 
 What the first edition stored is of the kind rbt.  The rest of it is not known before the
 node's database was read again, so the next sync reads each database once.
@@ -26,11 +26,17 @@ def upgrade() -> None:
     lacked = "token_kind" not in {
         c["name"] for c in sa.inspect(conn).get_columns(tables.records.name)
     }
-    for table in (tables.records, tables.duplicates, tables.staging):
-        if table is not None:
-            add_missing_columns(conn, table)
+    for stored in tables.stored.values():
+        for table in (stored.table, stored.staging):
+            if table is not None:
+                table.create(conn, checkfirst=True)
+                add_missing_columns(conn, table)
+    for table in (tables.duplicates, tables.databases):
+        add_missing_columns(conn, table)
     for table in tables.audit.all():
         table.create(conn, checkfirst=True)
+    for statement in tables.spelling.after:
+        op.execute(statement)
     if lacked:
         conn.execute(sa.update(tables.databases).values(fingerprint=None))
 

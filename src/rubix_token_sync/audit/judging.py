@@ -1,0 +1,102 @@
+"""A run's judge: its tables are built or found once, in the main process, and mapped by workers.
+
+Loads nothing of size itself: a night in which nothing changed judges nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rubix_token_sync.errors import TokenTableError
+
+if TYPE_CHECKING:
+    from rubix_token_sync.audit.judge import Judge
+    from rubix_token_sync.audit.token_numbers import Progress
+
+__all__ = ["JudgeFiles", "JudgeOptions", "judge_for_sync", "prepare_judge"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Where tables of token numbers are kept, and whose limits decide (None: all must agree)."""
+
+    directory: str
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgeFiles:
+    """The tables of a judge as files; crosses process borders."""
+
+    numbers: str
+    ids: str | None
+    """Only contents are judged where it is None."""
+    source: str | None
+
+    def open(self) -> Judge:
+        """A judge for this process.
+
+        Raises:
+            TokenTableError: a table is not what was written.
+            OSError: it cannot be read.
+        """
+        from rubix_token_sync.audit.authenticity import Ruling
+        from rubix_token_sync.audit.judge import Judge
+        from rubix_token_sync.audit.limits import package_limits
+        from rubix_token_sync.audit.token_numbers import TokenTable, ids_spec, numbers_spec
+
+        limits = package_limits()
+        ids = None if self.ids is None else TokenTable(self.ids, ids_spec(limits))
+        numbers = TokenTable(self.numbers, numbers_spec(limits))
+        return Judge(Ruling(limits, self.source), numbers, ids)
+
+
+def prepare_judge(
+    options: JudgeOptions, *, ids: bool, progress: Progress | None = None
+) -> JudgeFiles:
+    """The tables, built where they are not there yet.
+
+    Args:
+        options: where, and whose limits.
+        ids: build the table of ids as well (12 s of a processor, once); else it is used where
+            an audit has built it.
+        progress: told about a build.
+
+    Raises:
+        TokenTableError: the directory or the disk refuses.
+        ValueError: the source is not one of the limits'.
+    """
+    from rubix_token_sync.audit.authenticity import Ruling
+    from rubix_token_sync.audit.limits import package_limits
+    from rubix_token_sync.audit.table_files import open_or_build
+    from rubix_token_sync.audit.token_numbers import TokenTable, ids_spec, numbers_spec
+
+    limits = package_limits()
+    Ruling(limits, options.source)
+    numbers = open_or_build(options.directory, numbers_spec(limits), progress=progress)
+    spec = ids_spec(limits)
+    if ids:
+        found = open_or_build(options.directory, spec, progress=progress).path
+        return JudgeFiles(numbers.path, found, options.source)
+    there = os.path.join(options.directory, spec.file_name)
+    try:
+        TokenTable(there, spec)
+    except (OSError, TokenTableError):
+        return JudgeFiles(numbers.path, None, options.source)
+    return JudgeFiles(numbers.path, there, options.source)
+
+
+def judge_for_sync(options: JudgeOptions | None) -> JudgeFiles | None:
+    """`prepare_judge` for a run that does without verdicts where there can be no tables."""
+    if options is None:
+        return None
+    try:
+        return prepare_judge(options, ids=False)
+    except TokenTableError as error:
+        _LOG.warning("Tokens are not judged in this run; the next audit does it. %s", error)
+        return None

@@ -1,0 +1,215 @@
+"""Token chains from the node to the target, through whole runs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.nodes.chains import CHAIN_SCHEMA, STORAGES
+from rubix_token_sync.records.companions import CHAINS
+from rubix_token_sync.runs.jobs import Difference
+from rubix_token_sync.runs.result import RunOptions, RunResult
+from rubix_token_sync.runs.sync import sync
+from rubix_token_sync.runs.verify import verify
+from rubix_token_sync.testing import (
+    block_id,
+    create_database,
+    generated_block,
+    transferred_block,
+    write_chains,
+)
+from rubix_token_sync.testing.chains import FT
+from tests.nodes.chain_nodes import ALICE, BOB, QUORUM, TOKENS, make_node
+
+pytest.importorskip("plyvel")
+
+Options = Callable[..., RunOptions]
+
+
+def ask(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as db, db:
+        return db.execute(query, values).fetchall()
+
+
+def wrote(outcome: RunResult) -> tuple[int, int, int]:
+    counts = outcome.counters.companions.get(CHAINS.name)
+    return (counts.inserted, counts.updated, counts.vanished) if counts else (0, 0, 0)
+
+
+def compared(options: RunOptions) -> tuple[int, list[Difference]]:
+    found: list[Difference] = []
+    result = verify(replace(options, command="verify"), on_difference=found.append)
+    return result.exit_code, found
+
+
+def mark(target: Path) -> tuple[Any, ...]:
+    (row,) = ask(
+        target,
+        "SELECT record_count, chain_count, chains_fingerprint IS NOT NULL, chains_error,"
+        " chains_read_at FROM ProcessedDatabases",
+    )
+    return row
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A node with six chains and two tokens."""
+    made = make_node(tmp_path / "nodes").with_name("rubixtest.db")
+    create_database(made, [(t, "", 0.5, ALICE.did, 0, "", "", 0) for t in TOKENS[:2]])
+    return made
+
+
+@pytest.fixture
+def chained(options: Options, database: Path) -> RunOptions:
+    return options(roots=(str(database.parents[2]),), chains=True)
+
+
+def move_one(database: Path) -> None:
+    """The fourth token goes to Bob."""
+    first = generated_block(ALICE, TOKENS[3], FT, value=0.5)
+    previous = {TOKENS[3]: block_id(first, TOKENS[3])}
+    block = transferred_block(ALICE, BOB.did, previous, FT, QUORUM, epoch=1_795_968_200)
+    write_chains(database.parent, "test", [block])
+
+
+def manifest_of(database: Path) -> Path:
+    """What LevelDB knows its tables from."""
+    return next((database.parent / "TestNet" / "FTchainstorage").glob("MANIFEST-*"))
+
+
+def test_the_table_holds_what_the_reader_gives() -> None:
+    assert list(CHAINS.source) == [name for name in CHAIN_SCHEMA.names if name != "network"]
+    assert {CHAINS[name].arrow for name in CHAINS.source} == {field.type for field in CHAIN_SCHEMA}
+
+
+def test_only_what_changed_is_read_and_written(
+    chained: RunOptions, database: Path, target_file: Path
+) -> None:
+    assert wrote(sync(chained)) == (6, 0, 0)
+    assert mark(target_file)[:4] == (2, 6, 1, None)
+    assert compared(chained) == (0, [])
+    again = sync(chained)
+    assert (again.counters.databases_current, wrote(again)) == (1, (0, 0, 0))
+    move_one(database)  # while the database stays as it is
+    before = ask(target_file, "SELECT * FROM TokenRecords")
+    outcome = sync(chained)
+    assert [d.reason for d in outcome.databases] == ["chains changed"]
+    assert wrote(outcome) == (0, 1, 0)
+    assert ask(target_file, "SELECT * FROM TokenRecords") == before
+    query = "SELECT block_count, latest_block_owner, hashes_valid, links_valid, signatures_wrong"
+    (row,) = ask(target_file, f"{query} FROM TokenChains WHERE token_id = ?", TOKENS[3])
+    assert row == (2, BOB.did, 1, 1, 0)
+    with closing(sqlite3.connect(database)) as db, db:  # and the other way about
+        db.execute("UPDATE TokensTable SET token_status = 4")
+    outcome = sync(chained)
+    assert (outcome.counters.updated, wrote(outcome)) == (2, (0, 0, 0))
+
+
+def test_without_the_option_what_is_there_stays(
+    chained: RunOptions, database: Path, target_file: Path
+) -> None:
+    sync(chained)
+    before = mark(target_file), ask(target_file, "SELECT * FROM TokenChains")
+    move_one(database)
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("DELETE FROM TokensTable WHERE token_id = ?", (TOKENS[0],))
+    plain = replace(chained, chains=False)
+    assert sync(plain).counters.databases_processed == 1
+    after = mark(target_file), ask(target_file, "SELECT * FROM TokenChains")
+    assert (after[0][1:], after[1]) == (before[0][1:], before[1])
+    assert compared(plain) == (0, [])
+    ask(target_file, "DELETE FROM TokenChains WHERE id = 1")
+    assert sync(plain).counters.databases_current == 1
+    assert wrote(sync(chained)) == (2, 0, 0)  # the missing one, and the other replaced
+    assert compared(chained) == (0, [])
+
+
+def test_a_chain_changed_behind_its_back(chained: RunOptions, target_file: Path) -> None:
+    sync(chained)
+    ask(target_file, "UPDATE TokenChains SET links_valid = 0, block_count = 9 WHERE id = 2")
+    code, found = compared(chained)
+    assert code == 5
+    assert [(d.letter, d.table, d.columns) for d in found] == [
+        ("*", CHAINS.name, ("block_count", "links_valid"))
+    ]
+    assert sync(replace(chained, force=True)).exit_code == 0
+    assert compared(chained) == (0, [])
+
+
+def test_a_directory_that_cannot_be_read_costs_itself_only(
+    chained: RunOptions, database: Path, target_file: Path
+) -> None:
+    sync(chained)
+    manifest = manifest_of(database)
+    right = manifest.read_bytes()
+    manifest.write_bytes(b"not a manifest" * 9)
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("UPDATE TokensTable SET token_status = 4")
+    outcome = sync(chained)
+    assert (outcome.status, outcome.exit_code) == ("COMPLETED", 1)
+    assert [d.chains_unread for d in outcome.databases] == [1]
+    assert (outcome.counters.updated, wrote(outcome)) == (2, (0, 0, 0))
+    records, chains, known, error, read_at = mark(target_file)
+    assert (records, chains, known) == (2, 6, 0)
+    assert error.startswith("chains_damaged: ")
+    assert read_at is not None
+    (entry,) = ask(
+        target_file, "SELECT code, message, context FROM SyncErrors WHERE category <> 'ipfs'"
+    )
+    assert entry[0] == "chains_damaged"
+    assert "FTchainstorage" in entry[1]
+    assert json.loads(entry[2])["directory"] == "FTchainstorage"
+    assert sync(chained).exit_code == 1  # as long as it lasts
+    assert compared(chained)[0] == 1
+    manifest.write_bytes(right)
+    assert sync(chained).exit_code == 0
+    assert mark(target_file)[:4] == (2, 6, 1, None)
+    assert compared(chained) == (0, [])
+
+
+def test_without_the_package_nothing_is_written(
+    chained: RunOptions, target_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    with pytest.raises(SettingsError, match="plyvel") as refused:
+        sync(chained)
+    assert (refused.value.code, refused.value.exit_code) == ("extra_missing", 2)
+    assert "chains" in refused.value.remedy
+    assert not target_file.exists()
+
+
+def test_the_real_fleet(real_nodes: Path, options: Options, target_file: Path) -> None:
+    """Every chain of nine real nodes: its length, and its last block."""
+    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))["nodes"]
+    sync(options(roots=(str(real_nodes),), chains=True))
+    for name, node in truth.items():
+        if "chains" not in node:
+            continue
+        wanted = Counter(
+            (STORAGES[storage], token, len(blocks), blocks[-1][0], blocks[-1][1], blocks[-1][2])
+            for storage, tokens in node["chains"].items()
+            for token, blocks in tokens.items()
+        )
+        query = (
+            "SELECT token_kind, token_id, block_count,"
+            " latest_block_number || '-' || latest_block_hash, latest_block_type,"
+            " coalesce(latest_block_owner, '') FROM TokenChains WHERE db_path = ?"
+        )
+        path = str(real_nodes / name / "Rubix" / node["db"])
+        assert Counter(ask(target_file, query, path)) == wanted, name
+    (sums,) = ask(
+        target_file,
+        "SELECT sum(signatures_wrong), sum(hashes_valid = 0), sum(links_valid = 0), count(error)"
+        " FROM TokenChains",
+    )
+    assert sums == (0, 0, 0, 0)
