@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rubix_token_sync.records.companions import CHAINS, companion_key
 from rubix_token_sync.records.schema import database_key, record_key
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -35,6 +36,10 @@ class Row:
     number: int | None = None
     gone: bool = False
     source: str = "vm1"
+    block: str | None = None
+    """Type of the latest block of its chain on the node; None: there is no chain."""
+    block_owner: str | None = None
+    chain_error: str | None = None
 
     def but(self, **changes: Any) -> Row:
         """The same with other values."""
@@ -72,10 +77,33 @@ def _values(row: Row) -> dict[str, Any]:
     }
 
 
+def _chain(row: Row) -> dict[str, Any]:
+    path = node_path(row.node)
+    database = database_key(row.source, path)
+    return {
+        "source_ip": row.source,
+        "node_name": row.node,
+        "db_path": path,
+        "token_id": row.token_id,
+        "token_kind": row.kind,
+        "latest_block_type": row.block,
+        "latest_block_owner": row.block_owner,
+        "hashes_valid": True,
+        "links_valid": True,
+        "error": row.chain_error,
+        "record_key": companion_key(database, f"chains of {row.kind}", row.token_id),
+        "row_digest": b"\x01" * 16,
+    }
+
+
 def insert(conn: sa.Connection, tables: Tables, rows: Sequence[Row]) -> None:
     """Put rows in; one for each node and token."""
     if rows:
         conn.execute(sa.insert(tables.records), [_values(row) for row in rows])
+    chained = [row for row in rows if row.block is not None]
+    if chained:
+        table = tables.stored[CHAINS.name].table
+        conn.execute(sa.insert(table), [_chain(row) for row in chained])
 
 
 def put_database(

@@ -193,6 +193,26 @@ def flagged_by_node(rows: Sequence[Row]) -> Found:
     )
 
 
+_CHAINS = {
+    "0": ("02 03 05 06", True), "2": ("04", True), "4": ("02", False), "5": ("11", True),
+    "9": ("08", None), "16": ("13", True),
+}  # fmt: skip
+
+
+def row_against_chain(rows: Sequence[Row]) -> Found:
+    def contradicts(row: Row) -> bool:
+        if row.kind not in ("rbt", "ft") or row.block is None or row.chain_error is not None:
+            return False
+        if row.token_status not in _CHAINS:
+            return False
+        types, own = _CHAINS[row.token_status]
+        known = row.did is not None and row.block_owner is not None
+        other = known and own is not None and (row.did == row.block_owner) is not own
+        return row.block not in types.split() or other
+
+    return _each_token(rows, lambda held: sum(map(contradicts, held)))
+
+
 def _judged(verdict: str) -> Callable[[Sequence[Row]], Found]:
     return lambda rows: _each_token(rows, lambda held: sum(r.verdict == verdict for r in held))
 
@@ -200,6 +220,7 @@ def _judged(verdict: str) -> Callable[[Sequence[Row]], Found]:
 MODELS: dict[str, Callable[[Sequence[Row]], Found]] = {
     "held_twice": held_twice,
     "status_conflict": status_conflict,
+    "row_against_chain": row_against_chain,
     "same_number_twice": same_number_twice,
     "parent_not_burnt": parent_not_burnt,
     "parts_exceed_parent": parts_exceed_parent,

@@ -44,6 +44,9 @@ _rows = st.builds(
     number=st.sampled_from((None, 7, 7, 8)),
     gone=st.sampled_from((False, False, False, True)),
     source=st.just("vm1"),
+    block=st.sampled_from((None, "02", "02", "05", "04", "08", "13")),
+    block_owner=st.sampled_from(("one", "two", None)),
+    chain_error=st.sampled_from((None, None, "chain_forked: two blocks have the same number")),
 )  # fmt: skip
 _fleets = st.lists(_rows, max_size=9, unique_by=lambda row: (row.node, row.kind, row.token_id))
 

@@ -59,6 +59,9 @@ class Evidence:
     verdict_source: str | None
     token_level: int | None
     token_number: int | None
+    latest_block_type: str | None
+    """Of the token's chain on the same node, where chains were read."""
+    latest_block_owner: str | None
     synced_at: datetime | None
     """When the record changed last in the target."""
     read_at: datetime | None

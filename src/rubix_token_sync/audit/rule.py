@@ -9,8 +9,14 @@ from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 
+from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
-from rubix_token_sync.targets.sql.audit_tables import RECORD_EVIDENCE, TOKEN_KEY_BYTES
+from rubix_token_sync.targets.sql.audit_tables import (
+    CHAIN_EVIDENCE,
+    RECORD_EVIDENCE,
+    TOKEN_KEY_BYTES,
+)
+from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = [
@@ -79,6 +85,7 @@ class StatementRule(Rule):
         """The statement, with each record's values as they are now."""
         found = self.statement(tables).subquery("found")
         records, databases, evidence = tables.records, tables.databases, tables.audit.evidence
+        chains = tables.stored[CHAINS.name].table
         columns: dict[str, sa.ColumnElement[Any]] = {
             "run_number": sa.literal(run_number, sa.BigInteger()),
             "rule": sa.literal(self.code, sa.Unicode(50)),
@@ -86,16 +93,25 @@ class StatementRule(Rule):
             **{name: found.c[name] for name in ("weight", "role")},
             "record_token_id": records.c.token_id,
             **{name: records.c[name] for name in RECORD_EVIDENCE},
+            **{name: chains.c[name] for name in CHAIN_EVIDENCE},
             "read_at": sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed),
         }
         chosen = [value.label(name) for name, value in columns.items()]
         its_database = sa.and_(
             databases.c.source_ip == records.c.source_ip, databases.c.db_path == records.c.db_path
         )
+        its_chain = sa.and_(
+            chains.c.source_ip == records.c.source_ip,
+            chains.c.db_path == records.c.db_path,
+            exactly(chains.c.token_id, records.c.token_id),
+            chains.c.token_kind == records.c.token_kind,
+            chains.c.source_deleted_at.is_(None),
+        )
         query = (
             sa.select(*chosen)
             .join_from(found, records, records.c.id == found.c.record_id)
             .outerjoin(databases, its_database)
+            .outerjoin(chains, its_chain)
         )
         return sa.insert(evidence).from_select(list(columns), query)
 

@@ -288,6 +288,7 @@ def print_evidence(rows: Sequence[Evidence], token_id: str | None) -> None:
             ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
             ("state hash", one.token_state_hash), ("transaction", one.transaction_id),
             ("parent", one.parent_token_id), ("verdict", one.verdict), ("number", decoded),
+            ("block", one.latest_block_type), ("its owner", one.latest_block_owner),
             ("content", content), ("read", f"{when(one.read_at)} UTC"), ("file", one.db_path),
         ):  # fmt: skip
             if value:

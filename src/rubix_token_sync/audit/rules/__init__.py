@@ -16,6 +16,7 @@ from rubix_token_sync.audit.rules import (
     parent_not_burnt,
     parts_exceed_parent,
     parts_missing,
+    row_against_chain,
     same_number_twice,
     signature_wrong,
     status_conflict,
@@ -26,6 +27,7 @@ __all__ = ["RULES"]
 RULES: Final[tuple[Rule, ...]] = (
     held_twice.RULE,
     status_conflict.RULE,
+    row_against_chain.RULE,
     same_number_twice.RULE,
     parent_not_burnt.RULE,
     parts_exceed_parent.RULE,

@@ -10,7 +10,13 @@ import sqlalchemy as sa
 
 from rubix_token_sync.targets.sql.column_types import ID, TEXT, TIME, UUID, fixed_bytes
 
-__all__ = ["RECORD_EVIDENCE", "TOKEN_KEY_BYTES", "AuditTables", "add_audit_tables"]
+__all__ = [
+    "CHAIN_EVIDENCE",
+    "RECORD_EVIDENCE",
+    "TOKEN_KEY_BYTES",
+    "AuditTables",
+    "add_audit_tables",
+]
 
 TOKEN_KEY_BYTES: Final = 16
 """The end of a record's key: the same for one token (its id and kind) in every database."""
@@ -35,6 +41,9 @@ RECORD_EVIDENCE: Final = (
 )
 """What a finding keeps of each record that it was seen in, as it was at that moment."""
 
+CHAIN_EVIDENCE: Final = ("latest_block_type", "latest_block_owner")
+"""What it keeps of the token's chain on the same node, where chains were read."""
+
 
 @dataclass(frozen=True)
 class AuditTables:
@@ -50,9 +59,10 @@ class AuditTables:
 
 
 def add_audit_tables(
-    metadata: sa.MetaData, records: sa.Table, name: Callable[[str], str]
+    metadata: sa.MetaData, records: sa.Table, chains: sa.Table, name: Callable[[str], str]
 ) -> AuditTables:
-    """Add them to ``metadata``; ``name`` spells a table's name, ``records`` is TokenRecords."""
+    """Add them to ``metadata``; ``name`` spells a table's name, ``records`` and ``chains`` are
+    TokenRecords and TokenChains."""
 
     def count(column: str) -> sa.Column[int]:
         return sa.Column(column, sa.BigInteger(), nullable=False, server_default=sa.text("0"))
@@ -134,11 +144,8 @@ def add_audit_tables(
         sa.Column("role", sa.Unicode(20), nullable=False),
         # The record: of the token itself, or of its parent, a part, a twin.
         sa.Column("record_token_id", sa.Unicode(500)),
-        *(
-            sa.Column(column, records.c[column].type)
-            for column in RECORD_EVIDENCE
-            if column in records.c
-        ),
+        *(sa.Column(column, records.c[column].type) for column in RECORD_EVIDENCE),
+        *(sa.Column(column, chains.c[column].type) for column in CHAIN_EVIDENCE),
         # When its database had been read last.
         sa.Column("read_at", TIME),
     )

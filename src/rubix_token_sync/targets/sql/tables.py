@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.records.companions import COMPANIONS
+from rubix_token_sync.records.companions import CHAINS, COMPANIONS
 from rubix_token_sync.records.schema import (
     DATABASE_KEY_BYTES,
     RECORD_KEY_BYTES,
@@ -330,7 +330,7 @@ def build_tables(
         set_aside.c.database_key,
         set_aside.c.id,
     )
-    audit = add_audit_tables(metadata, records, name)
+    audit = add_audit_tables(metadata, records, stored[CHAINS.name].table, name)
     return Tables(
         spelling,
         metadata,
