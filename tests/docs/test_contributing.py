@@ -27,6 +27,7 @@ def test_each_walk_begins_in_one_place() -> None:
     walks = TEXT.partition("## Where to change what")[2].partition("\n## ")[0].split("\n### ")[1:]
     assert [walk.partition("\n")[0] for walk in walks] == [
         "A new column of the records",
+        "A new table beside the records",
         "A new target",
         "A new way of getting content",
         "A new command",
