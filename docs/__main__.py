@@ -15,6 +15,12 @@ from pathlib import Path
 import click
 
 HERE = Path(__file__).parent
+_RULES_HEAD = """\
+# Rules of the audit
+
+Generated from the program by `python docs`; do not edit. [AUDIT](AUDIT.md) says what a finding
+proves; `rubix-token-sync rules` prints the same, with the severities that the settings give.
+"""
 _CLI_HEAD = """\
 # Commands
 
@@ -24,7 +30,7 @@ Exit codes: 0 done, nothing left undone (missing content is data, not a failure)
 1 done, but a database could not be processed or a record could not be stored (for
 `status` and `databases`: something is wrong); 2 usage or settings; 3 the target cannot
 be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences;
-130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
+6 `audit` found what matters; 130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
 
 A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also
 bare: `BATCH_SIZE=…`) > settings file > profile > default.
@@ -118,6 +124,7 @@ def metrics_tables() -> str:
     """Names and meanings of the metrics."""
     from datetime import datetime
 
+    from rubix_token_sync.audit.questions import OpenFindings
     from rubix_token_sync.metrics.families import outcome_families, progress_families
     from rubix_token_sync.nodes.discovery import Discovery
     from rubix_token_sync.runs.progress import Counters
@@ -135,10 +142,14 @@ def metrics_tables() -> str:
         databases=[],
         errors=[],
     )
+    audited = OpenFindings(datetime(2026, 1, 1), 1, True, 0, 0, 0)
     parts = []
     for title, families in (
         ("During a run (`--metrics-port`)", progress_families("vm1", None)),
-        ("After a run (`--metrics-file`)", outcome_families("vm1", 1.0, 1.0, 0, outcome)),
+        (
+            "After a run (`--metrics-file`)",
+            outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited),
+        ),
     ):
         parts.append(f"### {title}\n\n| metric | type | meaning |\n|---|---|---|")
         for family in families:
@@ -146,6 +157,40 @@ def metrics_tables() -> str:
             parts.append(f"| `{name}` | {family.type} | {family.documentation} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def rules_pages() -> str:
+    """RULES.md: every rule, as an auditor reads it."""
+    from rubix_token_sync.audit.rules import RULES
+
+    parts = [_RULES_HEAD, "| rule | severity | what it finds |", "|---|---|---|"]
+    parts += [f"| [`{r.code}`](#{r.code}) | {r.severity} | {r.says} |" for r in RULES]
+    for rule in RULES:
+        first = (
+            "Suspected until every database of it was read again"
+            if rule.compares_nodes
+            else "Confirmed at once: it does not depend on when which node was read"
+        )
+        parts.append(
+            f"\n## {rule.code}\n\n{_sentence(rule.says)} Severity: {rule.severity}. {first}.\n\n"
+            f"* **How to read it:** {rule.means}\n"
+            f"* **Causes:** {rule.cause}.\n"
+            f"* **What to do:** {rule.cure}"
+        )
+    return "\n".join(parts) + "\n"
+
+
+def findings_table() -> str:
+    """The rules as entries of TROUBLESHOOTING.md, which `explain` reads."""
+    from rubix_token_sync.audit.rules import RULES
+
+    rows = ["| code | what it says | cause | cure |", "|---|---|---|---|"]
+    rows += [f"| `{r.code}` | {r.says} | {r.cause} | {r.cure} |" for r in RULES]
+    return "\n".join(rows) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
 
 
 def filled(text: str, generated: str) -> str:
@@ -162,6 +207,10 @@ def generated() -> dict[str, str]:
         "CLI.md": cli(),
         "REPORT.md": filled((HERE / "REPORT.md").read_text("utf-8"), report_tables()),
         "METRICS.md": filled((HERE / "METRICS.md").read_text("utf-8"), metrics_tables()),
+        "RULES.md": rules_pages(),
+        "TROUBLESHOOTING.md": filled(
+            (HERE / "TROUBLESHOOTING.md").read_text("utf-8"), findings_table()
+        ),
     }
 
 

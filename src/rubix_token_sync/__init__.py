@@ -18,6 +18,15 @@ from typing import TYPE_CHECKING, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rubix_token_sync.audit.questions import (
+        AuditRow,
+        Evidence,
+        Finding,
+        Holder,
+        OpenFindings,
+        TokenView,
+    )
+    from rubix_token_sync.audit.run import AuditOutcome, RuleOutcome, UnreadDatabase
     from rubix_token_sync.errors import (
         CommitAmbiguous,
         LeaseHeld,
@@ -35,6 +44,14 @@ if TYPE_CHECKING:
         TargetUnavailable,
         TransactionTooLarge,
         WorkerCrashed,
+    )
+    from rubix_token_sync.library.auditing import (
+        RuleRow,
+        acknowledge_finding,
+        audit_records,
+        reopen_finding,
+        rules,
+        suppress_finding,
     )
     from rubix_token_sync.library.configuration import (
         Configuration,
@@ -70,6 +87,7 @@ if TYPE_CHECKING:
         MetricsFileObserver,
         ReportObserver,
         report_of,
+        send_finding_alerts,
         send_status_alerts,
         watchers_of,
     )
@@ -95,6 +113,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.nodes.skipped import Skipped
     from rubix_token_sync.records.kinds import tokens_by_kind
+    from rubix_token_sync.reports.sarif import sarif_of
     from rubix_token_sync.runs.cancel import CancelToken, Interrupted
     from rubix_token_sync.runs.check import CheckResult
     from rubix_token_sync.runs.jobs import Difference
@@ -109,7 +128,11 @@ _ERRORS: Final = (
     "TargetUnavailable TransactionTooLarge WorkerCrashed"
 )
 _PLACES: Final = {
+    "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
+    "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
+    "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
+    "suppress_finding",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
@@ -118,7 +141,7 @@ _PLACES: Final = {
     "library.results": "CheckReport SyncResult VerifyResult",
     "library.settings_files": "SettingRow SettingsOverview check_settings describe_settings",
     "library.watchers": "AlertObserver MetricsEndpointObserver MetricsFileObserver "
-    "ReportObserver report_of send_status_alerts watchers_of",
+    "ReportObserver report_of send_finding_alerts send_status_alerts watchers_of",
     "library.work": "check discover migrate_records retry_failed sync verify",
     "log": "log_event log_through=through redact",
     "migrate.report": "MigrationReport MovedDatabase=DatabaseOutcome",
@@ -131,6 +154,7 @@ _PLACES: Final = {
     "nodes.discovery": "Discovery Node",
     "nodes.skipped": "Skipped",
     "nodes.keep_out": "keep_out",
+    "reports.sarif": "sarif_of",
     "runs.cancel": "CancelToken Interrupted",
     "runs.check": "CheckResult",
     "runs.jobs": "Difference",
@@ -151,6 +175,8 @@ _NAMES: Final = {
 __all__ = [
     "RECORD_COLUMNS",
     "AlertObserver",
+    "AuditOutcome",
+    "AuditRow",
     "CancelToken",
     "CheckReport",
     "CheckResult",
@@ -162,9 +188,12 @@ __all__ = [
     "DatabaseRow",
     "Difference",
     "Discovery",
+    "Evidence",
     "Example",
     "Failure",
     "FailureReport",
+    "Finding",
+    "Holder",
     "Interrupted",
     "LeaseHeld",
     "LeaseLost",
@@ -175,12 +204,15 @@ __all__ = [
     "Node",
     "NodeRow",
     "Observer",
+    "OpenFindings",
     "Problem",
     "Progress",
     "Reason",
     "RecordRefused",
     "ReportMismatch",
     "ReportObserver",
+    "RuleOutcome",
+    "RuleRow",
     "RunOptions",
     "RunResult",
     "RunRow",
@@ -204,11 +236,15 @@ __all__ = [
     "TargetReader",
     "TargetRefused",
     "TargetUnavailable",
+    "TokenView",
     "TransactionTooLarge",
     "Trend",
+    "UnreadDatabase",
     "VerifyResult",
     "WorkerCrashed",
     "__version__",
+    "acknowledge_finding",
+    "audit_records",
     "cell",
     "check",
     "check_settings",
@@ -227,15 +263,20 @@ __all__ = [
     "open_target",
     "parse_age",
     "redact",
+    "reopen_finding",
     "report_of",
     "retry_failed",
+    "rules",
+    "sarif_of",
     "schema_script",
+    "send_finding_alerts",
     "send_status_alerts",
     "sessions",
     "settings_of",
     "shown",
     "start_log",
     "status",
+    "suppress_finding",
     "sync",
     "tokens_by_kind",
     "told_apart",

@@ -25,6 +25,10 @@ from typing import Final
 __all__ = ["POINTS", "FaultInjected", "arm", "point"]
 
 POINTS: Final = {
+    "audit.decide": "write what a person decided about a finding",
+    "audit.evidence": "remove what findings were seen in before",
+    "audit.findings": "bring the findings up to date",
+    "audit.rule": "run one rule of an audit",
     "content.open": "open a node's block store",
     "content.resolve": "get the contents of a batch of tokens",
     "discovery.scan": "read one directory below a root",

@@ -32,6 +32,7 @@ def test_each_walk_begins_in_one_place() -> None:
         "A new way of getting content",
         "A new command",
         "A new error number",
+        "A new rule",
     ]
     for walk in walks:
         steps = re.findall(r"^(\d)\. ", walk, re.MULTILINE)

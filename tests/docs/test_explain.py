@@ -13,7 +13,7 @@ from tests.docs.test_troubleshooting import literal_codes, meant_codes
 
 __all__ = ["run"]
 
-EXIT_CODES = ["0", "1", "2", "3", "4", "5", "130", "141", "143"]
+EXIT_CODES = ["0", "1", "2", "3", "4", "5", "6", "130", "141", "143"]
 
 
 def test_every_code_of_the_program_is_explained() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from rubix_token_sync.testing import FleetPlan, make_fleet
+from rubix_token_sync.testing.fleet import plan_tokens
 from tests.cli.conftest import Run, run
 
 from .runner import Block, blocks, run_block
@@ -43,7 +44,7 @@ ELSEWHERE = {"MIGRATION.md", "README.md"}
 
 def fleet(place: Path) -> str:
     """Nodes as the guides have them; returns the name of the first."""
-    make_fleet(place, FleetPlan(nodes=2, tokens_per_node=20))
+    make_fleet(place, _FLEET)
     return next(path.name for path in sorted(place.iterdir()) if path.is_dir())
 
 
@@ -86,7 +87,9 @@ def test_the_readme_as_a_stranger_follows_it(tmp_path: Path) -> None:
 
 
 PLAIN = [(page, text) for page, text in mentioned() if page != "MIGRATION.md"]
+_FLEET = FleetPlan(nodes=2, tokens_per_node=20)
 EXAMPLES = {
+    "ID": next(plan_tokens(_FLEET, 0)).token_id,
     "CODE": "login_failed",
     "COMMAND": "sync",
     "/etc/systemd/system": ".",

@@ -78,7 +78,7 @@ def extremes() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("extremes") / "fleet"
-    make_fleet(directory, FleetPlan(nodes=1, tokens_per_node=12, absent=0.2))
+    make_fleet(directory, FleetPlan(nodes=1, tokens_per_node=12, absent=0.2, part_tokens=0.0))
     return directory
 
 

@@ -18,6 +18,7 @@ from rubix_token_sync.alerts.rules import (
     Alert,
     RunFacts,
     alert_of_failure,
+    alerts_of_findings,
     alerts_of_run,
     alerts_of_status,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "AlertOptions",
     "RunFacts",
     "alert_of_failure",
+    "alerts_of_findings",
     "alerts_of_run",
     "alerts_of_status",
 ]

@@ -37,6 +37,7 @@ class Sent:
     first: float
     last: float
     message: str
+    weight: int = 0
 
 
 @dataclass
@@ -72,12 +73,15 @@ class Memory:
         changes, sent = Changes(), {}
         for alert in {alert.key: alert for alert in alerts}.values():
             before = self.sent.get(alert.key)
-            if before is None:
+            if alert.quiet:
+                if before is not None:
+                    sent[alert.key] = before
+            elif before is None or alert.weight > before.weight:
                 changes.new.append(alert)
-                sent[alert.key] = Sent(now, now, alert.message)
+                sent[alert.key] = Sent(now, now, alert.message, alert.weight)
             elif now - before.last >= repeat or now < before.last:
                 changes.again.append(alert)
-                sent[alert.key] = Sent(before.first, now, alert.message)
+                sent[alert.key] = Sent(before.first, now, alert.message, alert.weight)
             else:
                 sent[alert.key] = before
         for key, before in self.sent.items():
@@ -121,7 +125,12 @@ def load_memory(path: Path) -> Memory:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
         sent = {
-            str(key): Sent(float(entry["first"]), float(entry["last"]), str(entry["message"]))
+            str(key): Sent(
+                float(entry["first"]),
+                float(entry["last"]),
+                str(entry["message"]),
+                int(entry.get("weight", 0)),
+            )
             for key, entry in document["told"].items()
         }
         records = document["records"]
@@ -150,6 +159,7 @@ def save_memory(path: Path, memory: Memory) -> None:
         "told": {
             # Earlier versions of this program read "lasting".
             key: {"first": t.first, "last": t.last, "message": t.message, "lasting": True}
+            | ({"weight": t.weight} if t.weight else {})
             for key, t in sorted(memory.sent.items())
         },
     }

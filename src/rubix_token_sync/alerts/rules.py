@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
+from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.errors import LeaseHeld, SyncError
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem
@@ -12,12 +16,16 @@ __all__ = [
     "Alert",
     "RunFacts",
     "alert_of_failure",
+    "alerts_of_findings",
     "alerts_of_run",
     "alerts_of_status",
 ]
 
 _OF_NO_RUN = frozenset({"stuck", "never_ran", "last_run_failed", "last_run_interrupted"})
 """Problems that a run does not report of its own source: `status --alert` does."""
+
+_MOST_FINDINGS: Final = 10_000
+"""What is remembered of findings stays within some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,10 @@ class Alert:
 
     key: str
     message: str
+    weight: int = 0
+    """Where it has grown, the alert is sent as a new one."""
+    quiet: bool = False
+    """Somebody knows of it: it is not sent, and not over either."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,27 @@ def alerts_of_status(status: Status) -> list[Alert]:
     """What no run reports of itself: that one hangs, died, was stopped, or never came."""
     wanted = ("stuck", "overdue", "never_ran", "last_run_interrupted")
     return [_of_problem(problem) for problem in status.problems if problem.code in wanted]
+
+
+def alerts_of_findings(findings: Iterable[Finding]) -> list[Alert]:
+    """What audits found and is sure: not what the next sync may explain (suspected).
+
+    ``findings`` are those that are open, the worst first, suppressed ones included; notes are
+    not worth an alert.  What got worse is sent anew; what was acknowledged or suppressed is not
+    sent.
+    """
+    worth_it = (one for one in findings if one.state != "suspected" and one.severity != "info")
+    return [
+        Alert(
+            f"finding/{one.fingerprint}",
+            f"{one.severity}: {one.token_id}: {one.says}, on "
+            + (", ".join(sorted({e.node_name for e in one.evidence})) or "no node")
+            + f" [{one.rule}]",
+            one.weight,
+            quiet=one.state in ("acknowledged", "suppressed"),
+        )
+        for one in islice(worth_it, _MOST_FINDINGS)
+    ]
 
 
 def _of_problem(problem: Problem) -> Alert:

@@ -17,4 +17,11 @@ CONTRACT: Final = {
     "node": columns_of(rts.NodeRow),
     "reason": columns_of(rts.Reason),
     "trend": columns_of(rts.Trend),
+    "finding": columns_of(rts.Finding),
+    "evidence": columns_of(rts.Evidence),
+    "holder": columns_of(rts.Holder),
+    "rule": columns_of(rts.RuleRow),
+    "rule_outcome": columns_of(rts.RuleOutcome),
+    "audit": columns_of(rts.AuditRow),
+    "open_findings": columns_of(rts.OpenFindings),
 }

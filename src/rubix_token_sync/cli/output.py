@@ -61,6 +61,10 @@ _STYLES: Final = {
     "INTERRUPTED": "33",
     "overdue": "33",
     "pending": "33",
+    "error": "31",
+    "warning": "33",
+    "resolved": "32",
+    "suppressed": "2",
 }
 
 

@@ -40,7 +40,7 @@ from rubix_token_sync.cli.output import (
 from rubix_token_sync.cli.terminal import print_problems
 
 if TYPE_CHECKING:
-    from rubix_token_sync import Configuration, Status, TargetReader
+    from rubix_token_sync import Configuration, OpenFindings, Status, TargetReader
 
 __all__ = ["status"]
 
@@ -131,6 +131,7 @@ def _answer(
             "problems": found.problems,
             "running": found.running,
             "sources": found.sources,
+            "audit": found.audit,
         },
         rows=(rts.Problem, found.problems),
         table=lambda: (
@@ -160,6 +161,8 @@ def _show(found: Status, place: str) -> None:
     if not found.problems:
         say("All is well.", "32")
     print_problems(found.problems)
+    if found.audit is not None:
+        _show_audit(found.audit)
     if found.running:
         say()
         print_table(
@@ -182,6 +185,19 @@ def _show(found: Status, place: str) -> None:
     if found.sources:
         say()
         _show_sources(found)
+
+
+def _show_audit(audit: OpenFindings) -> None:
+    parts = [
+        rts.counted(number, severity)
+        for severity, number in (
+            ("error", audit.errors), ("warning", audit.warnings), ("info", audit.infos),
+        )
+        if number
+    ]  # fmt: skip
+    open_ones = f"open: {', '.join(parts)}; see `findings`" if parts else "nothing open"
+    failed = "" if audit.complete else "; a rule failed"
+    say(f"Audit {audit.last_audit_number} at {when(audit.last_audit_at)} UTC: {open_ones}{failed}.")
 
 
 def _show_sources(found: Status) -> None:

@@ -57,6 +57,7 @@ class RunArguments(Loading):
     dry_run: bool = False
     force: bool = False
     adopt_source: bool = False
+    audit: bool | None = None
 
 
 _run_options = stack(
@@ -90,6 +91,11 @@ _run_options = stack(
     help="Take the source over from the machine that it belongs to: that one was replaced or "
     "renamed.",
 )
+@click.option(
+    "--audit/--no-audit",
+    default=None,
+    help="Audit the target after a sync that completed. Default: audit_after_sync.",
+)
 @takes(RunArguments)
 def sync(arguments: RunArguments) -> int:
     """Bring the target up to date with every node below each ROOT.
@@ -97,7 +103,8 @@ def sync(arguments: RunArguments) -> int:
     ROOT defaults to the configured roots, else the current directory.  Exit
     codes: 0 done; 1 a database or a record was left undone, or more content than
     --max-missing-content is missing for a reason that can be cured; 2 usage; 3 the
-    target refuses us; 4 another run is under way; 130 Ctrl-C; 143 SIGTERM.
+    target refuses us; 4 another run is under way; 6 (with --audit) findings are open;
+    130 Ctrl-C; 143 SIGTERM.
     """
 
     def work(
@@ -109,6 +116,7 @@ def sync(arguments: RunArguments) -> int:
             allow_shrink=arguments.allow_shrink,
             dry_run=arguments.dry_run,
             adopt_source=arguments.adopt_source,
+            audit=arguments.audit,
             observers=observers,
             stop=stop,
             configuration=configuration,
@@ -220,6 +228,9 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
     for code, number in (report["content_failures"] if missing is None else missing).items():
         say(f"{number:,} without content: {code}", indent="  ")
     print_problems(result.problems)
+    if result.audit is not None:
+        parts = [rts.counted(number, severity) for severity, number in result.audit.open.items()]
+        say(f"Audit {result.audit.number}: {', '.join(reversed(parts))} open.")
     say(f"Target: {result.place}")
     for title, name in (("Report", "report_file"), ("Page", "page_file")):
         if name in report:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from pydantic import SecretStr
 
@@ -24,6 +24,10 @@ from rubix_token_sync.settings.search import TargetChoice, find_settings_file, f
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.connection_file import read_target_file
 from rubix_token_sync.targets.registry import TargetAddress, parse_target
+
+if TYPE_CHECKING:
+    from rubix_token_sync.audit.rule import Severity
+    from rubix_token_sync.audit.run import AuditOptions
 
 __all__ = [
     "CallSettings",
@@ -73,6 +77,10 @@ class SettingsOverrides(TypedDict, total=False):
     report: PathName | None
     log_file: PathName | None
     log_format: Literal["text", "json"] | None
+    audit_after_sync: bool | None
+    audit_fail_on: Literal["info", "warning", "error"] | None
+    audit_rules_off: Sequence[str] | str | None
+    audit_severities: Sequence[str] | str | None
     alert_urls: Sequence[str] | str | None
     alert_urls_file: PathName | None
     alert_on: Sequence[_AlertKind] | str | None
@@ -189,6 +197,27 @@ class Configuration:
             scratch=settings.scratch,
             judge=self.judge_options(),
         )
+
+    def audit_options(self) -> AuditOptions:
+        """What an audit looks for.
+
+        Raises:
+            SettingsError: a rule that does not exist is named.
+        """
+        from rubix_token_sync.audit.rules import RULES
+        from rubix_token_sync.audit.run import AuditOptions
+
+        settings = self.settings
+        named = (entry.partition("=") for entry in settings.audit_severities)
+        options = AuditOptions(
+            rules=RULES,
+            off=frozenset(settings.audit_rules_off),
+            severities={rule: cast("Severity", severity) for rule, _, severity in named},
+            fail_on=settings.audit_fail_on,
+            lease_seconds=settings.lease_seconds,
+        )
+        options.check()
+        return options
 
     def judge_options(self) -> JudgeOptions | None:
         """Where tables of token numbers are kept; None where this user has no place for them.

@@ -12,6 +12,18 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 import pyarrow as pa
 import sqlalchemy as sa
 
+from rubix_token_sync.audit.decisions import find_one
+from rubix_token_sync.audit.findings import OPEN
+from rubix_token_sync.audit.questions import (
+    AuditRow,
+    Finding,
+    FindingFilters,
+    TokenView,
+    list_audits,
+    list_findings,
+    read_token,
+)
+from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.errors import SettingsError, TargetRefused
 from rubix_token_sync.library.configuration import (
     CallSettings,
@@ -263,6 +275,62 @@ class TargetReader:
         """What failed, by category and reason, with an example of each."""
         filters = Filters(since, tuple(nodes), tuple(sources), category, (), limit)
         return at_one_moment(self._store, lambda asked, now: failure_report(asked, filters, now))
+
+    # ---------------------------------------------------------------- the audit
+
+    def findings(
+        self,
+        *,
+        severities: Sequence[str] = (),
+        rules: Sequence[str] = (),
+        nodes: Sequence[str] = (),
+        states: Sequence[str] = OPEN,
+        since: timedelta | None = None,
+        token_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[Finding]:
+        """What audits found, the worst first, each with the records that it was seen in.
+
+        ``states`` are by default those that are open and not suppressed; ``since`` is an age:
+        findings that an audit changed within it.
+        """
+        filters = FindingFilters(
+            severities=tuple(severities),
+            rules=tuple(rules),
+            nodes=tuple(nodes),
+            states=tuple(states),
+            since=since,
+            token_id=token_id,
+            limit=limit,
+        )
+        now = self._store.server_time()
+        return self._store.read(
+            lambda conn: list_findings(conn, self._store.tables, RULES, filters, now)
+        )
+
+    def finding(self, reference: str) -> Finding:
+        """One finding with its evidence, whatever its state.
+
+        ``reference`` is its fingerprint or the beginning of it, its token id, or RULE:TOKEN.
+
+        Raises:
+            SettingsError: none or several go by this name.
+        """
+        now = self._store.server_time()
+        return self._store.read(lambda conn: find_one(conn, self._store, reference, now))
+
+    def token(self, token_id: str) -> TokenView:
+        """Everything that the target knows of one token; no holders: it is not known."""
+        now = self._store.server_time()
+        return self._store.read(
+            lambda conn: read_token(conn, self._store.tables, RULES, token_id, now)
+        )
+
+    def audits(self, *, limit: int = 20) -> list[AuditRow]:
+        """Audits with their scope, the newest first."""
+        return self._store.read(lambda conn: list_audits(conn, self._store.tables, limit))
+
+    # ---------------------------------------------------------------- files
 
     def export_errors(
         self,

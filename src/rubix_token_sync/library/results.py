@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from rubix_token_sync.audit.run import AuditOutcome
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
 from rubix_token_sync.runs.jobs import Difference
@@ -26,12 +27,23 @@ class SyncResult(RunResult):
     """What is wrong with the databases of this run, the worst first."""
     held: Status | None = None
     """What the target holds of the source after the run; None after a dry run."""
+    audit: AuditOutcome | None = None
+    """The audit that followed, where one was wanted and could be made."""
 
     @classmethod
-    def of(cls, run: RunResult, held: Status | None, *, strict: bool = False) -> SyncResult:
+    def of(
+        cls,
+        run: RunResult,
+        held: Status | None,
+        audit: AuditOutcome | None = None,
+        unaudited: Problem | None = None,
+        *,
+        strict: bool = False,
+    ) -> SyncResult:
         """A run, with what the target says after it: its numbers are the target's.
 
-        ``strict`` makes its own warnings errors, as it does with those of ``held``.
+        ``strict`` makes its own warnings errors, as it does with those of ``held``;
+        ``unaudited`` says why the audit that was wanted could not be made.
         """
         given = {f.name: getattr(run, f.name) for f in fields(run)}
         problems: list[Problem] = []
@@ -64,12 +76,15 @@ class SyncResult(RunResult):
                     cure="`rubix-token-sync discover` says what was skipped, and why.",
                 )
             )
-        return cls(**given, problems=problems, held=held)
+        if unaudited is not None:
+            problems.append(unaudited)
+        return cls(**given, problems=problems, held=held, audit=audit)
 
     @property
     def exit_code(self) -> int:
-        """As of the run; else 1 where a problem is an error."""
-        return super().exit_code or worst(self.problems)
+        """As of the run; else 1 where a problem is an error; else the audit's."""
+        found = super().exit_code or worst(self.problems)
+        return found or (self.audit.exit_code if self.audit is not None else 0)
 
     @property
     def ok(self) -> bool:

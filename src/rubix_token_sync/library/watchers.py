@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rubix_token_sync.audit.findings import OPEN
+from rubix_token_sync.audit.questions import SUPPRESSED
 from rubix_token_sync.errors import LeaseHeld, SettingsError, SyncError
 from rubix_token_sync.library.configuration import Configuration
 from rubix_token_sync.library.observers import Observer
+from rubix_token_sync.library.reader import open_target
 from rubix_token_sync.library.results import SyncResult, VerifyResult
 from rubix_token_sync.log import log_event
 from rubix_token_sync.monitor.health import Status
@@ -36,6 +39,7 @@ __all__ = [
     "MetricsFileObserver",
     "ReportObserver",
     "report_of",
+    "send_finding_alerts",
     "send_status_alerts",
     "watchers_of",
 ]
@@ -146,7 +150,11 @@ class MetricsFileObserver(Observer):
             return
         try:
             problems = result.problems if result is not None else ()
-            write_textfile(self._file, self._options.source, exit_code, result, problems)
+            held = result.held if result is not None else None
+            write_textfile(
+                self._file, self._options.source, exit_code, result, problems,
+                held.audit if held is not None else None,
+            )  # fmt: skip
         except SyncError as error:
             log_event(_LOG, logging.WARNING, "metrics_not_written", str(error), code=error.code)
 
@@ -202,6 +210,8 @@ class AlertObserver(Observer):
         if self._desk.active:
             with _harmless():
                 self._send(self._desk, result)
+            if result.audit is not None:
+                send_finding_alerts(self._configuration)
 
     def _send(self, desk: AlertDesk, result: SyncResult) -> None:
         from rubix_token_sync.alerts import RunFacts, alerts_of_run
@@ -257,6 +267,22 @@ def send_status_alerts(configuration: Configuration, status: Status) -> None:
             remedy="Set one of them in the settings file; see docs/ALERTS.md.",
         )
     desk.send(alerts_of_status(status))
+
+
+def send_finding_alerts(configuration: Configuration) -> None:
+    """Send what is new, worse and resolved among the target's findings, where anybody listens.
+
+    What fails is logged, and changes nothing.
+    """
+    settings = configuration.settings
+    if not (settings.alert_urls or settings.alert_urls_file):
+        return
+    with _harmless():
+        from rubix_token_sync.alerts import alerts_of_findings
+
+        with open_target(configuration=configuration) as target:
+            found = target.findings(states=(*OPEN, SUPPRESSED))
+        _desk(configuration, "audit").send(alerts_of_findings(found), about="finding/")
 
 
 def _desk(configuration: Configuration, scope: str) -> AlertDesk:

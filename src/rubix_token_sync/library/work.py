@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
-from rubix_token_sync.errors import SettingsError, SyncError
+from rubix_token_sync.errors import LeaseHeld, SettingsError, SyncError
 from rubix_token_sync.library.configuration import (
     CallSettings,
     Configuration,
@@ -22,7 +22,7 @@ from rubix_token_sync.log import log_event
 from rubix_token_sync.monitor.answers import at_one_moment
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.health import Status, read_status
-from rubix_token_sync.monitor.problems import Rules
+from rubix_token_sync.monitor.problems import Problem, Rules
 from rubix_token_sync.nodes.discovery import Discovery
 from rubix_token_sync.nodes.discovery import discover as discover_nodes
 from rubix_token_sync.runs.cancel import CancelToken
@@ -32,6 +32,7 @@ from rubix_token_sync.settings import Settings
 from rubix_token_sync.targets.registry import open_target
 
 if TYPE_CHECKING:
+    from rubix_token_sync.audit.run import AuditOutcome
     from rubix_token_sync.migrate import DatabaseOutcome as MovedDatabase
     from rubix_token_sync.migrate import MigrationReport
     from rubix_token_sync.targets.sql.target import SqlTarget
@@ -49,6 +50,7 @@ def sync(
     allow_shrink: bool = False,
     adopt_source: bool = False,
     dry_run: bool = False,
+    audit: bool | None = None,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
     **settings: Unpack[CallSettings],
@@ -58,7 +60,9 @@ def sync(
     ``nodes`` are names of nodes (default: all).  ``force`` compares every record with its
     node and writes again what differs; ``allow_shrink`` accepts that a large share of a
     database vanished; ``adopt_source`` takes the source over from the machine that it
-    belongs to; ``dry_run`` writes nothing.  ``stop`` ends the run at the next safe point.
+    belongs to; ``dry_run`` writes nothing.  ``audit`` runs the audit after a sync that was
+    completed (None: as the setting audit_after_sync says).  ``stop`` ends the run at the next
+    safe point.
     Either ``configuration`` is given, or the settings themselves.
 
     Raises:
@@ -74,7 +78,10 @@ def sync(
         dry_run=dry_run,
         adopt_source=adopt_source,
     )
-    return _run(found, options, observers, stop)
+    wanted = found.settings.audit_after_sync if audit is None else audit
+    if wanted:
+        found.audit_options()  # a rule that does not exist is found before a session begins
+    return _run(found, options, observers, stop, audit=wanted)
 
 
 def retry_failed(
@@ -238,6 +245,8 @@ def _run(
     options: RunOptions,
     observers: Iterable[Observer],
     stop: CancelToken | None,
+    *,
+    audit: bool = False,
 ) -> SyncResult:
     from rubix_token_sync.runs.dry_run import dry_run
     from rubix_token_sync.runs.sync import sync as run_sync
@@ -261,10 +270,30 @@ def _run(
                 on_failed=failed.append,
                 on_ended=lambda store: held.append(_held(store, found, options.source)),
             )
-            result = SyncResult.of(run, held[0], strict=strict)
+            audited = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
+            result = SyncResult.of(run, held[0], *audited, strict=strict)
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result
+
+
+def _audited(found: Configuration) -> tuple[AuditOutcome | None, Problem | None]:
+    """The audit after a sync; or why there is none: the sync itself is complete all the same."""
+    from rubix_token_sync.library.auditing import audit_target
+
+    try:
+        return audit_target(found), None
+    except SyncError as error:
+        # Another machine's audit, under way after its own sync, is no fault.
+        waits = isinstance(error, LeaseHeld)
+        return None, Problem(
+            "audit_failed",
+            f"The target was not audited: {error.message}",
+            found.settings.source_ip,
+            detail=error.code,
+            severity="warning" if waits else "error",
+            cure="Run `rubix-token-sync audit`.",
+        )
 
 
 @contextlib.contextmanager

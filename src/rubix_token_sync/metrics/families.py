@@ -6,6 +6,7 @@ Base units, ``_total`` for what only grows, one prefix: Prometheus's conventions
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from rubix_token_sync.text import shown
@@ -13,6 +14,7 @@ from rubix_token_sync.text import shown
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from rubix_token_sync.audit.questions import OpenFindings
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.runs.progress import Progress
     from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
@@ -95,6 +97,7 @@ def outcome_families(
     exit_code: int,
     outcome: RunResult | None,
     problems: Sequence[Problem] = (),
+    findings: OpenFindings | None = None,
 ) -> Iterator[Metric]:
     """A run that is over; ``outcome`` None: it failed.  Times are Unix seconds."""
     from prometheus_client.core import GaugeMetricFamily
@@ -142,6 +145,8 @@ def outcome_families(
         found = sum(problem.severity == severity for problem in problems)
         severities.add_metric([source, severity], found)
     yield severities
+    if findings is not None:
+        yield from _of_audit(source, findings)
     for name, meaning, attribute in (
         ("node_records", "Records of the node.", "records"),
         ("node_records_with_content", "Records of the node with content.", "ipfs_success"),
@@ -164,3 +169,32 @@ def outcome_families(
 def _of(source: str, node: DatabaseOutcome) -> list[str]:
     """Values of the labels: a node's names may hold anything, and end up on terminals and pages."""
     return [source, shown(node.node_name), shown(node.db_path)]
+
+
+def _of_audit(source: str, findings: OpenFindings) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    found = GaugeMetricFamily(
+        PREFIX + "findings",
+        "Open findings of the target's last audit by severity, of all machines.",
+        labels=["source", "severity"],
+    )
+    for severity, number in (
+        ("error", findings.errors), ("warning", findings.warnings), ("info", findings.infos),
+    ):  # fmt: skip
+        found.add_metric([source, severity], number)
+    yield found
+    began = GaugeMetricFamily(
+        PREFIX + "last_audit_timestamp_seconds",
+        "When the target's last audit began.",
+        labels=["source"],
+    )
+    began.add_metric([source], findings.last_audit_at.replace(tzinfo=UTC).timestamp())
+    yield began
+    complete = GaugeMetricFamily(
+        PREFIX + "last_audit_complete",
+        "1 where every rule of the target's last audit ran.",
+        labels=["source"],
+    )
+    complete.add_metric([source], findings.complete)
+    yield complete

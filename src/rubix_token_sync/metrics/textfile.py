@@ -14,6 +14,7 @@ from rubix_token_sync.metrics.families import PREFIX, outcome_families
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from rubix_token_sync.audit.questions import OpenFindings
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.runs.result import RunResult
 
@@ -34,6 +35,7 @@ def write_textfile(
     exit_code: int,
     outcome: RunResult | None,
     problems: Sequence[Problem] = (),
+    findings: OpenFindings | None = None,
 ) -> None:
     """Write the last run's numbers, atomically; ``outcome`` None: it failed.
 
@@ -50,7 +52,7 @@ def write_textfile(
     completed = outcome is not None and outcome.status == "COMPLETED"
     success = now if completed else _last_success(path)
     registry = CollectorRegistry()
-    families = list(outcome_families(source, now, success, exit_code, outcome, problems))
+    families = list(outcome_families(source, now, success, exit_code, outcome, problems, findings))
     registry.register(_Collected(families))
     try:
         write_to_textfile(str(path), registry)

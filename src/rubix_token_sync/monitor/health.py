@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from rubix_token_sync.audit.questions import OpenFindings, open_findings
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unread_directories
 from rubix_token_sync.monitor.filters import Filters
@@ -48,6 +49,8 @@ class Status:
     running: list[RunRow]
     sources: list[SourceRow]
     databases: list[DatabaseRow]
+    audit: OpenFindings | None = None
+    """What the audit left open, over all sources; None: there was none yet."""
 
     @property
     def exit_code(self) -> int:
@@ -81,7 +84,8 @@ def read_status(
     sources = _sources(running, last, completed, databases, now)
     unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
     facts = Facts(running, sources, databases, unread)
-    return Status(now, judge(facts, rules), running, sources, databases)
+    audit = store.read(lambda conn: open_findings(conn, store.tables, now))
+    return Status(now, judge(facts, rules), running, sources, databases, audit)
 
 
 def _sources(

@@ -115,6 +115,13 @@ def _web(value: SecretStr) -> SecretStr:
     return value
 
 
+def _rule_and_severity(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value.partition("=")[2] not in ("info", "warning", "error"):
+            raise ValueError("not RULE=info, RULE=warning or RULE=error")
+    return values
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("empty")
@@ -247,6 +254,20 @@ class Settings(BaseModel):
     report: _Path | None = Field(None, description="Directory for the JSON report of each run.")
     log_file: _Path | None = Field(None, description="File that the log goes to as well.")
     log_format: Literal["text", "json"] = Field("text", description="Form of the log's lines.")
+
+    audit_after_sync: bool = Field(
+        False, description="Audit the target after each sync that completed."
+    )
+    audit_fail_on: Literal["info", "warning", "error"] = Field(
+        "error",
+        description="Open findings of this severity or a worse one end an audit with exit code 6.",
+    )
+    audit_rules_off: Annotated[tuple[str, ...], _listed(", ")] = Field(
+        (), description="Rules of the audit that do not run; `rubix-token-sync rules` lists them."
+    )
+    audit_severities: Annotated[
+        tuple[str, ...], _listed(", "), AfterValidator(_rule_and_severity)
+    ] = Field((), description="Other severities of rules, as RULE=info, RULE=warning, RULE=error.")
 
     alert_urls: Annotated[tuple[_Secret, ...], _listed(" \t\n")] = Field(
         (), description="Where alerts go: Apprise URLs (tgram://…, mailto://…, slack://… and more)."

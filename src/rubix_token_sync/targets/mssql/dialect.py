@@ -12,7 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import quoted_name
 
 from rubix_token_sync.targets.mssql.driver import connection_is_over
-from rubix_token_sync.targets.sql.functions import before_colon
+from rubix_token_sync.targets.sql.functions import before_colon, cased, number_of
 
 __all__ = ["DIALECT", "Dialect"]
 
@@ -74,3 +74,17 @@ def _before_colon(element: before_colon, compiler: Any, **options: Any) -> str:
     text = compiler.process(element.clauses, **options)
     # No CASE, whose branches the server may evaluate out of order.
     return f"coalesce(left({text}, nullif(charindex(':', {text}), 0) - 1), {text})"
+
+
+@compiles(number_of, "mssql")
+def _number_of(element: number_of, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    return (
+        f"CASE WHEN {text} LIKE '[0-9]%' AND {text} NOT LIKE '%[^0-9.]%'"
+        f" AND {text} NOT LIKE '%.%.%' AND len({text}) <= 25 THEN TRY_CAST({text} AS FLOAT) END"
+    )
+
+
+@compiles(cased, "mssql")
+def _cased(element: cased, compiler: Any, **options: Any) -> str:
+    return f"{compiler.process(element.clauses, **options)} COLLATE Latin1_General_BIN2"

@@ -23,7 +23,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.errors import TargetRefused
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
-from rubix_token_sync.targets.sql.functions import before_colon
+from rubix_token_sync.targets.sql.functions import before_colon, number_of
 
 __all__ = ["NOW", "BoundedConnection", "driver", "lift_limits", "make_engine"]
 
@@ -141,3 +141,12 @@ def lift_limits(conn: sa.Connection) -> None:
 @compiles(before_colon, "postgresql")
 def _before_colon(element: before_colon, compiler: Any, **options: Any) -> str:
     return f"split_part({compiler.process(element.clauses, **options)}, ':', 1)"
+
+
+@compiles(number_of, "postgresql")
+def _number_of(element: number_of, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    return (
+        f"CASE WHEN length({text}) <= 25 AND {text} ~ '^[0-9]+([.][0-9]*)?$'"
+        f" THEN CAST({text} AS double precision) END"
+    )

@@ -6,15 +6,13 @@ marked.  How a database spells them is its `Spelling`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mssql, sqlite
 
-from rubix_token_sync.records.companions import COMPANIONS
+from rubix_token_sync.records.companions import CHAINS, COMPANIONS
 from rubix_token_sync.records.schema import (
     DATABASE_KEY_BYTES,
     RECORD_KEY_BYTES,
@@ -22,39 +20,18 @@ from rubix_token_sync.records.schema import (
     Column,
     RecordTable,
 )
+from rubix_token_sync.targets.sql.audit_tables import AuditTables, add_audit_tables
+from rubix_token_sync.targets.sql.column_types import ID as _ID
+from rubix_token_sync.targets.sql.column_types import NOT_A_TIME
+from rubix_token_sync.targets.sql.column_types import TEXT as _TEXT
+from rubix_token_sync.targets.sql.column_types import TIME as _TIME
+from rubix_token_sync.targets.sql.column_types import UUID as _UUID
+from rubix_token_sync.targets.sql.column_types import fixed_bytes as _fixed_bytes
 
 __all__ = ["NOT_A_TIME", "Spelling", "StoredTable", "Tables", "build_tables"]
 
-
-class _SqliteTime(sqlite.DATETIME):
-    """SQLite stores anything in any column; what is not a time, somebody else wrote."""
-
-    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:
-        read = super().result_processor(dialect, coltype)
-        assert read is not None
-
-        def process(value: Any) -> Any:
-            try:
-                return read(value)
-            except (TypeError, ValueError):
-                return NOT_A_TIME
-
-        return process
-
-
-NOT_A_TIME: Final = datetime(1, 1, 1, microsecond=1)
-"""Stands for a stored value that is none; no node has this time."""
-
-_TIME: Final = (
-    sa.DateTime()
-    .with_variant(mssql.DATETIME2(7), "mssql")  # type: ignore[no-untyped-call]
-    .with_variant(_SqliteTime(), "sqlite")  # type: ignore[no-untyped-call]
-)
-_TEXT: Final = sa.UnicodeText()
-_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _OF_THE_GUIDE: Final = frozenset({"now", "false"})
 """Defaults of columns that the guide's tables allow to be NULL."""
-_UUID: Final = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 
 
 @dataclass(frozen=True)
@@ -78,21 +55,6 @@ class Spelling:
     """Rows wait in a table of their own before they are published."""
     after: tuple[str, ...] = ()
     """Statements that follow when the tables are made."""
-
-
-class _Binary(mssql.BINARY):
-    """BINARY(n) whose parameters are of that type, too: the driver sends VARBINARY.
-
-    Of the two, VARBINARY takes precedence, so the column would be converted, and not the
-    parameter.
-    """
-
-    def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(bindvalue, mssql.BINARY(self.length))
-
-
-def _fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
-    return sa.LargeBinary(size).with_variant(_Binary(size), "mssql")
 
 
 @dataclass(frozen=True)
@@ -123,6 +85,7 @@ class Tables:
     migrations: sa.Table
     migrated: sa.Table
     set_aside: sa.Table
+    audit: AuditTables
 
     def all(self) -> list[sa.Table]:
         """Every table, in order of creation."""
@@ -369,6 +332,7 @@ def build_tables(
         set_aside.c.database_key,
         set_aside.c.id,
     )
+    audit = add_audit_tables(metadata, records, stored[CHAINS.name].table, name)
     return Tables(
         spelling,
         metadata,
@@ -383,6 +347,7 @@ def build_tables(
         migrations,
         migrated,
         set_aside,
+        audit,
     )
 
 

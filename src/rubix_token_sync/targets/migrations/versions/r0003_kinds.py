@@ -1,4 +1,4 @@
-"""Every kind of token, its network, and what is judged of it; transactions and pledges.
+"""Every kind of token, its network, what is judged of it; transactions, pledges; the audit.
 
 What the first edition stored is of the kind rbt.  The rest of it is not known before the
 node's database was read again, so the next sync reads each database once.
@@ -33,6 +33,8 @@ def upgrade() -> None:
                 add_missing_columns(conn, table)
     for table in (tables.duplicates, tables.databases):
         add_missing_columns(conn, table)
+    for table in tables.audit.all():
+        table.create(conn, checkfirst=True)
     for statement in tables.spelling.after:
         op.execute(statement)
     if lacked:

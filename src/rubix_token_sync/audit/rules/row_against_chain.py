@@ -1,0 +1,88 @@
+"""A node's row says something else than the token's latest block on the same node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from rubix_token_sync.audit.holders import all_holders, tokens_where
+from rubix_token_sync.audit.rule import StatementRule, held_by_nodes
+from rubix_token_sync.records.companions import CHAINS
+from rubix_token_sync.records.kinds import RBT, kind_of
+from rubix_token_sync.targets.sql.functions import exactly
+from rubix_token_sync.targets.sql.tables import Tables
+
+__all__ = ["LATEST", "RULE", "Latest"]
+
+_KINDS: Final = (RBT.name, kind_of("ft").name)
+"""Of the others the latest block says less."""
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What the latest block of a token with one status is, on every node that was looked at."""
+
+    types: tuple[str, ...]
+    own: bool | None
+    """Its owner is the row's DID; is another one; either."""
+
+
+LATEST: Final[Mapping[str, Latest]] = {
+    "0": Latest(("02", "03", "05", "06"), own=True),
+    "2": Latest(("04",), own=True),
+    "4": Latest(("02",), own=False),
+    "5": Latest(("11",), own=True),
+    "9": Latest(("08",), own=None),
+    "16": Latest(("13",), own=True),
+}
+"""Status → latest block: transferred 02, migrated 03, pledged 04, generated 05, unpledged 06,
+burnt 08, committed to a contract 11, burnt for FT 13.  Others say nothing."""
+
+
+def _statement(tables: Tables) -> sa.Select[Any]:
+    rows, chains = tables.records.alias("rows"), tables.stored[CHAINS.name].table
+    types, owner = chains.c.latest_block_type, chains.c.latest_block_owner
+    contradictions = []
+    for status, latest in LATEST.items():
+        wrong: list[sa.ColumnElement[bool]] = [types.not_in(latest.types)]
+        if latest.own is not None:
+            wrong.append(owner != rows.c.did if latest.own else owner == rows.c.did)
+        contradictions.append(sa.and_(rows.c.token_status == status, sa.or_(*wrong)))
+    chain_of_row = (
+        chains.c.source_ip == rows.c.source_ip,
+        chains.c.db_path == rows.c.db_path,
+        exactly(chains.c.token_id, rows.c.token_id),
+        chains.c.token_kind == rows.c.token_kind,
+        chains.c.source_deleted_at.is_(None),
+        chains.c.error.is_(None),
+    )
+    tokens = tokens_where(
+        rows,
+        *held_by_nodes(rows),
+        rows.c.token_kind.in_(_KINDS),
+        *chain_of_row,
+        sa.or_(*contradictions),
+    )
+    return all_holders(tables, tokens)
+
+
+RULE: Final = StatementRule(
+    code="row_against_chain",
+    severity="error",
+    says="a node's row says something else than the token's latest block",
+    means="The row and the latest block are of the same node: a Free token's block names the "
+    "row's DID and is a transfer, a mint, a migration or an unpledging (02, 05, 03, 06), a "
+    "transferred one's (4) names another DID, a pledged one's (2) is 04, a burnt one's 08 (9) or "
+    "13 (16), a committed one's (5) 11. The chain is what the network agreed on; the row is what "
+    "the node spends from. Chains are read only with --chains; one with an error of its own is "
+    "not compared.",
+    cause="the row was edited, the database or the chains were restored from a backup, the node "
+    "was killed between writing the two, or the token moved while it was read",
+    cure="Trust the chain where its signatures are right; compare it with another holder's chain, "
+    "and correct the row on its node.",
+    compares_nodes=True,
+    statement=_statement,
+)

@@ -1,0 +1,31 @@
+"""A part or test token whose signature is not its creator's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from rubix_token_sync.audit.holders import tokens_with_verdict
+from rubix_token_sync.audit.rule import StatementRule
+from rubix_token_sync.targets.sql.tables import Tables
+
+__all__ = ["RULE"]
+
+
+def _statement(tables: Tables) -> sa.Select[Any]:
+    return tokens_with_verdict(tables, "signature_wrong")
+
+
+RULE: Final = StatementRule(
+    code="signature_wrong",
+    severity="error",
+    says="the signature of the token's content is not its creator's",
+    means="The content names its creator, and the signature in it was checked against the public "
+    "key of that DID: it does not fit. Where the key is not at hand the token is not listed.",
+    cause="the content was made up or changed, or the DID's key files were replaced",
+    cure="Compare the creator's public key with another node's copy of it; then take the token up "
+    "with whoever paid with it.",
+    compares_nodes=False,
+    statement=_statement,
+)

@@ -1,0 +1,98 @@
+"""`token`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+import rubix_token_sync as rts
+from rubix_token_sync.cli.findings import show_findings
+from rubix_token_sync.cli.options import Common, common_options, takes
+from rubix_token_sync.cli.output import answer, say, when
+
+if TYPE_CHECKING:
+    from rubix_token_sync import Holder, TokenView
+
+__all__ = ["token"]
+
+_MOST_CONTENT = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenArguments(Common):
+    """Options of `token`."""
+
+    token_id: str
+
+
+@click.command()
+@click.argument("token_id", metavar="ID")
+@common_options
+@takes(TokenArguments)
+def token(arguments: TokenArguments) -> int:
+    """Show everything that the target knows of one token.
+
+    Every holder side by side, on all machines, those included whose row is gone; its
+    proven content, what was judged of it, and what audits found.  Exit codes: 0; 2
+    usage, or the target has no such token; 3 the target cannot be reached.
+    """
+    with rts.open_target(configuration=arguments.configured()) as target:
+        found = target.token(arguments.token_id)
+    if not found.holders and not found.findings:
+        raise rts.SettingsError(
+            "The target has no token with this id.",
+            code="no_such_token",
+            remedy="Ids are compared letter by letter; `rubix-token-sync databases` shows which "
+            "nodes were synced.",
+        )
+    answer(
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+        document={
+            "token_id": found.token_id,
+            "content": found.content,
+            "holders": found.holders,
+            "findings": found.findings,
+        },
+        table=lambda: _show(found),
+    )
+    return 0
+
+
+def _show(found: TokenView) -> None:
+    say(found.token_id, "1")
+    if found.content is not None:
+        cut = "…" if len(found.content) > _MOST_CONTENT else ""
+        say(f"Content: {found.content[:_MOST_CONTENT]}{cut}")
+    else:
+        say("Content: no node has a verified copy of it in the target.")
+    for holder in found.holders:
+        say()
+        _show_holder(holder)
+    say()
+    if found.findings:
+        show_findings(found.findings)
+    else:
+        say("No audit found anything about it.")
+
+
+def _show_holder(one: Holder) -> None:
+    gone = (
+        "" if one.source_deleted_at is None else f", gone since {when(one.source_deleted_at)} UTC"
+    )
+    say(f"{one.node_name} ({one.source_ip}){gone}", "1")
+    level = None if one.token_level is None else f"level {one.token_level}, {one.token_number}"
+    kind = one.token_kind + (f", {one.network} net" if one.network else "")
+    for title, value in (
+        ("kind", kind), ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
+        ("state hash", one.token_state_hash), ("transaction", one.transaction_id),
+        ("parent", one.parent_token_id), ("verdict", one.verdict), ("number", level),
+        ("content", "verified" if one.ipfs_fetched else one.ipfs_error or "none"),
+        ("read", f"{when(one.read_at)} UTC" if one.read_at else None), ("file", one.db_path),
+    ):  # fmt: skip
+        if value:
+            say(f"{title + ':':<13}{value}", indent="  ")
+    for name, value in (one.attributes or {}).items():
+        say(f"{name}: {value}", indent="  ")

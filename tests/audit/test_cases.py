@@ -1,0 +1,284 @@
+"""Real nodes, changed by hand and synced: each case its finding, resolved when taken back.
+
+One target of three nodes with the two tokens that are honestly known to be held twice; what is
+put in is put into a node's own database or repository, as whoever does it would.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rubix_token_sync import log
+from rubix_token_sync.cli import _run
+from rubix_token_sync.ipfs.cid import parse
+
+TRUTH = "double_holdings"
+NODES = ("alice", "bob", "bob-backup")
+
+
+@dataclass
+class Fleet:
+    """Nodes, their target, and the program over both."""
+
+    home: Path
+    capture: pytest.CaptureFixture[str]
+
+    def run(self, *arguments: str) -> tuple[int, Any]:
+        self.capture.readouterr()
+        target = f"sqlite:///{self.home}/target.db"
+        code = _run([*arguments, "--target", target, "--source-ip", "vm1", "--quiet", "--json"])
+        return code, json.loads(self.capture.readouterr().out)
+
+    def sync(self) -> None:
+        reports = str(self.home / "reports")
+        code, done = self.run("sync", str(self.home / "nodes"), "--report", reports)
+        assert code in (0, 1), done  # the backup has no repository
+
+    def audit(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What is open above info, by rule and token."""
+        code, done = self.run("audit")
+        assert code == done["exit_code"] == 6
+        assert {rule["state"] for rule in done["rules"]} == {"ran"}
+        return {
+            (found["rule"], found["token_id"]): found
+            for found in done["findings"]
+            if found["severity"] != "info"
+        }
+
+    def node(self, name: str, statement: str, *values: object) -> None:
+        """Change a node's own database."""
+        home = self.home / "nodes" / name / "Rubix"
+        path = home / "rubixtest.db" if (home / "rubixtest.db").exists() else home / "rubix.db"
+        with closing(sqlite3.connect(path)) as db, db:
+            assert db.execute(statement, values).rowcount > 0, statement
+
+    def target(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.home / "target.db")) as db, db:
+            return db.execute(statement, values).fetchall()
+
+
+def _copy(real: Path, node: Path) -> None:
+    """The node's directory; its repository, which is only read, is a link."""
+    for entry in real.iterdir():
+        if entry.name == ".ipfs":
+            node.mkdir(parents=True, exist_ok=True)
+            (node / entry.name).symlink_to(entry)
+        elif entry.name == "Rubix":
+            (node / entry.name).mkdir(parents=True)
+            for file in entry.glob("*.db"):
+                shutil.copy2(file, node / entry.name)
+
+
+@pytest.fixture(scope="module")
+def synced(real_nodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nodes and their target, synced once."""
+    home = tmp_path_factory.mktemp("cases")
+    for name in NODES:
+        _copy(real_nodes / name, home / "nodes" / name)
+    target = f"sqlite:///{home}/target.db"
+    _run(["sync", str(home / "nodes"), "--target", target, "--source-ip", "vm1", "--quiet",
+          "--report", str(home / "reports")])  # fmt: skip
+    log.tear_down()
+    return home
+
+
+@pytest.fixture
+def fleet(
+    synced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Fleet]:  # fmt: skip
+    for name in list(os.environ):
+        if name.startswith("RUBIX_SYNC_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield Fleet(synced, capsys)
+    log.tear_down()
+
+
+@pytest.fixture(scope="module")
+def held_twice(real_nodes: Path) -> set[tuple[str, str]]:
+    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))
+    return {("held_twice", token) for token in truth[TRUTH]}
+
+
+def test_honest_nodes_have_the_two_findings_that_are_known(
+    real_nodes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, held_twice: set[tuple[str, str]],
+) -> None:  # fmt: skip
+    """All nine nodes; a copy without a repository and one without a program lose nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in (entry.name for entry in real_nodes.iterdir() if entry.is_dir()):
+        _copy(real_nodes / name, tmp_path / "nodes" / name)
+    fleet = Fleet(tmp_path, capsys)
+    fleet.sync()
+    found = fleet.audit()
+    log.tear_down()
+    assert found.keys() == held_twice
+    assert len(held_twice) == 2
+    for one in found.values():
+        assert [(e["node_name"], e["token_status"]) for e in one["evidence"]] == [
+            ("alice", "0"), ("bob", "4"), ("bob-backup", "0"),
+        ]  # fmt: skip
+        assert len({e["did"] for e in one["evidence"]}) == 2
+
+
+def _free(fleet: Fleet, node: str) -> list[str]:
+    """Whole tokens that this node alone has, Free."""
+    rows = fleet.target(
+        "SELECT token_id FROM TokenRecords WHERE node_name = ? AND token_kind = 'rbt'"
+        " AND token_status = '0' AND parent_token_id = ''"
+        " AND token_id NOT IN (SELECT token_id FROM TokenRecords WHERE node_name <> ?)"
+        " ORDER BY token_id",
+        node, node,
+    )  # fmt: skip
+    return [str(row[0]) for row in rows]
+
+
+def _conflict(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
+    """The backup still spends what the node has burnt."""
+    (row, *_) = fleet.target(
+        "SELECT token_id FROM TokenRecords WHERE node_name = 'bob' AND token_status = '16'"
+    )
+    change = "UPDATE TokensTable SET token_status = ? WHERE token_id = ?"
+    fleet.node("bob-backup", change, 0, row[0])
+    return {("status_conflict", row[0])}, lambda: fleet.node("bob-backup", change, 16, row[0])
+
+
+def _flagged(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
+    token = _free(fleet, "alice")[0]
+    change = "UPDATE TokensTable SET token_status = ? WHERE token_id = ?"
+    fleet.node("alice", change, 14, token)
+    return {("flagged_by_node", token)}, lambda: fleet.node("alice", change, 0, token)
+
+
+def _too_much(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
+    """A part grows beyond its parent."""
+    ((token, parent, value), *_) = fleet.target(
+        "SELECT token_id, parent_token_id, token_value FROM TokenRecords WHERE node_name = 'bob'"
+        " AND token_status = '0' AND parent_token_id <> '' ORDER BY token_id"
+    )
+    change = "UPDATE TokensTable SET token_value = ? WHERE token_id = ?"
+    fleet.node("bob", change, 7.5, token)
+    return {("parts_exceed_parent", parent)}, lambda: fleet.node("bob", change, value, token)
+
+
+def _unburnt(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
+    """A token that was never burnt has a part."""
+    _, parent, *_, token = _free(fleet, "alice")
+    change = "UPDATE TokensTable SET parent_token_id = ?, token_value = ? WHERE token_id = ?"
+    fleet.node("alice", change, parent, 0.5, token)
+    return {("parent_not_burnt", parent)}, lambda: fleet.node("alice", change, "", 1.0, token)
+
+
+def _held(fleet: Fleet) -> tuple[set[tuple[str, str]], Callable[[], None]]:
+    """Two nodes say that the token is theirs."""
+    ((token, did), *_) = fleet.target(
+        "SELECT token_id, did FROM TokenRecords WHERE node_name = 'bob-backup'"
+        " AND token_kind = 'rbt' AND token_status = '0' AND token_id IN (SELECT token_id FROM"
+        " TokenRecords WHERE node_name = 'bob' AND token_status = '0') ORDER BY token_id"
+    )
+    change = "UPDATE TokensTable SET did = ? WHERE token_id = ?"
+    fleet.node("bob-backup", change, "bafybmi" + "q" * 52, token)
+    return {("held_twice", token)}, lambda: fleet.node("bob-backup", change, did, token)
+
+
+CASES = (_conflict, _flagged, _too_much, _unburnt, _held)
+
+
+def _holders(fleet: Fleet, rule: str, token: str) -> set[tuple[str, str]]:
+    """What the evidence of a finding must name: node and status."""
+    family = "parent_not_burnt", "parts_exceed_parent"
+    rows = fleet.target(
+        "SELECT node_name, token_status FROM TokenRecords"
+        " WHERE token_id = ? OR (? AND parent_token_id = ?)",
+        token, rule in family, token,
+    )  # fmt: skip
+    return {(row[0], row[1]) for row in rows}
+
+
+def test_a_case_put_in_is_found_and_resolved_when_taken_back(
+    fleet: Fleet, held_twice: set[tuple[str, str]]
+) -> None:
+    put_in = [case(fleet) for case in CASES]
+    expected = {name for names, _ in put_in for name in names}
+    assert len(expected) == len(CASES)
+    fleet.sync()
+    found = fleet.audit()
+    assert found.keys() - held_twice == expected
+    for rule, token in expected:
+        evidence = found[rule, token]["evidence"]
+        seen = {(e["node_name"], e["token_status"]) for e in evidence}
+        assert seen == _holders(fleet, rule, token), rule
+    states = {name: found[name]["state"] for name in expected}
+    assert {name for name, state in states.items() if state == "confirmed"} == {
+        name for name in expected if name[0] == "flagged_by_node"
+    }
+    fleet.sync()
+    again = fleet.audit()
+    assert {again[name]["state"] for name in expected} == {"confirmed"}
+
+    for _, take_back in put_in:
+        take_back()
+    fleet.sync()
+    assert fleet.audit().keys() == held_twice
+    _, document = fleet.run("findings", "--state", "resolved")
+    resolved = {(f["rule"], f["token_id"]): f["resolution"] for f in document["findings"]}
+    assert {resolved[name] for name in expected} == {"gone"}
+
+    put_in = [case(fleet) for case in CASES]
+    fleet.sync()
+    found = fleet.audit()
+    assert {found[name]["state"] for name in expected} == {"reopened"}
+
+
+def test_damaged_on_one_node_and_on_all(
+    real_nodes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A block of a token that both nodes have: damaged on one, then on both."""
+    monkeypatch.chdir(tmp_path)
+    token = "QmVa85XsRoHux8PNUmiSa1Bi9rfcre8VVbZormGPdoY7X5"
+    found: list[Counter[str]] = []
+    for damaged in (("alice",), ("alice", "bob")):
+        home = tmp_path / str(len(damaged))
+        for name in ("alice", "bob"):
+            _copy(real_nodes / name, home / "nodes" / name)
+        for name in damaged:
+            _damage(home / "nodes" / name / ".ipfs", token)
+        fleet = Fleet(home, capsys)
+        fleet.sync()
+        code, done = fleet.run("audit", "--fail-on", "warning")
+        assert code == 6
+        found.append(Counter(f["rule"] for f in done["findings"] if f["token_id"] == token))
+        log.tear_down()
+    assert found == [Counter({"content_at_risk": 1}), Counter({"missing_everywhere": 1})]
+
+
+def _damage(repository: Path, token: str) -> None:
+    """Change the last byte of the token's block, in a repository of links to the real one."""
+    cid = parse(token)
+    assert cid is not None
+    name = base64.b32encode(cid.multihash).decode().rstrip("=") + ".data"
+    real = repository.resolve()
+    (block,) = real.glob(f"blocks/*/{name}")
+    repository.unlink()
+    for own in (repository, repository / "blocks", repository / "blocks" / block.parent.name):
+        own.mkdir()
+        for entry in (real / own.relative_to(repository)).iterdir():
+            if entry not in (real / "blocks", block.parent, block):
+                (own / entry.name).symlink_to(entry)
+    data = bytearray(block.read_bytes())
+    data[-1] ^= 1
+    (own / name).write_bytes(bytes(data))
