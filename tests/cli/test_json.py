@@ -28,6 +28,7 @@ REPORT = {
 DATABASE = {
     "db_path", "node_name", "status", "reason", "records", "read", "inserted", "updated",
     "vanished", "rejected", "ipfs_success", "ipfs_failures", "validation_errors", "seconds",
+    "chains_unread",
 }  # fmt: skip
 CHECKS = [
     "settings", "connection", "schema", "clock", "source", "lease", "load small", "load bulk",
