@@ -19,8 +19,7 @@ REPORT = {
     "status", "exit_code", "start_time", "duration_seconds", "total_databases_found",
     "total_databases_processed", "total_databases_unchanged", "total_databases_failed",
     "total_records_processed", "records_per_second", "tokens_read", "records_inserted",
-    "records_updated", "records_vanished", "records_rejected", "companion_tables",
-    "total_ipfs_success",
+    "records_updated", "records_vanished", "records_rejected", "total_ipfs_success",
     "total_ipfs_failures", "ipfs_success_rate", "content_by_way", "content_failures",
     "content_healed", "total_validation_errors", "sql_success_rate", "total_sql_errors",
     "sql_batches", "sql_bulk_loads", "sql_retries", "dead_sessions_found", "databases", "skipped",
@@ -28,8 +27,8 @@ REPORT = {
 }  # fmt: skip
 DATABASE = {
     "db_path", "node_name", "status", "reason", "records", "read", "inserted", "updated",
-    "vanished", "rejected", "ipfs_success", "ipfs_failures", "validation_errors", "chains_unread",
-    "seconds",
+    "vanished", "rejected", "ipfs_success", "ipfs_failures", "validation_errors", "seconds",
+    "chains_unread",
 }  # fmt: skip
 CHECKS = [
     "settings", "connection", "schema", "clock", "source", "lease", "load small", "load bulk",
