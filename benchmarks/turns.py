@@ -1,14 +1,17 @@
 """Two versions of the program by turns on the same fleet: ratios of processor time and of time.
 
     python -m benchmarks.turns /path/to/other/checkout/src --tokens 200000 --rounds 5
+    python -m benchmarks.turns OTHER/src --target postgresql --delay 10 --first-only
 
 Machines drift; only what stands in one line was measured within minutes. Processor time is
-that of all processes of a command (Linux: orphans come back to this one).
+that of all processes of a command (Linux: orphans come back to this one); a server's is not
+in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import resource
@@ -16,10 +19,13 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.delay import delayed
 from benchmarks.fleets import BenchFleet, cached_fleet
+from benchmarks.targets import PostgresTarget, opened
 
 _CACHE = Path(os.environ.get("RUBIX_BENCH_CACHE") or Path(__file__).resolve().parent / ".cache")
 _OWN = Path(__file__).resolve().parent.parent / "src"
@@ -46,6 +52,7 @@ def _cost(source: Path, directory: Path, *arguments: str) -> Cost:
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.environ["PYTHONPATH"] = str(source)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run compiles the sources anew
         os.execv(sys.executable, [sys.executable, "-P", "-m", "rubix_token_sync", *arguments])
     wall, status = 0.0, 0
     while True:
@@ -61,8 +68,10 @@ def _cost(source: Path, directory: Path, *arguments: str) -> Cost:
     return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def _round(source: Path, fleet: BenchFleet, seed: int) -> dict[str, Cost]:
-    common = ("--source-ip", "bench", "--quiet", "--target", "sqlite:///target.db")
+def _round(
+    source: Path, fleet: BenchFleet, seed: int, target: str, *, first_only: bool
+) -> dict[str, Cost]:
+    common = ("--source-ip", "bench", "--quiet", "--target", target)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
 
@@ -70,9 +79,35 @@ def _round(source: Path, fleet: BenchFleet, seed: int) -> dict[str, Cost]:
             report = ("--report", "reports") if command == "sync" else ()
             return _cost(source, directory, command, str(fleet.directory), *common, *report)
 
-        costs = {"first sync": run("sync"), "nothing changed": run("sync")}
+        costs = {"first sync": run("sync")}
+        if first_only:
+            return costs
+        costs["nothing changed"] = run("sync")
         fleet.change(0.01, seed)
         return {**costs, "1 % changed": run("sync"), "verify": run("verify")}
+
+
+@contextlib.contextmanager
+def _targets(kind: str, delay: float) -> Iterator[Callable[[], str]]:
+    """Gives the address of an empty target each time it is called."""
+    with contextlib.ExitStack() as stack:
+        if kind == "sqlite":
+            yield lambda: "sqlite:///target.db"
+            return
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(opened(kind, scratch))
+        if not isinstance(server, PostgresTarget):
+            raise SystemExit("There is no PostgreSQL here: pip install --group bench .")
+        if not delay:
+            yield lambda: server.fresh_url("turns")
+            return
+        port = stack.enter_context(delayed(scratch / "postgres" / ".s.PGSQL.5432", delay))
+
+        def address() -> str:
+            server.fresh_url("turns")
+            return f"postgresql://postgres@127.0.0.1:{port}/turns?sslmode=disable"
+
+        yield address
 
 
 def main() -> None:
@@ -81,14 +116,47 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="the other version's src directory")
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--target", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--delay", type=float, default=0.0, help="ms each way to PostgreSQL")
+    parser.add_argument("--first-only", action="store_true", help="only the first sync")
     given = parser.parse_args()
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     fleet = cached_fleet(_CACHE, _DATABASES, given.tokens // _DATABASES, pools=True)
-    pairs = [
-        (_round(given.other.resolve(), fleet, 2 * n), _round(_OWN, fleet, 2 * n + 1))
-        for n in range(given.rounds)
-    ]
-    print(f"{fleet.tokens:,} tokens, {given.rounds} pairs; new / old, median (least to most)")
+    with _targets(given.target, given.delay / 1_000) as address:
+        # What waits for all of its children may have none but the commands.
+        if (measuring := os.fork()) == 0:
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            try:
+                _compare(given, fleet, address)
+                sys.stdout.flush()
+                os._exit(0)
+            finally:
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                os._exit(1)
+        _, status = os.waitpid(measuring, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _compare(given: argparse.Namespace, fleet: BenchFleet, address: Callable[[], str]) -> None:
+    pairs = []
+    for n in range(given.rounds):
+        pair = {}
+        versions = [("old", given.other.resolve()), ("new", _OWN)]
+        for which, source in versions if n % 2 == 0 else reversed(versions):
+            pair[which] = _round(
+                source, fleet, 2 * n + (which == "new"), address(), first_only=given.first_only
+            )
+        pairs.append((pair["old"], pair["new"]))
+        for step in pairs[-1][0]:
+            old, new = pairs[-1][0][step], pairs[-1][1][step]
+            print(
+                f"{step:<16} old {old.wall:6.2f} s, {old.cpu:6.2f} CPU s;"
+                f" new {new.wall:6.2f} s, {new.cpu:6.2f} CPU s",
+                flush=True,
+            )
+    print(
+        f"{given.target}, {given.delay:g} ms each way, {fleet.tokens:,} tokens, {given.rounds} "
+        "pairs; new / old, median (least to most)"
+    )
     for step in pairs[0][0]:
         for what in ("wall", "cpu"):
             ratios = sorted(

@@ -28,7 +28,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Tables of token numbers are built once, whichever process of the suite needs them first.
 os.environ.setdefault(
-    "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"rubix-token-sync-tests-{os.getuid()}")
+    "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"tests-of-rubix-{os.getuid()}")
 )
 
 pytest_plugins = ["tests.postgres_server"]

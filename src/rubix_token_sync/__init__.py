@@ -109,8 +109,10 @@ if TYPE_CHECKING:
     from rubix_token_sync.monitor.health import SourceRow, Status
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.monitor.runs import RunRow, Trend
-    from rubix_token_sync.nodes.discovery import Discovery, Node, Skipped
+    from rubix_token_sync.nodes.discovery import Discovery, Node
     from rubix_token_sync.nodes.keep_out import keep_out
+    from rubix_token_sync.nodes.skipped import Skipped
+    from rubix_token_sync.records.kinds import tokens_by_kind
     from rubix_token_sync.reports.sarif import sarif_of
     from rubix_token_sync.runs.cancel import CancelToken, Interrupted
     from rubix_token_sync.runs.check import CheckResult
@@ -118,7 +120,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.runs.progress import Counters, Progress
     from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.text import cell, counted, json_text, shown
+    from rubix_token_sync.text import cell, counted, json_text, shown, told_apart
 
 _ERRORS: Final = (
     "CommitAmbiguous LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError SettingsError "
@@ -149,7 +151,8 @@ _PLACES: Final = {
     "monitor.health": "SourceRow Status",
     "monitor.problems": "Problem",
     "monitor.runs": "RunRow Trend",
-    "nodes.discovery": "Discovery Node Skipped",
+    "nodes.discovery": "Discovery Node",
+    "nodes.skipped": "Skipped",
     "nodes.keep_out": "keep_out",
     "reports.sarif": "sarif_of",
     "runs.cancel": "CancelToken Interrupted",
@@ -158,7 +161,8 @@ _PLACES: Final = {
     "runs.progress": "Counters Progress",
     "runs.result": "DatabaseOutcome RunOptions RunResult",
     "settings": "Settings",
-    "text": "cell counted json_text shown",
+    "records.kinds": "tokens_by_kind",
+    "text": "cell counted json_text shown told_apart",
 }
 """Module → the names it gives (``name=its own name there``)."""
 
@@ -274,6 +278,8 @@ __all__ = [
     "status",
     "suppress_finding",
     "sync",
+    "tokens_by_kind",
+    "told_apart",
     "upgrade_schema",
     "verify",
     "watchers_of",

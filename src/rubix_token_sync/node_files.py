@@ -19,7 +19,7 @@ import queue
 import stat as modes
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes
@@ -38,6 +38,7 @@ __all__ = [
     "join",
     "listdir",
     "lstat",
+    "not_gone",
     "open_handle",
     "read_file",
     "readlink",
@@ -256,6 +257,25 @@ def stat(path: AnyPath) -> os.stat_result:
 def lstat(path: AnyPath) -> os.stat_result:
     """`os.lstat`; symbolic links are not followed."""
     return bounded(lambda: os.lstat(bytes_of(path)))
+
+
+def not_gone(paths: Iterable[str]) -> set[str]:
+    """Those of the paths that something has, or of which nobody can tell."""
+    asked = list(paths)
+    try:
+        return bounded(lambda: {path for path in asked if not _gone(path)})
+    except SourceError:
+        return set(asked)
+
+
+def _gone(path: str) -> bool:
+    try:
+        lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def readlink(path: AnyPath) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["open_standard_streams", "prepare", "use_utf8", "without_current_directory"]
+__all__ = ["Tolerant", "open_standard_streams", "prepare", "use_utf8", "without_current_directory"]
 
 
 def prepare() -> None:
@@ -17,6 +17,32 @@ def prepare() -> None:
     sys.path[:] = without_current_directory(sys.path)
     open_standard_streams()
     use_utf8()
+
+
+class Tolerant:
+    """Standard error that may take nothing: a full disk behind it must not stop the work.
+
+    What cannot be written there is lost; it stands in the log file and the report as well.
+    """
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:  # noqa: SIM105 - contextlib is not loaded before the import path is clean
+            self._stream.write(text)  # type: ignore[attr-defined]
+        except OSError:
+            pass  # there is no other place to say so
+        return len(text)
+
+    def flush(self) -> None:
+        try:  # noqa: SIM105 - as above
+            self._stream.flush()  # type: ignore[attr-defined]
+        except OSError:
+            pass
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def without_current_directory(entries: list[str]) -> list[str]:

@@ -10,10 +10,12 @@ writes JSON in which nothing but letters, digits and signs stands unescaped.
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-__all__ = ["cell", "counted", "json_text", "shown"]
+__all__ = ["cell", "counted", "json_text", "shown", "told_apart"]
 
 _FORMULA: Final = ("=", "+", "-", "@")
 _RISKY: Final = re.compile(
@@ -48,3 +50,23 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """``1 database``, ``1,200 databases``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def told_apart(nodes: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of nodes for people; where one repeats, with the file or path that tells them apart.
+
+    Args:
+        nodes: names with the paths of their databases.
+    """
+    paths: dict[str, set[str]] = {}
+    for name, path in nodes:
+        paths.setdefault(name, set()).add(path)
+    return [
+        name if len(paths[name]) == 1 else f"{name} ({_short(path, paths[name])})"
+        for name, path in nodes
+    ]
+
+
+def _short(path: str, alike: Iterable[str]) -> str:
+    """The name of the file where all are in one directory: a node of the main and the test net."""
+    return os.path.basename(path) if len({*map(os.path.dirname, alike)}) == 1 else path

@@ -87,10 +87,6 @@ def serve() -> None:
     """Answer requests until standard input ends; children return from here by exceptions."""
     for name in _modules():
         importlib.import_module(name)
-    report_page = sys.modules["rubix_token_sync.reports.page"]
-    if report_page.can_make_pages():
-        report_page._template()
-        report_page._pygal()
     gc.collect()
     gc.freeze()  # or each child's collector copies every page that it looks at
     print(json.dumps({"ready": True}), flush=True)

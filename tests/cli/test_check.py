@@ -14,6 +14,7 @@ import pytest
 from rubix_token_sync.errors import TargetRefused
 from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.cli.conftest import Ended, Run
+from tests.targets.parts import part_with
 
 TARGET = ("--target", "sqlite:///t.db", "--source-ip", "10.0.0.4")
 
@@ -47,7 +48,7 @@ def test_a_schema_of_a_later_version(run: Run) -> None:
     ("method", "check"),
     [
         ("describe_connection", "connection"),
-        ("ensure_schema", "schema"),
+        ("ensure", "schema"),
         ("server_time", "clock"),
         ("publish", "load small"),
         ("retire_database", "load small"),
@@ -59,7 +60,7 @@ def test_a_right_that_is_missing(
     def refuse(*_args: Any) -> None:
         raise TargetRefused("The server says no.", code="denied", remedy="Ask for the right.")
 
-    monkeypatch.setattr(SqlTarget, method, refuse)
+    monkeypatch.setattr(part_with(method), method, refuse)
     ended = run("check", *TARGET, "--json")
     assert (ended.code, _failed(ended)) == (3, {check: "denied"})
     monkeypatch.undo()

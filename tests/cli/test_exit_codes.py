@@ -113,7 +113,9 @@ def test_3_the_target_refuses(run: Run, nodes: Path) -> None:
     error = run("sync", nodes, *where, "--json").error(3, "cannot_open")
     assert "directory" in error["message"]
     assert "mkdir" in error["remedy"]
-    run("verify", nodes, *where, "--json").error(3, "schema_missing")
+    run("verify", nodes, *where, "--json").error(3, "cannot_open")
+    run("sync", nodes, *where, "--dry-run", "--json").error(3, "cannot_open")
+    run("verify", nodes, *TARGET, "--json").error(3, "schema_missing")
     assert run("check", *where).code == 3
     Path("text.db").write_text("this is no database, and longer than a header of one " * 5)
     run("sync", nodes, "--target", "sqlite:///text.db", "--json").error(3, "damaged_target")

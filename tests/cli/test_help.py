@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +18,14 @@ from rubix_token_sync.settings import PROFILES as REAL_PROFILES
 from tests.cli.conftest import Run, clean_environment
 
 HEAVY = ("alembic", "httpx", "numpy", "psycopg", "pyarrow", "pydantic", "rich", "sqlalchemy")
+_WHAT_IT_LOADS = """
+import sys, json
+from rubix_token_sync.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as left:
+    print(json.dumps([left.code, sorted(sys.modules)]), file=sys.stderr)
+"""
 THERE = [
     name
     for name, (module, _) in COMMANDS.items()
@@ -62,15 +71,8 @@ def test_help_of_subcommands(run: Run, name: str) -> None:
     ],
 )  # fmt: skip
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    program = (
-        "import sys, json\n"
-        "from rubix_token_sync.cli import main\n"
-        "try:\n    main(sys.argv[1:])\n"
-        "except SystemExit as left:\n"
-        "    print(json.dumps([left.code, sorted(sys.modules)]), file=sys.stderr)\n"
-    )
     ended = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", _WHAT_IT_LOADS, *arguments],
         capture_output=True, text=True, timeout=60, env=clean_environment(),
     )  # fmt: skip
     code, modules = json.loads(ended.stderr)
@@ -91,3 +93,16 @@ def test_no_command_shows_the_help(run: Run) -> None:
     ended = run()
     assert ended.code == 2
     assert "Commands:" in ended.err
+
+
+def test_a_night_without_changes_loads_neither_arrow_nor_numpy(run: Run, nodes: Path) -> None:
+    """Nor its worker's modules: only who has records to write needs them."""
+    arguments = ["sync", str(nodes), "--target", "sqlite:///t.db", "--source-ip", "vm1"]
+    assert run(*arguments).code == 0
+    ended = subprocess.run(
+        [sys.executable, "-c", _WHAT_IT_LOADS, *arguments, "--quiet"],
+        capture_output=True, text=True, timeout=60, env=clean_environment(),
+    )  # fmt: skip
+    code, modules = json.loads(ended.stderr.splitlines()[-1])
+    assert code == 0
+    assert {"numpy", "pyarrow", "rubix_token_sync.runs.worker"} & set(modules) == set()

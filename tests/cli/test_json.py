@@ -30,7 +30,8 @@ DATABASE = {
     "vanished", "rejected", "ipfs_success", "ipfs_failures", "validation_errors", "seconds",
 }  # fmt: skip
 CHECKS = [
-    "settings", "connection", "schema", "clock", "lease", "load small", "load bulk", "discovery",
+    "settings", "connection", "schema", "clock", "source", "lease", "load small", "load bulk",
+    "discovery",
 ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ of the part that it is about, this is where they stand:
 31: tests/docs/test_printed_commands.py, tests/docs/test_guides.py, tests/ops/test_calendar.py
 32: tests/cli/test_output.py, tests/cli/test_terminal.py
 35: tests/targets/test_postgres_surroundings.py
-42: tests/incidents/test_20_unread_is_not_green.py, tests/incidents/test_34_links.py
 44: tests/settings/test_every_setting_counts.py
 45: tests/targets/test_postgres_surroundings.py
 47: tests/cli/test_terminal.py

@@ -68,5 +68,5 @@ def test_check_fails(closed: Site) -> None:
     checked = closed.run("check", "--json", plain=True)
     assert checked.code == 1
     failed = [c for c in checked.document["checks"] if c["name"] == "skipped" and not c["ok"]]
-    assert {c["code"] for c in failed} == {"directory_unread"}
+    assert {c["code"] for c in failed} == {"access_denied"}
     assert os.path.basename(str(closed.fleet)) in failed[0]["detail"]

@@ -66,7 +66,7 @@ def test_advice_for_other_links_works(site: Site, big: Path) -> None:
     (site.fleet / "more").symlink_to(big)
     found = discover([site.fleet])
     (item,) = [item for item in found.skipped if item.path == str(site.fleet / "more")]
-    assert "give the link's target as a root" in item.sentence
+    assert "Give the link's target as a root" in item.remedy
     advised = discover([site.fleet, os.readlink(site.fleet / "more")])
     assert "node099" in [node.name for node in advised.nodes]
     assert item.path not in [other.path for other in discover([site.fleet, item.path]).skipped]

@@ -58,3 +58,12 @@ def test_a_database_that_needs_a_copy_fails_alone(site: Site) -> None:
         0, 1
     )
     assert look(site.fleet) == before
+
+
+@pytest.mark.parametrize("place", ["node032", "node032/Rubix", "node032/.ipfs"])
+def test_units_are_not_written_into_a_node(site: Site, place: str) -> None:
+    before = sorted(site.fleet.rglob("*"))
+    written = site.door.run("install-service", "--user", "nobody", "--to", str(site.fleet / place))
+    assert written.code == 2
+    assert "[inside_a_node]" in written.stderr
+    assert sorted(site.fleet.rglob("*")) == before

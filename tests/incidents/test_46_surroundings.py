@@ -50,6 +50,34 @@ def test_closed_standard_streams(place: Path, how: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device_behind_standard_error_stops_nothing(place: Path) -> None:
+    done = sync(place, "2>/dev/full")
+    assert done.returncode == 0
+    assert len(paths(place)) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "config show",
+        "config show --json",
+        "explain corrupt",
+        "explain --json",
+        "discover",
+    ],
+)
+def test_a_full_device_behind_standard_output_is_named(place: Path, command: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{PROGRAM} {command} >/dev/full"],
+        cwd=place, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "[output_unwritable]" in done.stderr
+
+
 @pytest.mark.parametrize(
     "environment",
     [

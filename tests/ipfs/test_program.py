@@ -213,6 +213,7 @@ def test_the_chain_asks_it_for_other_formats_only(node: Path, copies: Path) -> N
     flatfs = {"type": "flatfs", "path": "blocks", "shardFunc": "/repo/flatfs/shard/v1/prefix/2"}
     (node / ".ipfs" / "datastore_spec").write_text(json.dumps(flatfs))
     (node / ".ipfs" / "blocks").mkdir()
+    (node / ".ipfs" / "blocks" / "SHARDING").write_text(flatfs["shardFunc"])
     assert code(ContentOptions()) is FailureCode.NOT_IN_REPOSITORY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def test_the_config_speaks_where_there_is_no_specification(tmp_path: Path) -> No
     ]
     config = {"Datastore": {"Spec": {"type": "mount", "mounts": mounts}}}
     (path / "config").write_text(json.dumps(config))
+    (path / "elsewhere").mkdir()
+    (path / "elsewhere" / "_README").touch()
     repository = opened(path)
     assert repository.blocks == str(path / "elsewhere")
     assert repository.sharding == Sharding("prefix", 3)
@@ -94,7 +97,27 @@ def test_a_layout_beside_the_blocks_beats_the_declared_one(tmp_path: Path) -> No
     (store.blocks / "SHARDING").write_text("/repo/flatfs/shard/v9/other/4\n")
     assert not opened(store.path).readable
     (store.blocks / "SHARDING").write_bytes(b"\xff" * 100_000)
-    assert not opened(store.path).readable
+    found = open_repository(str(store.path))
+    assert isinstance(found, Failure)
+    assert "SHARDING names no layout" in found.sentence
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "file"])
+def test_blocks_that_are_not_there_are_not_blocks_that_never_were(
+    kind: str, tmp_path: Path
+) -> None:
+    """A disk that is not mounted: content that a cure brings, not content that no node has."""
+    store = Store(tmp_path, sharding="/repo/flatfs/shard/v1/suffix/4")
+    declared = {"type": "flatfs", "path": "blocks", "shardFunc": "/repo/flatfs/shard/v1/suffix/4"}
+    (Path(store.path) / "datastore_spec").write_text(json.dumps(declared))
+    assert opened(store.path).readable
+    shutil.rmtree(store.blocks)
+    if kind != "missing":
+        (store.blocks.mkdir if kind == "empty" else store.blocks.touch)()
+    found = open_repository(str(store.path))
+    assert isinstance(found, Failure)
+    assert found.code is FailureCode.READ_ERROR
+    assert "blocks" in found.sentence
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,8 @@ def test_records_with_filters(made: Path) -> None:
             target.records(columns=["password"])
         with pytest.raises(TypeError):
             target.records(nodes="node001")
+        with pytest.raises(TypeError, match="no filter node"):
+            target.records(node=["node001"])  # type: ignore[call-arg]
 
 
 def test_a_target_that_is_not_there() -> None:

@@ -364,13 +364,7 @@ def test_what_a_sync_has_written_is_left_alone(
     store.start_session(SESSION, SOURCE, "h", 1, "sync")
     store.acquire_lease(lease, "elsewhere|-|1|1")
     store.publish(lease, Chunk(rows=batch_of(range(3), token_status="new"), mark=mark(3)))
-    store.release_lease(lease)
-    store.finish_session(
-        SESSION,
-        "COMPLETED",
-        SessionTotals(),
-        None,
-    )
+    store.finish_session(lease, "COMPLETED", SessionTotals(), None)
     common = {"source_ip": SOURCE, "node_name": "n", "token_status": "old"}
     source = older_table(
         source_url,

@@ -16,7 +16,8 @@ import pytest
 
 import rubix_token_sync.nodes.discovery as discovery_module
 from rubix_token_sync import node_files
-from rubix_token_sync.nodes.discovery import SENTENCES, Discovery, Node, discover
+from rubix_token_sync.nodes.discovery import Discovery, Node, discover
+from rubix_token_sync.nodes.skipped import SENTENCES
 
 
 def node(path: Path, *, repository: bool = True) -> Path:
@@ -420,3 +421,20 @@ def test_many_files_are_passed_by_quickly(tmp_path: Path) -> None:
     assert found.directories == 1 + 8 + 2 * 200
     assert seconds < 3
     shutil.rmtree(tmp_path)
+
+
+def test_a_directory_rubix_on_a_disk_of_its_own_is_read(tmp_path: Path) -> None:
+    """As a repository is: the node keeps its name and its repository."""
+    rubix = tmp_path / "node" / "Rubix"
+    rubix.mkdir(parents=True)
+    (tmp_path / "node" / ".ipfs" / "blocks").mkdir(parents=True)
+    _mount(b"tmpfs", rubix, b"tmpfs", 0, b"size=1m")
+    try:
+        (rubix / "TestNet").mkdir()
+        (rubix / "rubix.db").touch()
+        found = discover([tmp_path])
+        assert names(found) == ["node"]
+        assert found.nodes[0].repository == str(tmp_path / "node" / ".ipfs")
+        assert found.skipped == []
+    finally:
+        _unmount(rubix)

@@ -27,18 +27,6 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return hide
 
 
-def test_no_page_without_its_packages(
-    sync: Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "rubix_token_sync.reports.page.importlib.util.find_spec", lambda _name: None
-    )
-    done = sync("--json")
-    assert done.exit_code == 0
-    assert "page_file" not in done.json
-    assert [path.suffix for path in (tmp_path / "reports").iterdir()] == [".json"]
-
-
 def test_alerts_say_what_they_need(
     sync: Sync, without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

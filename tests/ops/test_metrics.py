@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import rubix_token_sync as rts
 from rubix_token_sync.metrics import MetricsEndpoint
 from rubix_token_sync.runs.progress import Progress
+from rubix_token_sync.testing import FleetPlan, make_fleet
 
 from .conftest import Answer
 
@@ -165,3 +167,17 @@ def test_hostile_node_names_are_labels_only(sync: Sync, fleet: Path, tmp_path: P
     names = {name for name, _ in samples(file.read_text())}
     assert "rubix_sync_up" not in names
     assert "rubix_sync_node_records" in names
+
+
+def test_a_nodes_name_brings_no_control_characters_into_the_file(tmp_path: Path) -> None:
+    fleet = make_fleet(tmp_path / "fleet", FleetPlan(nodes=1, tokens_per_node=2))
+    name = "a\x1b]0;owned\x07\n\u202eb"
+    Path(fleet.directory, fleet.nodes[0].name).rename(fleet.directory / name)
+    file = tmp_path / "m.prom"
+    rts.sync(
+        fleet.directory, target=f"sqlite:///{tmp_path}/t.db", source_ip="vm1",
+        observers=[rts.MetricsFileObserver(file)],
+    )  # fmt: skip
+    text = file.read_text(encoding="utf-8")
+    assert 'node="a\\\\x1b]0;owned' in text
+    assert all(line.isprintable() for line in text.splitlines())

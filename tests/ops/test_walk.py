@@ -186,7 +186,8 @@ def _repository_removed(machine: Machine, webhook: Webhook) -> None:
     assert night.returncode == 0, "missing content is data, not a failure"
     alert = told(webhook)
     assert "vm1" in alert
-    assert f"{node.name}: 7 of 47 records without content (no_repository)" in alert
+    lacks = "7 of 47 records without content: the node has no IPFS repository"
+    assert f"{node.name}: {lacks}" in alert
     _, answer = machine.ask("databases", "--source", "vm1", "--node", node.name)
     (row,) = answer["databases"]
     assert row["content_failures"] == {"no_repository": 7}, "what was known stays"

@@ -149,7 +149,7 @@ def test_a_row_of_every_other_kind() -> None:
         "contract": {"binary_code_hash": "b", "raw_code_hash": "1", "schema_code_hash": "X'FF'"},
     }
     for name, source in rows.items():
-        (record,) = finish([source], kind=kind_of(name))
+        (record,) = finish([source], Content([None]), kind=kind_of(name))
         assert record["token_kind"] == name
         assert json.loads(record["attributes"] or "null") == attributes[name]
         assert record["validation_errors"] is None
@@ -159,16 +159,23 @@ def test_a_row_of_every_other_kind() -> None:
     assert (record["token_value"], record["token_state_hash"]) == ("0.02", "state")
 
 
-def test_only_rbt_have_levels() -> None:
-    beyond = b"079" + WHOLE[3:]
-    ft: SourceRow = (TOKEN, DID, None, None, 0, None, 1.0, None, None, "TRI", DID)
-    (record,) = finish([ft], Content([beyond]), kind=kind_of("ft"))
-    assert record["validation_errors"] is None
+def test_what_the_content_says_stands_beside_what_the_row_says() -> None:
+    ft: SourceRow = (TOKEN, DID, None, None, 0, None, 1.0, None, None, "TRI 3", DID)
+    said = [f"TRI 3 7 {DID}".encode(), f"GOLD 7 {DID}".encode(), b"079" + WHOLE[3:]]
+    records = finish([ft] * 3, Content(said), kind=kind_of("ft"))
+    assert [codes(record) for record in records] == [
+        [], ["ft_name_differs"], ["content_not_of_kind"],
+    ]  # fmt: skip
+    assert [json.loads(record["attributes"]) for record in records] == [
+        {"ft_name": "TRI 3", "ft_number": 7, "creator_did": DID},
+        {"ft_name": "TRI 3", "ft_number": 7, "creator_did": DID},
+        {"ft_name": "TRI 3", "creator_did": DID},
+    ]
 
 
 def test_attributes_that_are_equal_numbers_of_different_types_stay_apart() -> None:
     rows: list[SourceRow] = [(TOKEN, DID, *[None] * 7, name, None) for name in (1, 1.0, "1")]
-    records = finish(rows, kind=kind_of("ft"))
+    records = finish(rows, Content([None] * 3), kind=kind_of("ft"))
     names = [json.loads(record["attributes"])["ft_name"] for record in records]
     assert names == ["1", "1.0", "1"]
 

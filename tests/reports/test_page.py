@@ -79,7 +79,7 @@ def test_it_shows_the_reports_numbers(synced: Run) -> None:
 def test_nothing_is_loaded_and_nothing_runs(synced: Run) -> None:
     page = render_page(many_samples(synced.report))
     found = parts(page)
-    assert found.tags.count("svg") == 3
+    assert found.tags.count("svg") == 1
     assert not {"script", "link", "img", "iframe", "object", "image"} & set(found.tags)
     names = {name for name, _ in found.attributes}
     assert not {n for n in names if n.startswith("on")}
@@ -89,6 +89,35 @@ def test_nothing_is_loaded_and_nothing_runs(synced: Run) -> None:
     style = "".join(re.findall(r"<style.*?</style>", page, re.S))
     assert "url(" not in style
     assert "@import" not in style
+
+
+@pytest.mark.parametrize("fastest", [4.0, 19_999.0, 20_001.0, 3_400_000.0])
+def test_the_curve_fits_its_picture(synced: Run, fastest: float) -> None:
+    report = many_samples(synced.report)
+    for number, sample in enumerate(report["rate_samples"]):
+        sample["tokens_per_second"] = fastest * (number % 2)
+    page = render_page(report)
+    (curve,) = re.findall(r'<polyline points="(.*?)"', page)
+    points = [tuple(map(float, point.split(","))) for point in curve.split()]
+    (width, height) = map(int, re.findall(r'viewBox="0 0 (\d+) (\d+)"', page)[0])
+    assert all(0 < x <= width and 0 < y < height for x, y in points)
+    heights = sorted({y for _, y in points})
+    assert heights[0] < height * 0.6 < heights[1], "the curve fills it"
+
+
+def test_bars_say_their_numbers(synced: Run) -> None:
+    report = copy.deepcopy(synced.report)
+    report["databases"] = [
+        {**report["databases"][0], "node_name": "full", "records": 400, "ipfs_success": 300,
+         "ipfs_failures": 100},
+        {**report["databases"][0], "node_name": "empty", "records": 0, "ipfs_success": 0,
+         "ipfs_failures": 0},
+    ]  # fmt: skip
+    page = render_page(report)
+    bars = re.findall(r'<tr>\s*<th scope="row">full</th>.*?</tr>', page, re.S)
+    assert re.findall(r"width: ([\d.]+)%", bars[0]) == ["75.00", "25.00"]
+    assert ">300 + 100<" in bars[0]
+    assert 'scope="row">empty<' not in page
 
 
 def test_names_from_disk_are_text(synced: Run) -> None:
@@ -127,8 +156,9 @@ def test_a_large_fleet_keeps_the_page_small(synced: Run) -> None:
 
 
 def test_an_unwritable_place_is_told(synced: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(SyncError) as caught:
-        write_page(synced.report, tmp_path / "no" / "such.json")
+        write_page(synced.report, tmp_path / "file" / "such.json")
     assert caught.value.code == "report_unwritable"
 
 
@@ -146,7 +176,8 @@ onload = () => {
   document.body.innerHTML = "<pre>" + JSON.stringify({
     width: root.clientWidth, content: root.scrollWidth, outside: small,
     page: paint(page.body).backgroundColor, text: paint(page.body).color,
-    axis: paint(text).fill, charts: page.querySelectorAll(".chart svg").length,
+    axis: paint(text).fill, charts: page.querySelectorAll(".chart svg, .bars").length,
+    drawn: [...page.querySelectorAll(".bar i")].every((e) => box(e).width > 0 && box(e).height > 8),
     columns: paint(page.querySelector(".cards")).gridTemplateColumns.split(" ").length,
     letter: box(text).height, title: page.title,
   }) + "</pre>";
@@ -198,6 +229,7 @@ def test_it_looks_right_in_chromium(
     assert found, done.stdout + done.stderr
     seen = json.loads(found[1])
     assert seen["charts"] == 3
+    assert seen["drawn"], "every bar can be seen"
     assert width - 20 <= seen["width"] <= width
     assert seen["content"] <= seen["width"], "the page itself must not scroll sideways"
     assert seen["outside"] == []

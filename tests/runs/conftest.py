@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.targets.base import TargetOptions
@@ -52,6 +54,7 @@ def options(small_fleet: Path, target_file: Path) -> Callable[..., RunOptions]:
             "content": ContentOptions(workers=1, ways=("blockstore",)),
             "processes": 0,
         }
+        values["judge"] = JudgeOptions(os.path.join(os.environ["STATE_DIRECTORY"], "tables"))
         return RunOptions(**(values | changes))
 
     return make

@@ -213,7 +213,7 @@ STEPS = st.lists(
         st.tuples(
             st.just("put"), st.integers(0, 5),
             st.one_of(st.none(), st.text(max_size=8), st.binary(max_size=4), st.integers(0, 9),
-                      st.floats(0, 1)),
+                      st.sampled_from([0.0, 0.5, 1e-5, 1.0])),
         ),
         st.tuples(st.just("drop"), st.integers(0, 5), st.none()),
     ),

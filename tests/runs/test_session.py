@@ -41,11 +41,8 @@ class FakeStore:
         assert holder.count("|") == 3
         self._note("acquire")
 
-    def start_session(self, session: str, source: str, host: str, pid: int, command: str) -> None:
+    def start_session(self, session: str, source: str, host: str, pid: int, command: str) -> int:
         self._note("start")
-
-    def close_dead_sessions(self, source: str, own: str) -> int:
-        self._note("dead")
         return 2
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
@@ -54,7 +51,7 @@ class FakeStore:
         if error is not None:
             raise error
 
-    def finish_session(self, session: str, status: str, totals: SessionTotals, why: str) -> None:
+    def finish_session(self, lease: Lease, status: str, totals: SessionTotals, why: str) -> None:
         self._note(f"finish {status}")
 
     def release_lease(self, lease: Lease) -> None:
@@ -118,7 +115,7 @@ def test_lease_first_and_given_back_last() -> None:
         assert store.beaten.acquire(timeout=LONG)
         session.finish("COMPLETED", SessionTotals(), None)
         assert session._thread is None or not session._thread.is_alive()
-    assert store.calls == ["acquire", "start", "dead", "finish COMPLETED", "release"]
+    assert store.calls == ["acquire", "start", "finish COMPLETED"]
     assert session.error is None
 
 
@@ -130,11 +127,10 @@ def test_a_lease_that_is_held_leaves_no_trace() -> None:
     assert store.calls == ["acquire"]
 
 
-@pytest.mark.parametrize("step", ["start", "dead"])
-def test_a_start_that_fails_gives_the_lease_back(step: str) -> None:
+def test_a_start_that_fails_gives_the_lease_back() -> None:
     store = FakeStore()
     error = TargetRefused("no", code="no")
-    store.raises = {step: error, "release": TargetUnavailable("gone", code="gone")}
+    store.raises = {"start": error, "release": TargetUnavailable("gone", code="gone")}
     with _session(store) as session, pytest.raises(TargetRefused) as raised:
         session.start()
     assert raised.value is error  # not what came of giving the lease back

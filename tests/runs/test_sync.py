@@ -30,8 +30,8 @@ from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.sync import Run, sync
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.registry import open_target
-from rubix_token_sync.targets.sql.target import SqlTarget
 from rubix_token_sync.testing import change_status, delete_tokens
+from tests.targets.parts import part_with
 
 Options = Callable[..., RunOptions]
 
@@ -316,13 +316,13 @@ def _give_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, stop: Cance
 
 @pytest.mark.parametrize(
     "name",
-    ["start_session", "close_dead_sessions", "database_states", "prepare_load", "publish"],
+    ["start_session", "database_states", "prepare_load", "publish"],
 )
 def test_a_signal_in_the_middle_of_the_store_tears_nothing(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, SqlTarget, name, stop)
+    _give_at(monkeypatch, part_with(name), name, stop)
     outcome = sync(options(), stop=stop)
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 130)
     assert _sessions(target_file) == ["INTERRUPTED"]
@@ -333,7 +333,7 @@ def test_a_signal_after_the_last_record_finds_the_run_complete(
     options: Options, target_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stop = CancelToken()
-    _give_at(monkeypatch, SqlTarget, name, stop)
+    _give_at(monkeypatch, part_with(name), name, stop)
     assert sync(options(), stop=stop).exit_code == 0
     assert _sessions(target_file) == ["COMPLETED"]
 
@@ -366,7 +366,8 @@ def test_a_signal_ends_a_dry_run(options: Options, monkeypatch: pytest.MonkeyPat
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: int = 1) -> None:
-    original = getattr(SqlTarget, name)
+    part = part_with(name)
+    original = getattr(part, name)
     left = [nth]
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -375,7 +376,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, nth: in
             raise error
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(SqlTarget, name, fail)
+    monkeypatch.setattr(part, name, fail)
 
 
 @pytest.mark.parametrize(

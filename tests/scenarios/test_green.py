@@ -48,9 +48,11 @@ class Site:
         return rts.sync(self.nodes, target=self.target, source_ip="me")
 
     def code(self, command: str) -> int:
-        roots = [str(root) for root in self.roots] if command in ("check", "sync", "verify") else []
+        name, *flags = command.split()
+        asks = name in ("status", "databases")
+        roots = [] if asks else [str(root) for root in self.roots]
         arguments = [
-            command, *roots, "--target", self.target, "--source-ip", "me", "--quiet",
+            name, *flags, *roots, "--target", self.target, "--source-ip", "me", "--quiet",
             *self.more.get(command, []),
         ]  # fmt: skip
         if self.fault is None:
@@ -95,7 +97,7 @@ def strict(site: Site) -> None:
 
 
 def unreadable_new(site: Site) -> None:
-    site.database("node003").parent.mkdir(parents=True)
+    site.database("node003").parent.mkdir(parents=True, exist_ok=True)
     site.database("node003").write_bytes(b"no database")
     site.sync()
 
@@ -122,6 +124,77 @@ def shrunk(site: Site) -> None:
 def another_node_synced_since(site: Site) -> None:
     unreadable_known(site)
     rts.sync(site.nodes, target=site.target, source_ip="me", nodes=["node002"])
+
+
+def other_root_synced_since(site: Site) -> None:
+    unreadable_new(site)
+    rts.sync(site.nodes, target=site.target, source_ip="me", nodes=["node002"])
+    elsewhere = shutil.copytree(site.nodes / "node002", site.nodes.parent / "more" / "node004")
+    rts.sync(elsewhere.parent, target=site.target, source_ip="me")
+
+
+def unread_and_other_root_synced_since(site: Site) -> None:
+    (site.nodes / "node009" / "Rubix").mkdir(parents=True)
+    (site.nodes / "node009" / "Rubix" / "rubix.db").symlink_to("rubix.db")
+    other_root_synced_since(site)
+
+
+def repeated(site: Site) -> None:
+    """A table without a key, in which a row stands twice."""
+    with closing(sqlite3.connect(site.database())) as db, db:
+        db.execute("CREATE TABLE Copied AS SELECT * FROM TokensTable")
+        db.execute("INSERT INTO Copied SELECT * FROM TokensTable LIMIT 1")
+        db.execute("DROP TABLE TokensTable")
+        db.execute("ALTER TABLE Copied RENAME TO TokensTable")
+    site.sync()
+
+
+def without_repository(site: Site) -> None:
+    shutil.rmtree(site.nodes / "node001" / ".ipfs")
+    site.sync()
+
+
+def closed_repository(site: Site) -> None:
+    repository = site.nodes / "node001" / ".ipfs"
+    shutil.rmtree(repository)
+    repository.symlink_to("/nowhere/ipfs")
+    site.sync()
+
+
+def invalid(site: Site) -> None:
+    with closing(sqlite3.connect(site.database())) as db, db:
+        db.execute("UPDATE TokensTable SET did = NULL, token_status = 'x' WHERE rowid < 9")
+    site.sync()
+
+
+def altered(site: Site) -> None:
+    site.sync()
+    site.change("UPDATE TokenRecords SET did = 'x' WHERE id = 1")
+
+
+def emptied(site: Site) -> None:
+    shutil.rmtree(site.nodes)
+    site.nodes.mkdir()
+    site.sync()
+
+
+def emptied_strict(site: Site) -> None:
+    emptied(site)
+    site.more = {name: ["--strict"] for name in ("check", "sync", "status", "databases")}
+
+
+def taken(site: Site) -> None:
+    site.sync()
+    site.change("UPDATE SyncSources SET machine = 'another', host = 'another'")
+
+
+def newer(site: Site) -> None:
+    site.sync()
+    site.change("UPDATE alembic_version SET version_num = '9999'")
+
+
+def strange(site: Site) -> None:
+    site.file.write_bytes(b"this is no database" * 99)
 
 
 def changed_since(site: Site) -> None:
@@ -234,26 +307,56 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
         content_damaged, (1, 1, 0, 1, 1)),
     "The same, below it (shown as a warning)": (content_damaged_a_little, (0, 0, 0, 0, 0)),
     "The same, with `--strict`": (strict, (1, 1, 0, 1, 1)),
+    "A node has no repository (a warning)": (without_repository, (0, 0, 0, 0, 0)),
+    "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 0)),
+    "Records have validation errors": (invalid, (0, 0, 0, 0, 0)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
     "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1, 1)),
     "The same, after a sync of another node": (another_node_synced_since, (1, 1, 1, 1, 1)),
+    "The same, of one that never could, after a sync of another node and of other roots": (
+        other_root_synced_since, (1, 1, 1, 1, 1)),
     "A database is gone": (gone, (0, 1, 5, 1, 1)),
     "A database lost most of its rows": (shrunk, (0, 1, 5, 1, 1)),
     "A directory cannot be read that may hold nodes": (unread, (1, 1, 1, 1, 0)),
+    "The same, after a sync of another node and of other roots": (
+        unread_and_other_root_synced_since, (1, 1, 1, 1, 1)),
+    "There is no node below the roots (a warning)": (emptied, (0, 0, 0, 0, 0)),
+    "The same, with `--strict`, at the sync": (emptied_strict, (0, 1, 0, 0, 0)),
     "A run was stopped before it reached every database (status afterwards)": (
         interrupted, (0, 0, 5, 1, 1)),
     "A run died, or hangs": (dead, (0, 0, 0, 1, 0)),
     "The last run failed": (failed_run, (0, 0, 0, 1, 0)),
     "A node was not synced for longer than `--max-age`": (overdue, (0, 0, 0, 1, 1)),
     "The target refused a record": (refused, (0, 1, 5, 1, 1)),
+    "A node's table has a row twice (the second is left out)": (repeated, (0, 1, 0, 1, 1)),
     "A node changed since the last sync": (changed_since, (0, 0, 5, 0, 0)),
     "A record was deleted in the target behind the program's back": (tampered, (0, 0, 5, 0, 0)),
+    "A record was changed there": (altered, (0, 0, 5, 0, 0)),
     "Another run holds the lease": (leased, (0, 4, 0, 0, 0)),
     "No sync has run yet; the tables are there": (never, (0, 0, 5, 1, 0)),
     "There is no target yet": (nothing, (0, 0, 3, 3, 3)),
+    "The source belongs to another machine": (taken, (2, 2, 0, 0, 0)),
+    "The target is of a newer version of the program": (newer, (3, 3, 3, 3, 3)),
+    "The target is not a database of this program": (strange, (3, 3, 3, 3, 3)),
     "The target cannot be reached": (unreachable, (3, 3, 3, 3, 3)),
     "A mistake on the command line": (usage, (2, 2, 2, 2, 2)),
 }  # fmt: skip
+
+
+OTHERS = ("sync --dry-run", "sync --force", "verify --repair", "retry-failed")
+OTHER_CODES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
+    "Content that a cure would bring is missing": (content_damaged, (0, 1, 0, 1)),
+    "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 0)),
+    "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1)),
+    "A database is gone": (gone, (1, 1, 5, 1)),
+    "A database lost most of its rows": (shrunk, (1, 1, 1, 1)),
+    "A directory cannot be read that may hold nodes": (unread, (1, 1, 1, 1)),
+    "The target refused a record": (refused, (0, 1, 1, 1)),
+    "A record was changed or deleted behind the program's back": (altered, (0, 0, 0, 0)),
+    "Another run holds the lease": (leased, (0, 4, 4, 4)),
+    "The source belongs to another machine": (taken, (2, 2, 2, 2)),
+    "The target cannot be reached": (unreachable, (3, 3, 3, 3)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -279,10 +382,54 @@ def test_each_cell(state: str, made: Path, tmp_path: Path, monkeypatch: pytest.M
     }
 
 
-def test_the_page_has_this_table() -> None:
+_SHORT = ("The target refused a record", "The target cannot be reached", "A database is gone")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [pytest.param(s, marks=() if s in _SHORT else pytest.mark.long) for s in OTHER_CODES],
+)
+def test_the_other_commands(
+    state: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("RUBIX_SYNC_")]:
+        monkeypatch.delenv(name)
+    make, codes = OTHER_CODES[state]
+    site = Site(tmp_path, made)
+    make(site)
+    assert {command: site.code(command) for command in OTHERS} == dict(
+        zip(OTHERS, codes, strict=True)
+    )
+
+
+def test_a_repair_that_ends_with_0_leaves_nothing_to_find(made: Path, tmp_path: Path) -> None:
+    site = Site(tmp_path, made)
+    altered(site)
+    assert [site.code(command) for command in ("verify --repair", "verify")] == [0, 0]
+
+
+def _table(first: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Titles and rows of the page's table that begins with this cell."""
     section = PAGE.read_text("utf-8").partition("## What is green and what is not\n")[2]
     section = section.partition("\n## ")[0]
-    rows = re.findall(r"^\| (.+?) \| (.+) \|$", section, re.M)
-    table = {state: tuple(codes.split(" | ")) for state, codes in rows if "---" not in state}
-    assert table.pop("state") == tuple(f"`{command}`" for command in COMMANDS)
-    assert table == {state: tuple(map(str, codes)) for state, (_, codes) in STATES.items()}
+    lines = section[section.index(f"| {first} |") :].partition("\n\n")[0].splitlines()
+    rows = [re.fullmatch(r"\| (.+?) \| (.+) \|", line) for line in lines if "|---" not in line]
+    assert all(rows), "every line is a row"
+    table = {row[1]: tuple(row[2].split(" | ")) for row in rows if row}
+    assert len(table) == len(rows), "every state once"
+    return table.pop(first), table
+
+
+@pytest.mark.parametrize(
+    ("first", "commands", "states"),
+    [("state", COMMANDS, STATES), ("also in this state", OTHERS, OTHER_CODES)],
+)
+def test_the_page_has_these_tables(
+    first: str,
+    commands: tuple[str, ...],
+    states: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]],
+) -> None:
+    titles, table = _table(first)
+    assert titles == tuple(f"`{command}`" for command in commands)
+    assert table == {state: tuple(map(str, codes)) for state, (_, codes) in states.items()}

@@ -24,9 +24,8 @@ def run(store: SqlTarget, session: str = SESSION) -> None:
     """Insert, update and let vanish; afterwards `KEPT` records live and are marked."""
     store.ensure_schema()
     lease = Lease(SOURCE, session)
-    store.start_session(session, SOURCE, "host", 1, "sync")
     store.acquire_lease(lease, own_holder())
-    store.close_dead_sessions(SOURCE, session)
+    store.start_session(session, SOURCE, "host", 1, "sync")
     store.database_states(SOURCE)
     store.prepare_load()
     store.known_rows(DATABASE)
@@ -37,8 +36,7 @@ def run(store: SqlTarget, session: str = SESSION) -> None:
     store.publish(lease, Chunk(rows=batch(*more)))
     store.publish(lease, Chunk(rows=batch_of([]), vanished=gone, mark=mark(KEPT)))
     store.finish_load()
-    store.finish_session(session, "COMPLETED", SessionTotals(total_records_processed=95), None)
-    store.release_lease(lease)
+    store.finish_session(lease, "COMPLETED", SessionTotals(total_records_processed=95), None)
 
 
 if __name__ == "__main__":

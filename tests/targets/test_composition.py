@@ -44,12 +44,12 @@ def test_a_backend_has_what_the_shared_parts_ask_of_it(address: str) -> None:
     wanted = {*public(Backend), *Backend.__annotations__}
     assert {name for name in wanted if not hasattr(target.backend, name)} == set()
     assert type(target) is SqlTarget
+    assert {name for name in public(Target) if not hasattr(target, name)} == set()
     assert target.tables.columns is RECORDS
     target.close()
 
 
-def test_the_door_is_the_one_that_the_program_knows() -> None:
-    assert public(Target) <= public(SqlTarget)
+def test_there_is_one_kind_of_target() -> None:
     assert SqlTarget.__subclasses__() == []
 
 

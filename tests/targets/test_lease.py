@@ -168,14 +168,13 @@ def test_two_that_start_at_the_same_moment(
 
 
 def test_dead_sessions_are_closed_under_the_lease(store: SqlTarget, lease: Lease) -> None:
-    store.start_session(OTHER_SESSION, SOURCE, "host", 2, "sync")
     elsewhere = "00000000-0000-4000-8000-000000000003"
-    store.start_session(elsewhere, "10.0.0.8", "host", 2, "sync")
-    assert store.close_dead_sessions(SOURCE, SESSION) == 1
-    assert store.close_dead_sessions(SOURCE, SESSION) == 0
+    assert store.start_session(elsewhere, "10.0.0.8", "host", 2, "sync") == 0
+    assert store.start_session(OTHER_SESSION, SOURCE, "host", 2, "sync") == 1
+    assert store.start_session(OTHER_SESSION, SOURCE, "host", 2, "sync") == 0  # a replay
     assert statuses(store) == {
-        SESSION: "RUNNING",
-        OTHER_SESSION: "INTERRUPTED",
+        SESSION: "INTERRUPTED",
+        OTHER_SESSION: "RUNNING",
         elsewhere: "RUNNING",
     }
 
@@ -183,7 +182,8 @@ def test_dead_sessions_are_closed_under_the_lease(store: SqlTarget, lease: Lease
 def test_a_session_ends_with_its_numbers(store: SqlTarget, lease: Lease) -> None:
     totals = SessionTotals(total_records_processed=7, total_sql_inserts=5, progress_percent=100.0)
     store.start_session(SESSION, SOURCE, "host", 1, "sync")  # a replay changes nothing
-    store.finish_session(SESSION, "FAILED", totals, "it broke")
+    store.finish_session(lease, "FAILED", totals, "it broke")
+    assert store.leases() == []
     sessions = store.tables.sessions
     row = store.read(lambda conn: conn.execute(sa.select(sessions)).one())
     assert (row.status, row.error_summary) == ("FAILED", "it broke")

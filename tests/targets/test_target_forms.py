@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -21,11 +22,15 @@ MISTAKEN = {
     "sqlite:/a/b.db": "sqlite:////a/b.db",
     "sqllite:///tokens.db": "sqlite://",
     "postgre://h/d": "postgres://",
-    "mysql://h/d": "mssql://",
+    "mysql://h/d": "sqlite:///FILE",
     "postgresql+psycopg2://u@h/d": "postgresql:// without it",
     "mssql+pymssql://u@h/d": "mssql:// without it",
     "postgresql:h/d": "postgresql://",
-    f"jdbc:sqlserver://h:1433;databaseName=d;password={SECRET}": "mssql://HOST",
+    f"jdbc:sqlserver://h:1433;databaseName=d;password={SECRET}": "mssql://USER@HOST",
+    f"jdbc:oracle:thin:u/{SECRET}@h:1521/d": "sqlite:///FILE",
+    f"mysql+pymysql://u:{SECRET}@h/d": "sqlite:///FILE",
+    "Data Source=some where/tokens.db;Version=3": "sqlite:///some where/tokens.db",
+    "sqlite3:///t.db": "sqlite:///FILE",
     f"oracle://u:{SECRET}@h/d": "sqlite:///FILE",
 }
 
@@ -37,7 +42,7 @@ def test_the_form_is_named_and_the_right_one_printed(text: str) -> None:
     assert caught.value.code == "unknown_target"
     assert MISTAKEN[text] in caught.value.remedy
     assert SECRET not in f"{caught.value}{caught.value.context}"
-    assert "SQL Server" not in caught.value.message
+    assert ("SQL Server" in caught.value.message) == text.startswith("jdbc:sqlserver")
 
 
 @pytest.mark.parametrize("text", MISTAKEN)
@@ -45,9 +50,21 @@ def test_what_is_suggested_is_accepted(text: str) -> None:
     """Advice is tried (incident 34)."""
     with pytest.raises(SettingsError) as caught:
         parse_target(text)
-    suggested = re.search(r"Did you mean (\S+)\?$", caught.value.remedy)
-    if suggested and not suggested[1].endswith("://"):
-        assert parse_target(suggested[1]).kind == "sqlite"
+    suggested = re.search(r"Did you mean (.+)\?$", caught.value.remedy)
+    if suggested:
+        assert suggested[1].startswith(parse_target(suggested[1]).kind[:6])
+
+
+@pytest.mark.parametrize("address", ["postgresql://u:p@[::1/d", "sqlite://[x", "sqlite:///a[b.db"])
+def test_a_bracket_is_no_bug(address: str) -> None:
+    target = parse_target(address)
+    assert target.secrets() is not None
+    with contextlib.suppress(SettingsError):
+        target.exists()
+
+
+def test_a_server_with_a_files_name_is_a_server() -> None:
+    assert parse_target("Data Source=host.db;Initial Catalog=tokens").kind == "mssql"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def read_urls_file(path: str, *, allow_insecure: bool = False) -> tuple[SecretSt
         mode = stat.S_IMODE(os.stat(path).st_mode)
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
         raise SettingsError(
             f"The file of alert URLs {path} cannot be read: {reason}.",
             code="alert_urls_unreadable",

@@ -5,18 +5,22 @@ Loads nothing of size itself: a night in which nothing changed judges nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rubix_token_sync.errors import TokenTableError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from rubix_token_sync.audit.judge import Judge
     from rubix_token_sync.audit.token_numbers import Progress
 
-__all__ = ["JudgeFiles", "JudgeOptions", "judge_for_sync", "prepare_judge"]
+__all__ = ["JudgeFiles", "JudgeOptions", "SyncJudge", "judge_for_sync", "prepare_judge"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -38,6 +42,17 @@ class JudgeFiles:
     """Only contents are judged where it is None."""
     source: str | None
 
+    def open_for_sync(self) -> SyncJudge:
+        """A judge for a worker."""
+        return SyncJudge(self)
+
+    def discard(self) -> None:
+        """Remove the files, so that the next run builds them anew."""
+        for path in (self.numbers, self.ids):
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
     def open(self) -> Judge:
         """A judge for this process.
 
@@ -54,6 +69,36 @@ class JudgeFiles:
         ids = None if self.ids is None else TokenTable(self.ids, ids_spec(limits))
         numbers = TokenTable(self.numbers, numbers_spec(limits))
         return Judge(Ruling(limits, self.source), numbers, ids)
+
+
+class SyncJudge:
+    """The judge of a run that does without verdicts where a table turns out to be damaged."""
+
+    def __init__(self, files: JudgeFiles) -> None:
+        self._files = files
+        self._judge: Judge | None = None
+        self._given_up = False
+
+    @property
+    def decodes_ids(self) -> bool:
+        """Tokens without content can be judged."""
+        return self._files.ids is not None
+
+    def judge(
+        self, ids: Sequence[str | None], contents: Sequence[bytes | None], kinds: Sequence[str]
+    ) -> pa.RecordBatch | None:
+        """See `Judge.judge`; None once there is no table to judge by."""
+        if self._given_up:
+            return None
+        try:
+            if self._judge is None:
+                self._judge = self._files.open()
+            return self._judge.judge(ids, contents, kinds)
+        except (TokenTableError, OSError) as error:
+            _LOG.warning("Tokens are not judged any more; the next audit does it. %s", error)
+            self._given_up, self._judge = True, None
+            self._files.discard()
+            return None
 
 
 def prepare_judge(
@@ -78,11 +123,13 @@ def prepare_judge(
 
     limits = package_limits()
     Ruling(limits, options.source)
-    numbers = open_or_build(options.directory, numbers_spec(limits), progress=progress)
+    numbers = open_or_build(
+        options.directory, numbers_spec(limits), progress=progress, verify=False
+    )
     spec = ids_spec(limits)
     if ids:
-        found = open_or_build(options.directory, spec, progress=progress).path
-        return JudgeFiles(numbers.path, found, options.source)
+        found = open_or_build(options.directory, spec, progress=progress, verify=False)
+        return JudgeFiles(numbers.path, found.path, options.source)
     there = os.path.join(options.directory, spec.file_name)
     try:
         TokenTable(there, spec)

@@ -13,13 +13,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.suggest import unknown_word
-from rubix_token_sync.surroundings import prepare
+from rubix_token_sync.surroundings import Tolerant, prepare
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -82,7 +82,14 @@ class _LazyGroup(click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _reader_may_leave():  # the help is shown here
-            return super().make_context(*args, **kwargs)
+            try:
+                return super().make_context(*args, **kwargs)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                from rubix_token_sync.cli.output import unwritable
+
+                raise unwritable(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         with _reader_may_leave():
@@ -105,9 +112,12 @@ def main(arguments: list[str] | None = None) -> None:
         prepare()
     # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Nor does it look through all packages that are installed for plug-ins of this one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may not be text at all
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = cast("TextIO", Tolerant(sys.stderr))
     threading.excepthook = _thread_failed
     code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -149,7 +159,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         if "--json" in arguments:
             _print_failure(error.exit_code, "usage", "system", error.format_message(), "")
         return error.exit_code
@@ -161,6 +171,15 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
         return _fail(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """As click has it, with the code that `explain` knows."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+        click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
+    click.echo(rts.shown(f"Error: {error.format_message()} [usage]"), err=True)
 
 
 def _fail(error: Exception, arguments: list[str]) -> int:

@@ -38,6 +38,8 @@ def check(arguments: Loading) -> int:
 
     def table() -> None:
         for result in sorted(report.checks, key=lambda one: one.ok):
+            if result.ok and arguments.quiet:
+                continue
             code = f" [{result.code}]" if result.code and not result.ok else ""
             mark = "ok   " if result.ok else "FAIL "
             say(f"{mark}{result.name}: {result.detail}{code}", "" if result.ok else "31")

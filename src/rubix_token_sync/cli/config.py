@@ -6,6 +6,7 @@ import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.options import Common, common_options, takes
+from rubix_token_sync.cli.output import print_json, say
 
 __all__ = ["config"]
 
@@ -46,16 +47,16 @@ def show(options: Common) -> int:
             },
             "notes": list(found.notes),
         }
-        print(rts.json_text(document))
+        print_json(document)
         return 0
     because = found.settings_file_because
-    click.echo(rts.shown(f"Settings file: {found.settings_file or 'none'} ({because})"))
-    click.echo(rts.shown(f"Looked for:    {', '.join(found.searched)}"))
-    click.echo(rts.shown(f"Target:        {found.target or 'none'} ({found.target_because})"))
-    click.echo()
+    say(f"Settings file: {found.settings_file or 'none'} ({because})")
+    say(f"Looked for:    {', '.join(found.searched)}")
+    say(f"Target:        {found.target or 'none'} ({found.target_because})")
+    say()
     width = max(len(row.name) for row in found.settings)
     for row in found.settings:
-        click.echo(rts.shown(f"{row.name:<{width}}  {row.value or '-'}  ({row.origin})"))
+        say(f"{row.name:<{width}}  {row.value or '-'}  ({row.origin})")
     for note in found.notes:
         click.echo(rts.shown(note), err=True)
     return 0
@@ -80,11 +81,11 @@ def check(file: str | None, as_json: bool) -> int:
                 {"code": p.code, "message": p.message, "remedy": p.remedy} for p in problems
             ],
         }
-        print(rts.json_text(document))
+        print_json(document)
     elif not problems:
-        click.echo(rts.shown(f"{path} is good."))
+        say(f"{path} is good.")
     for problem in () if as_json else problems:
-        click.echo(rts.shown(f"{problem.message} [{problem.code}]"))
+        say(f"{problem.message} [{problem.code}]")
         if problem.remedy:
-            click.echo(rts.shown(f"  {problem.remedy}"))
+            say(f"  {problem.remedy}")
     return 2 if problems else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
@@ -23,6 +24,7 @@ from rubix_token_sync.cli.options import (
     takes,
 )
 from rubix_token_sync.cli.output import (
+    Cell,
     Column,
     ago,
     answer,
@@ -30,12 +32,11 @@ from rubix_token_sync.cli.output import (
     per_cent,
     print_table,
     say,
-    short_paths,
     state,
 )
 
 if TYPE_CHECKING:
-    from rubix_token_sync import DatabaseRow
+    from rubix_token_sync import DatabaseRow, Problem
 
 __all__ = ["databases"]
 
@@ -63,7 +64,9 @@ class DatabasesArguments(Looking, Judging):
 @source_option
 @node_option
 @max_age_option
-@click.option("--failed", is_flag=True, help="Only those that are not current.")
+@click.option(
+    "--failed", is_flag=True, help="Only those that are not current, or have an error otherwise."
+)
 @click.option(
     "--sort",
     type=click.Choice(_ORDERS),
@@ -93,7 +96,8 @@ def databases(arguments: DatabasesArguments) -> int:
         order = arguments.sort or (None if machine else "state")
         rows = list(found) if order is None else _ordered(found, order)
         if arguments.failed:
-            rows = [row for row in rows if row.state != "current"]
+            wrong = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
+            rows = [r for r in rows if r.state != "current" or (r.source_ip, r.db_path) in wrong]
         rows = rows[: arguments.limit]
         answer(
             as_json=arguments.as_json,
@@ -108,7 +112,7 @@ def databases(arguments: DatabasesArguments) -> int:
                 "problems": problems,
             },
             rows=(rts.DatabaseRow, rows),
-            table=lambda: _show(rows, found),
+            table=lambda: _show(rows, found, problems),
         )
     return exit_code
 
@@ -125,26 +129,33 @@ def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:
     return sorted(rows, key=lambda row: -(row.age_seconds or float("inf")))
 
 
-def _show(rows: list[DatabaseRow], everything: list[DatabaseRow]) -> None:
+def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list[Problem]) -> None:
     """One line a database, then the sum."""
+    wrong = {(problem.source_ip, problem.db_path) for problem in problems}
     if not everything:
         say("No databases.")
         return
-    names = short_paths([(row.node_name, row.db_path) for row in rows])
+    labels = rts.told_apart([(row.node_name, row.db_path) for row in everything])
+    names = {r.db_path: label for r, label in zip(everything, labels, strict=True)}
     print_table(
         [
             Column("Source", 4), Column("Node"), Column("Records", right=True),
-            Column("Content", 1, right=True), Column("Missing", 5, right=True),
+            Column("Content", 2, right=True), Column("Missing", 5, right=True),
             Column("Invalid", 6, right=True), Column("Rejected", 7, right=True),
-            Column("Last success", 2), Column(""), Column("Why", 3, wraps=True),
+            Column("Last success", 3), Column(""), Column("Why", 1, wraps=True),
         ],
         [
             [
-                row.source_ip, name, count(row.record_count), per_cent(row.ipfs_success_rate),
-                count(row.ipfs_fail_count), count(row.validation_error_count),
-                count(row.rejected_count), ago(row.age_seconds), state(row.state), _why(row),
+                row.source_ip, names[row.db_path], count(row.record_count),
+                per_cent(row.ipfs_success_rate), count(row.ipfs_fail_count),
+                count(row.validation_error_count),
+                count(row.rejected_count), ago(row.age_seconds),
+                Cell(row.state, "33")
+                if row.state == "current" and (row.source_ip, row.db_path) in wrong
+                else state(row.state),
+                _why(row),
             ]
-            for name, row in zip(names, rows, strict=True)
+            for row in rows
         ],
     )  # fmt: skip
     if len(rows) < len(everything):
@@ -156,6 +167,11 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow]) -> None:
         if number or word == "failed":
             parts.append(f"{number:,} {word}")
     parts.append(rts.counted(sum(row.record_count for row in everything), "record"))
+    kinds: Counter[str] = Counter()
+    for row in everything:
+        kinds.update(row.kinds)
+    if kinds.keys() - {"rbt"}:
+        parts[-1] += f" ({rts.tokens_by_kind(kinds)})"
     for word, total in (
         ("transaction", sum(row.transaction_count for row in everything)),
         ("pledge", sum(row.pledge_count for row in everything)),
@@ -172,4 +188,7 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow]) -> None:
 def _why(row: DatabaseRow) -> str:
     if row.error is not None:
         return f"{row.error.message[:200]} [{row.error.code}]"
-    return ", ".join(f"{code} {number:,}" for code, number in row.content_failures.items())
+    parts = [f"{code} {number:,}" for code, number in row.content_failures.items()]
+    if row.rejected_count:
+        parts.insert(0, f"rejected {row.rejected_count:,}")
+    return ", ".join(parts)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.options import Common, common_options, root_arguments, takes
 from rubix_token_sync.cli.output import Column, answer, print_table, say
+
+if TYPE_CHECKING:
+    from rubix_token_sync import Skipped
 
 __all__ = ["discover"]
 
@@ -28,13 +32,16 @@ def discover(arguments: Common) -> int:
             [[node.name, node.db_path, node.repository or "-"] for node in found.nodes],
         )
         for skipped in found.skipped:
-            say(f"skipped {skipped.path}: {skipped.sentence} [{skipped.reason_code}]")
+            say(f"skipped {_line(skipped)}", "31" if skipped.hides_nodes else "")
         for note in found.notes:
-            say(f"note {note.path}: {note.sentence} [{note.reason_code}]")
+            say(f"note {_line(note)}")
+        hiding = sum(skipped.hides_nodes for skipped in found.skipped)
         say(
             f"{rts.counted(len(found.nodes), 'database')} found, "
             f"{rts.counted(len(found.skipped), 'thing')} skipped."
         )
+        if hiding:
+            say(f"{hiding:,} of them could hide something: a sync ends with exit code 1.")
 
     answer(
         as_json=arguments.as_json,
@@ -48,3 +55,8 @@ def discover(arguments: Common) -> int:
         table=table,
     )
     return 0
+
+
+def _line(skipped: Skipped) -> str:
+    remedy = f" {skipped.remedy}" if skipped.remedy else ""
+    return f"{skipped.path}: {skipped.sentence}{remedy} [{skipped.reason_code}]"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli.output import print_json, say
 from rubix_token_sync.installation import runnable
 
 __all__ = ["explain"]
@@ -41,20 +41,23 @@ def explain(codes: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         shown = found if codes else explanations()
         document = {"explanations": [asdict(entry) for entry in shown]}
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
         return 0
     if not codes:
         area = ""
         for entry in explanations():
             if entry.area != area:
                 area = entry.area
-                click.echo(f"\n{area}")
-            click.echo(f"  {entry.code:<24} {entry.says}")
+                say()
+                say(area)
+            say(f"{entry.code:<24} {entry.says}", indent="  ")
         return 0
     for number, entry in enumerate(found):
         parts = [("Says", entry.says), ("Cause", entry.cause), ("Cure", runnable(entry.cure))]
-        click.echo(("\n" if number else "") + f"{entry.code} ({entry.area})")
+        if number:
+            say()
+        say(f"{entry.code} ({entry.area})")
         for title, text in parts:
             if text:
-                click.echo(f"  {title + ':':<7}{text}")
+                say(f"{title + ':':<7}{text}", indent="  ")
     return 0

@@ -37,7 +37,6 @@ __all__ = [
     "print_table",
     "rate",
     "say",
-    "short_paths",
     "spark",
     "state",
     "to_json",
@@ -48,6 +47,8 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _GAP: Final = "  "
 _WRAPPED: Final = 24
 """A column that wraps gets at least this much room; else others are dropped first."""
+_WORD: Final = 48
+"""… and room for its longest word, a token id say, up to this."""
 _STYLES: Final = {
     "COMPLETED": "32",
     "processed": "32",
@@ -161,21 +162,34 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
     ]
     total = _width()
     if total is not None:
-        shown = _fitting(columns, widths, shown, total)
+        least = {
+            index: min(widths[index], max(_WRAPPED, min(_WORD, _longest_word(plain, index))))
+            for index, column in enumerate(columns)
+            if column.wraps
+        }
+        shown = _fitting(columns, widths, shown, total, least)
         for index in shown:
             if columns[index].wraps:
                 others = sum(widths[i] + len(_GAP) for i in shown if i != index)
-                widths[index] = min(widths[index], max(_WRAPPED, total - others))
+                widths[index] = min(widths[index], max(least[index], total - others))
     titles = [Cell(column.title, "1") for column in columns]
     for row in [titles, *plain]:
         _print_row(columns, widths, shown, row)
 
 
+def _longest_word(rows: Sequence[Sequence[Cell]], index: int) -> int:
+    return max((_cells(word) for row in rows for word in row[index].text.split()), default=0)
+
+
 def _fitting(
-    columns: Sequence[Column], widths: Sequence[int], shown: list[int], total: int
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    shown: list[int],
+    total: int,
+    least: Mapping[int, int],
 ) -> list[int]:
     def needed(some: list[int]) -> int:
-        room = [min(widths[i], _WRAPPED) if columns[i].wraps else widths[i] for i in some]
+        room = [least.get(i, widths[i]) for i in some]
         return sum(room) + len(_GAP) * (len(some) - 1)
 
     while needed(shown) > total:
@@ -352,14 +366,3 @@ def spark(values: Sequence[float | None]) -> str:
     return "".join(
         " " if v is None else _BARS[min(len(_BARS) - 1, int(v / top * len(_BARS)))] for v in values
     )
-
-
-def short_paths(nodes: Sequence[tuple[str, str]]) -> list[str]:
-    """Names of nodes for people; where a name repeats, with the path that tells them apart.
-
-    ``nodes`` are (name, path of the database).
-    """
-    seen: dict[str, set[str]] = {}
-    for name, path in nodes:
-        seen.setdefault(name, set()).add(path)
-    return [name if len(seen[name]) == 1 else f"{name} ({path})" for name, path in nodes]

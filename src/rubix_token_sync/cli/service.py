@@ -80,6 +80,8 @@ def install_service(
         "calendar": calendar,
     }
     _check(values, roots)
+    if directory is not None:
+        rts.keep_out(directory, "The unit files")
     for name in FORMS[form]:
         text = render(name, roots=tuple(str(Path(r).absolute()) for r in roots), **values)
         if directory is None:

@@ -15,6 +15,7 @@ import click
 
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import program
+from rubix_token_sync.text import counted
 
 __all__ = ["demo", "init"]
 
@@ -109,7 +110,10 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     if not fleet.exists():
         make_fleet(fleet, FleetPlan(nodes=nodes, tokens_per_node=tokens, absent=0.01))
         (fleet / "demo.json").write_text(json.dumps({"nodes": nodes, "tokens": tokens}))
-        click.echo(f"Made {nodes} nodes with {nodes * tokens:,} tokens in {fleet}.", err=True)
+        click.echo(
+            f"Made {counted(nodes, 'node')} with {counted(nodes * tokens, 'token')} in {fleet}.",
+            err=True,
+        )
     store = directory / "rubix-tokens.db"
     options: dict[str, Any] = {
         "roots": (str(fleet),),

@@ -122,7 +122,7 @@ def _answer(
     answer(
         as_json=arguments.as_json,
         as_csv=arguments.as_csv,
-        quiet=arguments.quiet,
+        quiet=arguments.quiet and found.ok,
         document={
             "ok": found.ok,
             "exit_code": found.exit_code,
@@ -134,7 +134,9 @@ def _answer(
             "audit": found.audit,
         },
         rows=(rts.Problem, found.problems),
-        table=lambda: _show(found, target.place),
+        table=lambda: (
+            print_problems(found.problems) if arguments.quiet else _show(found, target.place)
+        ),
     )
     return found.exit_code
 

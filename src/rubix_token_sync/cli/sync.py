@@ -20,7 +20,16 @@ from rubix_token_sync.cli.options import (
     stack,
     takes,
 )
-from rubix_token_sync.cli.output import Cell, Column, answer, count, length, print_table, say, state
+from rubix_token_sync.cli.output import (
+    Cell,
+    Column,
+    answer,
+    count,
+    length,
+    print_table,
+    say,
+    state,
+)
 from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["retry_failed", "sync"]
 
 _LISTED = 40
+_LOGGED = ("database_failed", "directory_unread")
+"""Problems that the log reports as they happen, also with --quiet."""
 _FINE = ("processed", "current", "retired")
 
 
@@ -160,6 +171,10 @@ def _command(
         document=document,
         table=lambda: _summary(result, document),
     )
+    if arguments.quiet and not arguments.as_json:
+        # What ends a run with 1 is never kept back; the log has said the others.
+        errors = [problem for problem in result.problems if problem.severity == "error"]
+        print_problems([problem for problem in errors if problem.code not in _LOGGED])
     return result.exit_code
 
 
@@ -167,6 +182,8 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
     """What a person reads at the end of a run: failures first."""
     touched = [d for d in result.databases if d.status != "current"]
     touched.sort(key=lambda d: (d.status in _FINE, d.db_path))
+    labels = rts.told_apart([(d.node_name, d.db_path) for d in result.databases])
+    names = {d.db_path: label for d, label in zip(result.databases, labels, strict=True)}
     if touched:
         print_table(
             [
@@ -177,7 +194,7 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
             ],
             [
                 [
-                    d.node_name, count(d.records), count(d.inserted), count(d.updated),
+                    names[d.db_path], count(d.records), count(d.inserted), count(d.updated),
                     count(d.vanished), count(d.ipfs_success), count(d.validation_errors),
                     state(d.status)
                     if d.status == "processed"

@@ -173,6 +173,8 @@ def _document(result: VerifyResult) -> dict[str, Any]:
 def _verdict(result: VerifyResult) -> str:
     if result.missing or (result.differences and not result.repaired):
         return "different"
+    if result.rejected:
+        return "the target refused what differs"
     if result.exit_code:
         return "not everything could be compared"
     return "equal again" if result.differences else "equal"

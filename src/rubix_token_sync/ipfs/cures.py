@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CURES", "curable"]
+__all__ = ["CURES", "REASONS", "curable"]
+
+_AGAIN: Final = "run `rubix-token-sync retry-failed`"
+_SAYS: Final = "`rubix-token-sync errors --category ipfs --node NODE` says what is wrong with it"
+_DAEMON: Final = (
+    "Start the node's IPFS daemon, or name the node's ipfs program with --ipfs-program; then "
+    f"{_AGAIN}."
+)
 
 CURES: Final = {
-    "access_denied": "Run as the user that owns the node, or let this user read its repository.",
+    "access_denied": "Run as the user that owns the node, or let this user read its repository; "
+    f"then {_AGAIN}.",
     "damaged": "Have the node's owner repair the repository (`ipfs repo verify`), or add "
-    "--ipfs-network with --gateway URL to get the content elsewhere; then run "
-    "`rubix-token-sync retry-failed`.",
-    "read_error": "Look at the disk and the mount of the node's repository, then run "
-    "`rubix-token-sync retry-failed`.",
-    "no_repository": "Look at the path of the node's repository and at content_ways; "
-    "`rubix-token-sync discover` shows which repository belongs to which node.",
-    "unsupported_format": "Start the node's IPFS daemon, or name the node's ipfs program with "
-    "--ipfs-program.",
-    "daemon_not_running": "Start the node's IPFS daemon, or name the node's ipfs program with "
-    "--ipfs-program.",
-    "daemon_refused": "Set ipfs_api_token to what the node's daemon asks for.",
+    f"--ipfs-network with --gateway URL to get the content elsewhere; then {_AGAIN}.",
+    "read_error": f"{_SAYS}: see to the repository's files, its disk or its mount, then {_AGAIN}.",
+    "no_repository": "Restore or mount the node's repository, if it had one. What other nodes "
+    f"hold of it, the target takes over from them: {_AGAIN}.",
+    "unsupported_format": _DAEMON,
+    "daemon_not_running": _DAEMON,
+    "daemon_refused": f"Set ipfs_api_token to what the node's daemon asks for, then {_AGAIN}.",
     "program_failed": "Start the node, or name an ipfs program with --ipfs-program; where one was "
-    "found, run it by hand to see why it fails.",
-    "gateway_failed": "Look at the gateway, then run `rubix-token-sync retry-failed`.",
-    "timed_out": "Raise IPFS_TIMEOUT, or wait until the disk or network is less busy; then run "
-    "`rubix-token-sync retry-failed`.",
+    f"found, run it by hand to see why it fails. Then {_AGAIN}.",
+    "gateway_failed": f"Look at the gateway, then {_AGAIN}.",
+    "timed_out": "Raise IPFS_TIMEOUT, or wait until the disk or network is less busy; then "
+    f"{_AGAIN}.",
 }
 """Reasons for missing content that an operator can remove, with what to do.
 
 The other reasons lie with the token: its id is none, or no node has its content.
 """
+
+REASONS: Final = {
+    "access_denied": "this user may not read the node's repository",
+    "damaged": "blocks are damaged",
+    "read_error": "the node's repository could not be read",
+    "no_repository": "the node has no IPFS repository on this machine",
+    "unsupported_format": "only the node's own software reads the form of its repository",
+    "daemon_not_running": "the node's IPFS daemon is not running",
+    "daemon_refused": "the node's IPFS daemon refused",
+    "program_failed": "no ipfs program could read the node's repository",
+    "gateway_failed": "the gateway did not give it",
+    "timed_out": "it did not come in time",
+}
+"""The same reasons in words."""
 
 
 def curable(code: str, *, repository: bool) -> bool:

@@ -26,6 +26,7 @@ from rubix_token_sync.ipfs.repository_files import (
     declared_datastore,
     read_sharding,
     read_version,
+    require_blocks,
 )
 
 __all__ = [
@@ -113,8 +114,13 @@ def _refuse_stalled(path: str) -> None:
 def _open(path: str) -> Repository | Failure:
     try:
         names = set(node_files.listdir(path))
-        if not names & {b"config", b"datastore_spec", b"blocks"}:
-            return NO_REPOSITORY
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_REPOSITORY
+    except OSError as error:
+        return failure_of(error, path)
+    if not names & {b"config", b"datastore_spec", b"blocks"}:
+        return NO_REPOSITORY
+    try:
         version = read_version(path)
         store = declared_datastore(path, names)
         kind = store.kind or ("flatfs" if b"blocks" in names else "unknown")
@@ -122,9 +128,8 @@ def _open(path: str) -> Repository | Failure:
             place = node_files.join(path, store.path) if store.path else path
             return Repository(path, kind, place, None, version)
         blocks = node_files.join(path, store.path or "blocks")
+        require_blocks(blocks)
         return Repository(path, "flatfs", blocks, read_sharding(blocks, store.shard_func), version)
-    except (FileNotFoundError, NotADirectoryError):
-        return NO_REPOSITORY
     except OSError as error:
         return failure_of(error, path)
     except MalformedFileError as error:

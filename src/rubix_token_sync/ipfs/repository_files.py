@@ -26,6 +26,7 @@ __all__ = [
     "read_api",
     "read_sharding",
     "read_version",
+    "require_blocks",
 ]
 
 JSON_LIMIT: Final = 1 << 20
@@ -36,6 +37,8 @@ _DIGITS_LIMIT: Final = 19
 _PATH_LIMIT: Final = 1024
 _WRAPPERS: Final = 8
 _SHARDING: Final = re.compile(r"/repo/flatfs/shard/v1/(prefix|suffix|next-to-last)/([1-9][0-9]?)")
+_SHARDING_PREFIX: Final = "/repo/flatfs/shard/"
+_UNMOUNTED: Final = ": its disk may not be mounted"
 _TYPE: Final = re.compile(r"[A-Za-z0-9_-]{1,24}")
 _DIGITS: Final = re.compile(rb"[0-9]{1,9}")
 
@@ -166,11 +169,32 @@ def read_sharding(blocks: str, declared: str) -> Sharding | None:
         pass  # as old as the file's invention: the specification has to do
     else:
         declared = text.decode("ascii", "replace").strip()
+        if not declared.startswith(_SHARDING_PREFIX):
+            raise MalformedFileError("file SHARDING names no layout of flatfs")
     found = _SHARDING.fullmatch(declared)
     if found is None:
         return None
     kind, length = found.groups()
     return Sharding(kind, int(length))  # type: ignore[arg-type]
+
+
+def require_blocks(blocks: str) -> None:
+    """Refuse a place of blocks that no flatfs left so: a disk that is not mounted, mostly.
+
+    Blocks that are not there would be taken for blocks that the node never had.
+
+    Raises:
+        MalformedFileError: it is missing, empty or not a directory.
+        OSError: it cannot be read.
+    """
+    try:
+        with node_files.scan(blocks) as entries:
+            if next(entries, None) is None:
+                raise MalformedFileError(f"directory of blocks is empty{_UNMOUNTED}")
+    except FileNotFoundError as error:
+        raise MalformedFileError(f"directory of blocks is missing{_UNMOUNTED}") from error
+    except NotADirectoryError as error:
+        raise MalformedFileError("place of blocks is not a directory") from error
 
 
 def read_version(repository: str) -> int | None:

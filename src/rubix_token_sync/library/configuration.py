@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from rubix_token_sync.audit.rule import Severity
     from rubix_token_sync.audit.run import AuditOptions
 
-__all__ = ["Configuration", "PathName", "SettingsOverrides", "configure", "settings_of"]
+__all__ = [
+    "CallSettings",
+    "Configuration",
+    "PathName",
+    "SettingsOverrides",
+    "configure",
+    "configured",
+    "settings_of",
+]
 
 PathName: TypeAlias = str | os.PathLike[str]
 _Way = Literal["blockstore", "daemon", "gateway", "program"]
@@ -292,6 +300,27 @@ def configure(
     target, warnings = _target(settings, choice, needed=needs_target)
     notes = (*found.notes, *choice.notes, *mistyped_variables(), *warnings)
     return Configuration(settings, target, _chosen(settings, choice), notes)
+
+
+class _FileSettings(SettingsOverrides, total=False):
+    config: PathName | None
+    profile: Profile | None
+
+
+class CallSettings(_FileSettings, total=False):
+    """What every call takes: a configuration, or file, profile and settings of its own."""
+
+    configuration: Configuration | None
+
+
+def configured(*roots: PathName, **given: Unpack[CallSettings]) -> Configuration:
+    """The configuration that was given to a call, or the one that its settings make."""
+    found = given.pop("configuration", None)
+    if found is None:
+        return configure(*roots, **cast("_FileSettings", given))
+    if roots or any(value is not None for value in given.values()):
+        raise TypeError("give a configuration or settings, not both")
+    return found
 
 
 def mistyped_variables() -> list[str]:

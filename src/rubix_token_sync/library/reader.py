@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -26,10 +26,10 @@ from rubix_token_sync.audit.questions import (
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.errors import SettingsError, TargetRefused
 from rubix_token_sync.library.configuration import (
+    CallSettings,
     Configuration,
     PathName,
-    SettingsOverrides,
-    configure,
+    configured,
 )
 from rubix_token_sync.library.work import rules_of
 from rubix_token_sync.monitor.answers import at_one_moment
@@ -42,7 +42,6 @@ from rubix_token_sync.monitor.problems import Problem, judge_databases
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, Trend, list_runs, trend
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.records.schema import RECORD_SCHEMA
-from rubix_token_sync.settings.model import Profile
 from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.registry import open_target as open_store
 from rubix_token_sync.targets.sql.target import SqlTarget
@@ -80,6 +79,23 @@ RECORD_COLUMNS: Final = tuple(_ALL.names)
 BATCH_ROWS: Final = 10_000
 
 Category = Literal["ipfs", "database", "validation", "system"]
+
+
+class RecordFilters(TypedDict, total=False):
+    """Which records; without any of these, all that the nodes have.
+
+    ``databases`` are paths.  ``with_content`` True or False keeps those that have verified
+    content or lack it.  ``deleted`` False (where nothing is said) keeps what the nodes still
+    have, True what has vanished from them, None both.
+    """
+
+    sources: Sequence[str]
+    nodes: Sequence[str]
+    databases: Sequence[str]
+    token_ids: Sequence[str]
+    dids: Sequence[str]
+    with_content: bool | None
+    deleted: bool | None
 
 
 class TargetReader:
@@ -130,59 +146,44 @@ class TargetReader:
         self,
         *,
         columns: Sequence[str] | None = None,
-        sources: Sequence[str] = (),
-        nodes: Sequence[str] = (),
-        databases: Sequence[str] = (),
-        token_ids: Sequence[str] = (),
-        dids: Sequence[str] = (),
-        with_content: bool | None = None,
-        deleted: bool | None = False,
         limit: int | None = None,
+        **filters: Unpack[RecordFilters],
     ) -> pa.Table:
         """Records in memory; `record_batches` gives them bit by bit.
 
-        ``columns`` are some of `RECORD_COLUMNS`; ``databases`` are paths.  ``with_content``
-        True or False keeps those that have verified content or lack it.  ``deleted`` False
-        keeps what the nodes still have, True what has vanished from them, None both.
+        ``columns`` are some of `RECORD_COLUMNS`.
         """
-        return self.record_batches(
-            columns=columns, sources=sources, nodes=nodes, databases=databases,
-            token_ids=token_ids, dids=dids, with_content=with_content, deleted=deleted,
-            limit=limit,
-        ).read_all()  # fmt: skip
+        return self.record_batches(columns=columns, limit=limit, **filters).read_all()
 
     def record_batches(
         self,
         *,
         columns: Sequence[str] | None = None,
-        sources: Sequence[str] = (),
-        nodes: Sequence[str] = (),
-        databases: Sequence[str] = (),
-        token_ids: Sequence[str] = (),
-        dids: Sequence[str] = (),
-        with_content: bool | None = None,
-        deleted: bool | None = False,
         limit: int | None = None,
+        **filters: Unpack[RecordFilters],
     ) -> pa.RecordBatchReader:
         """Records in order of ``id``, in batches of at most 10,000; filters as in `records`.
 
         They are what one statement sees: one moment of the target, however long reading
         takes.  Memory holds one batch.
         """
+        if unknown := filters.keys() - RecordFilters.__annotations__.keys():
+            raise TypeError(f"records have no filter {', '.join(sorted(unknown))}")
         schema = _ALL if columns is None else pa.schema([_field(name) for name in columns])
         table = self._store.tables.records
         query = sa.select(*(table.c[name] for name in schema.names)).order_by(table.c.id)
         for column, wanted in (
-            ("source_ip", sources),
-            ("node_name", nodes),
-            ("db_path", [path[:500] for path in databases]),
-            ("token_id", token_ids),
-            ("did", dids),
+            ("source_ip", filters.get("sources", ())),
+            ("node_name", filters.get("nodes", ())),
+            ("db_path", [path[:500] for path in filters.get("databases", ())]),
+            ("token_id", filters.get("token_ids", ())),
+            ("did", filters.get("dids", ())),
         ):
             if isinstance(wanted, str):
                 raise TypeError(f"a list of values is wanted for {column}, not one text")
             if wanted:
                 query = query.where(table.c[column].in_(wanted))
+        with_content, deleted = filters.get("with_content"), filters.get("deleted", False)
         if with_content is not None:
             query = query.where(table.c.ipfs_fetched == (sa.true() if with_content else sa.false()))
         if deleted is not None:
@@ -214,11 +215,10 @@ class TargetReader:
     ) -> Status:
         """How it stands: runs under way, every machine, and what is wrong."""
         filters = Filters(sources=tuple(sources), nodes=tuple(nodes))
-        now = self._store.server_time()
         rules = rules_of(self._configuration.settings, max_age=max_age)
         return at_one_moment(
             self._store,
-            lambda asked: read_status(
+            lambda asked, now: read_status(
                 asked, filters, now, stuck_seconds=stuck_after.total_seconds(), rules=rules
             ),
         )
@@ -236,8 +236,10 @@ class TargetReader:
         filters = Filters(
             since=since, sources=tuple(sources), statuses=tuple(statuses), limit=limit
         )
-        now = self._store.server_time()
-        return list_runs(self._store, filters, now, stuck_seconds=stuck_after.total_seconds())
+        stuck = stuck_after.total_seconds()
+        return at_one_moment(
+            self._store, lambda asked, now: list_runs(asked, filters, now, stuck_seconds=stuck)
+        )
 
     def trend(self, runs: Sequence[RunRow]) -> Trend:
         """What the runs that `sessions` gave say together."""
@@ -253,9 +255,8 @@ class TargetReader:
     ) -> list[DatabaseRow]:
         """Every database: records, content missing by reason, state, age."""
         filters = Filters(since=since, sources=tuple(sources), nodes=tuple(nodes))
-        now = self._store.server_time()
         return at_one_moment(
-            self._store, lambda asked: list_databases(asked, filters, now, max_age=max_age)
+            self._store, lambda asked, now: list_databases(asked, filters, now, max_age=max_age)
         )
 
     def problems_of(self, databases: Sequence[DatabaseRow]) -> list[Problem]:
@@ -273,7 +274,7 @@ class TargetReader:
     ) -> FailureReport:
         """What failed, by category and reason, with an example of each."""
         filters = Filters(since, tuple(nodes), tuple(sources), category, (), limit)
-        return failure_report(self._store, filters, self._store.server_time())
+        return at_one_moment(self._store, lambda asked, now: failure_report(asked, filters, now))
 
     # ---------------------------------------------------------------- the audit
 
@@ -353,11 +354,7 @@ class TargetReader:
 def open_target(
     target: str | None = None,
     /,
-    *,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> TargetReader:
     """Open a target for reading.
 
@@ -370,10 +367,7 @@ def open_target(
     """
     if target is not None:
         settings["target"] = target
-    if configuration is None:
-        configuration = configure(config=config, profile=profile, **settings)
-    elif settings or config or profile:
-        raise TypeError("give a configuration or settings, not both")
+    configuration = configured(**settings)
     if not configuration.target.exists():
         raise TargetRefused(
             "The target does not exist yet.",
@@ -394,12 +388,10 @@ def status(
     sources: Sequence[str] = (),
     nodes: Sequence[str] = (),
     max_age: timedelta | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> Status:
     """`TargetReader.status` of the target that the settings name."""
-    with open_target(config=config, profile=profile, **settings) as reader:
+    with open_target(**settings) as reader:
         return reader.status(sources=sources, nodes=nodes, max_age=max_age)
 
 
@@ -409,12 +401,10 @@ def sessions(
     sources: Sequence[str] = (),
     statuses: Sequence[str] = (),
     limit: int = 20,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> list[RunRow]:
     """`TargetReader.sessions` of the target that the settings name."""
-    with open_target(config=config, profile=profile, **settings) as reader:
+    with open_target(**settings) as reader:
         return reader.sessions(since=since, sources=sources, statuses=statuses, limit=limit)
 
 
@@ -424,12 +414,10 @@ def databases(
     sources: Sequence[str] = (),
     nodes: Sequence[str] = (),
     max_age: timedelta | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> list[DatabaseRow]:
     """`TargetReader.databases` of the target that the settings name."""
-    with open_target(config=config, profile=profile, **settings) as reader:
+    with open_target(**settings) as reader:
         return reader.databases(since=since, sources=sources, nodes=nodes, max_age=max_age)
 
 
@@ -440,15 +428,13 @@ def failures(
     nodes: Sequence[str] = (),
     category: Category | None = None,
     limit: int = 20,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> FailureReport:
     """`TargetReader.errors` of the target that the settings name.
 
     (`rubix_token_sync.errors` is the module of this program's exceptions.)
     """
-    with open_target(config=config, profile=profile, **settings) as reader:
+    with open_target(**settings) as reader:
         return reader.errors(
             since=since, sources=sources, nodes=nodes, category=category, limit=limit
         )

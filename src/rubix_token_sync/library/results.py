@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 from rubix_token_sync.audit.run import AuditOutcome
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
-from rubix_token_sync.runs.check import CheckResult
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
 from rubix_token_sync.runs.verify import Verification
+
+if TYPE_CHECKING:
+    from rubix_token_sync.runs.check import CheckResult
 
 __all__ = ["CheckReport", "SyncResult", "VerifyResult"]
 
@@ -32,11 +35,14 @@ class SyncResult(RunResult):
         cls,
         run: RunResult,
         held: Status | None,
+        *,
+        strict: bool = False,
         audit: AuditOutcome | None = None,
         unaudited: Problem | None = None,
     ) -> SyncResult:
         """A run, with what the target says after it: its numbers are the target's.
 
+        ``strict`` makes its own warnings errors, as it does with those of ``held``;
         ``unaudited`` says why the audit that was wanted could not be made.
         """
         given = {f.name: getattr(run, f.name) for f in fields(run)}
@@ -53,14 +59,27 @@ class SyncResult(RunResult):
         if held is not None:
             given["databases"] = _as_held(run.databases, held)
             own = {database.db_path[:500] for database in run.databases}
+            unread = {item.said for item in run.discovery.skipped if item.hides_nodes}
             problems = [
                 problem
                 for problem in held.problems
                 if problem.db_path in own
-                or (problem.code == "directory_unread" and problem.session_id == run.session_id)
+                or (problem.code == "directory_unread" and problem.message in unread)
             ]
+        if not run.discovery.nodes and run.error is None and run.signal_number is None:
+            problems.append(
+                Problem(
+                    "no_nodes",
+                    f"There is no node database below {', '.join(run.options.roots)}.",
+                    run.options.source,
+                    severity="error" if strict else "warning",
+                    cure="`rubix-token-sync discover` says what was skipped, and why.",
+                )
+            )
         if unaudited is not None:
-            problems.append(unaudited)
+            problems.append(replace(unaudited, severity="error") if strict else unaudited)
+        if held is not None and audit is not None:
+            held = replace(held, audit=audit.left_open)
         return cls(**given, problems=problems, held=held, audit=audit)
 
     @property
@@ -111,7 +130,8 @@ class VerifyResult(Verification):
             differences=0 if self.repaired else sum(self.differences.values()),
             gone=[state.db_path for state in self.missing],
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
-            unread=self.unread,
+            unread=self.hiding,
+            rejected=self.rejected,
         )
 
     @property

@@ -27,6 +27,7 @@ from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.reports.report import build_report, prepare_directory, write_report
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import RunOptions, RunResult
+from rubix_token_sync.text import counted
 
 if TYPE_CHECKING:
     from rubix_token_sync.alerts import AlertDesk
@@ -67,7 +68,7 @@ def report_of(result: SyncResult | RunResult) -> dict[str, Any]:
 
 
 class ReportObserver(Observer):
-    """Writes the JSON report of a run and, with the extra ``report``, its page."""
+    """Writes the JSON report of a run and its page."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
@@ -100,11 +101,10 @@ class ReportObserver(Observer):
             _LOG.info("Report: %s", self.file)
 
     def _write(self, report: dict[str, Any]) -> None:
-        from rubix_token_sync.reports.page import can_make_pages, write_page
+        from rubix_token_sync.reports.page import write_page
 
         self.file = write_report(report, self._directory)
-        if can_make_pages():
-            self.page = write_page(report, self.file)
+        self.page = write_page(report, self.file)
 
 
 class MetricsFileObserver(Observer):
@@ -234,7 +234,7 @@ class AlertObserver(Observer):
         counters = result.counters
         desk.send_success(
             f"Rubix sync, {result.options.source}: completed",
-            f"{counters.databases_processed} databases processed, "
+            f"{counted(counters.databases_processed, 'database')} processed, "
             f"{counters.databases_current} unchanged, {counters.databases_failed} failed; "
             f"{counters.inserted:,} new records, {counters.updated:,} changed, "
             f"{counters.vanished:,} gone, in {result.seconds:.1f} s.",

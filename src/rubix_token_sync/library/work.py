@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from rubix_token_sync.errors import LeaseHeld, SettingsError, SyncError
 from rubix_token_sync.library.configuration import (
+    CallSettings,
     Configuration,
     PathName,
-    SettingsOverrides,
     check_roots,
-    configure,
+    configured,
 )
 from rubix_token_sync.library.observers import Observer, Observers
 from rubix_token_sync.library.results import CheckReport, SyncResult, VerifyResult
@@ -29,13 +29,13 @@ from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.settings import Settings
-from rubix_token_sync.settings.model import Profile
 from rubix_token_sync.targets.registry import open_target
 
 if TYPE_CHECKING:
     from rubix_token_sync.audit.run import AuditOutcome
     from rubix_token_sync.migrate import DatabaseOutcome as MovedDatabase
     from rubix_token_sync.migrate import MigrationReport
+    from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["check", "discover", "migrate_records", "retry_failed", "rules_of", "sync", "verify"]
 
@@ -53,10 +53,7 @@ def sync(
     audit: bool | None = None,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> SyncResult:
     """Bring the target up to date with every node below ``roots``.
 
@@ -72,7 +69,7 @@ def sync(
         SettingsError: usage, before anything is written.
         SyncError: the run could not start or had to stop; what was published stays.
     """
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options(
         "sync",
         nodes=nodes,
@@ -93,13 +90,10 @@ def retry_failed(
     allow_shrink: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> SyncResult:
     """Ask again for content that failed, on nodes whose databases are known; see `sync`."""
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options("retry-failed", nodes=nodes, allow_shrink=allow_shrink)
     return _run(found, options, observers, stop)
 
@@ -110,10 +104,7 @@ def verify(
     repair: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> VerifyResult:
     """Compare nodes and target record by record, content included.
 
@@ -124,7 +115,7 @@ def verify(
     """
     from rubix_token_sync.runs import verify as comparison
 
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     options = found.run_options("verify", nodes=nodes, force=True)
     all_of_them = Observers(observers)
     examples: list[Difference] = []
@@ -155,10 +146,7 @@ def discover(*roots: PathName) -> Discovery:
 
 def check(
     *roots: PathName,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> CheckReport:
     """Try everything a run needs through the run's own code; nothing of it stays in the target.
 
@@ -166,7 +154,7 @@ def check(
     """
     from rubix_token_sync.runs.check import run_checks
 
-    found = _configured(configuration, roots, config, profile, settings)
+    found = configured(*roots, **settings)
     named = found.settings.roots
     check_roots(named)
     return CheckReport(
@@ -192,10 +180,7 @@ def migrate_records(
     start_over: bool = False,
     ask_timezone: Callable[[], str] | None = None,
     on_database: Callable[[MovedDatabase, int, int], None] | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> MigrationReport:
     """Move all records of the older system's PostgreSQL, or of any target, to the target.
 
@@ -223,7 +208,7 @@ def migrate_records(
             code="no_source",
             remedy="Name the source by --from or by --from-file.",
         )
-    found = _configured(configuration, (), config, profile, settings)
+    found = configured(**settings)
     if source_file:
         file = read_target_file(
             source_file, allow_insecure=found.settings.allow_insecure_target_file
@@ -255,20 +240,6 @@ def rules_of(settings: Settings, *, max_age: timedelta | None = None) -> Rules:
     return Rules(settings.max_missing_content, settings.strict, max_age)
 
 
-def _configured(
-    configuration: Configuration | None,
-    roots: tuple[PathName, ...],
-    config: PathName | None,
-    profile: Profile | None,
-    settings: SettingsOverrides,
-) -> Configuration:
-    if configuration is None:
-        return configure(*roots, config=config, profile=profile, **settings)
-    if roots or config or profile or settings:
-        raise TypeError("give a configuration or settings, not both")
-    return configuration
-
-
 def _run(
     found: Configuration,
     options: RunOptions,
@@ -282,19 +253,25 @@ def _run(
 
     _know_nodes(found, options)
     all_of_them = Observers(observers)
+    strict = found.settings.strict
     failed: list[RunResult] = []
     with (
         all_of_them.around(options),
         _failures_noted(all_of_them, lambda: failed[-1] if failed else None),
     ):
         if options.dry_run:
-            result = SyncResult.of(dry_run(options, stop=stop), None)
+            result = SyncResult.of(dry_run(options, stop=stop), None, strict=strict)
         else:
+            held: list[Status | None] = []
             run = run_sync(
-                options, on_progress=all_of_them.on_progress, stop=stop, on_failed=failed.append
+                options,
+                on_progress=all_of_them.on_progress,
+                stop=stop,
+                on_failed=failed.append,
+                on_ended=lambda store: held.append(_held(store, found, options.source)),
             )
-            audited = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
-            result = SyncResult.of(run, _held(found, options.source), *audited)
+            audited, why = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
+            result = SyncResult.of(run, held[0], strict=strict, audit=audited, unaudited=why)
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result
@@ -335,21 +312,16 @@ def _failures_noted(observers: Observers, result: Callable[[], RunResult | None]
         raise
 
 
-def _held(found: Configuration, source: str) -> Status | None:
+def _held(store: SqlTarget, found: Configuration, source: str) -> Status | None:
     """How the source stands in the target; None where it cannot be asked any more."""
+    hours = found.settings.alert_max_age_hours
+    max_age = None if hours is None else timedelta(hours=hours)
+    rules = rules_of(found.settings, max_age=max_age)
     try:
-        store = open_target(found.target, found.target_options(read_only=True))
-        try:
-            now = store.server_time()
-            hours = found.settings.alert_max_age_hours
-            max_age = None if hours is None else timedelta(hours=hours)
-            rules = rules_of(found.settings, max_age=max_age)
-            return at_one_moment(
-                store,
-                lambda asked: read_status(asked, Filters(sources=(source,)), now, rules=rules),
-            )
-        finally:
-            store.close()
+        return at_one_moment(
+            store,
+            lambda asked, now: read_status(asked, Filters(sources=(source,)), now, rules=rules),
+        )
     except SyncError as error:
         log_event(
             _LOG, logging.WARNING, "target_not_asked",

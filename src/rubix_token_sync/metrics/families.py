@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
+from rubix_token_sync.text import shown
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from rubix_token_sync.audit.questions import OpenFindings
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.runs.progress import Progress
-    from rubix_token_sync.runs.result import RunResult
+    from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
 
 __all__ = ["PREFIX", "outcome_families", "progress_families"]
 
@@ -152,7 +154,7 @@ def outcome_families(
     ):
         family = GaugeMetricFamily(PREFIX + name, meaning, labels=["source", "node", "db_path"])
         for node in outcome.databases:
-            family.add_metric([source, node.node_name, node.db_path], getattr(node, attribute))
+            family.add_metric(_of(source, node), getattr(node, attribute))
         yield family
     failed = GaugeMetricFamily(
         PREFIX + "node_failed",
@@ -160,10 +162,13 @@ def outcome_families(
         labels=["source", "node", "db_path"],
     )
     for node in outcome.databases:
-        failed.add_metric(
-            [source, node.node_name, node.db_path], node.status in ("failed", "missing", "pending")
-        )
+        failed.add_metric(_of(source, node), node.status in ("failed", "missing", "pending"))
     yield failed
+
+
+def _of(source: str, node: DatabaseOutcome) -> list[str]:
+    """Values of the labels: a node's names may hold anything, and end up on terminals and pages."""
+    return [source, shown(node.node_name), shown(node.db_path)]
 
 
 def _of_audit(source: str, findings: OpenFindings) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["DatabaseOutcome", "MigrationReport"]
+__all__ = ["COUNTERS", "DatabaseOutcome", "MigrationReport"]
 
 State = Literal["moved", "verified", "unchanged", "kept", "different", "would_move", "synced"]
 
@@ -37,7 +37,7 @@ class DatabaseOutcome:
     seconds: float = 0.0
 
 
-_COUNTERS = (
+COUNTERS = (
     "rows_read",
     "rows_stored",
     "contents_adopted",
@@ -95,7 +95,7 @@ class MigrationReport:
             "complete": self.complete,
             "exit_code": self.exit_code,
             "duration_seconds": round(self.seconds, 3),
-            "totals": {name: self.total(name) for name in _COUNTERS},
+            "totals": {name: self.total(name) for name in COUNTERS},
             "databases_different": self.different,
             "rows_without_database": self.rows_without_database,
             "databases_without_rows": self.databases_without_rows,

@@ -10,23 +10,13 @@ import sqlalchemy as sa
 
 from rubix_token_sync import __version__, failpoints
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.migrate.report import DatabaseOutcome
+from rubix_token_sync.migrate.report import COUNTERS, DatabaseOutcome
 from rubix_token_sync.migrate.rows import Aside
 from rubix_token_sync.migrate.source import PlannedDatabase
 from rubix_token_sync.targets.base import MigrationStep
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Known", "MigrationState"]
-
-_COUNTED = (
-    "rows_read",
-    "rows_stored",
-    "contents_adopted",
-    "contents_refused",
-    "duplicates_merged",
-    "rows_changed",
-    "rows_refused",
-)
 
 
 @dataclass(frozen=True)
@@ -157,7 +147,7 @@ class MigrationState:
                     row.source_ip,
                     row.db_path,
                     "unchanged",
-                    **{name: getattr(row, name) for name in _COUNTED},
+                    **{name: getattr(row, name) for name in COUNTERS},
                     digest=row.digest,
                     target_digest=row.digest,
                 ),
@@ -177,7 +167,7 @@ class MigrationState:
                 "db_path": database.db_path[:500],
                 "state": state,
                 "source_version": database.version[:200],
-                **{name: getattr(outcome, name) for name in _COUNTED},
+                **{name: getattr(outcome, name) for name in COUNTERS},
                 "digest": outcome.digest,
                 "seconds": outcome.seconds,
             },

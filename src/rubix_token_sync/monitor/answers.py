@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -29,6 +30,21 @@ class Answers(Protocol):
         """What ``work`` finds out, in a transaction that is never committed."""
 
 
+class Clock(Protocol):
+    """Part of a target."""
+
+    def time(self, conn: sa.Connection) -> datetime:
+        """Its time, UTC."""
+
+
+class Store(Answers, Protocol):
+    """A target with its clock."""
+
+    @property
+    def database(self) -> Clock:
+        """Where its time comes from."""
+
+
 class _Moment:
     def __init__(self, store: Answers, conn: sa.Connection) -> None:
         self.tables = store.tables
@@ -39,6 +55,9 @@ class _Moment:
         return work(self._conn)
 
 
-def at_one_moment(store: Answers, ask: Callable[[Answers], T]) -> T:
-    """Several questions in one transaction: fewer round trips to a server far away."""
-    return store.read(lambda conn: ask(_Moment(store, conn)))
+def at_one_moment(store: Store, ask: Callable[[Answers, datetime], T]) -> T:
+    """Several questions in one transaction: fewer round trips to a server far away.
+
+    ``ask`` gets who answers them, and the target's time.
+    """
+    return store.read(lambda conn: ask(_Moment(store, conn), store.database.time(conn)))

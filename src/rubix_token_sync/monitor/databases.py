@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
-from rubix_token_sync.monitor.runs import last_runs
+from rubix_token_sync.targets.sql.open_errors import UNREAD, about_databases, settled
 
 __all__ = [
     "PENDING",
@@ -71,6 +71,8 @@ class DatabaseRow:
     validation_error_count: int
     rejected_count: int
     processing_duration_seconds: float
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Records by kind of token; empty where an earlier edition read it last."""
     transaction_count: int = 0
     pledge_count: int = 0
     chain_count: int = 0
@@ -85,7 +87,7 @@ class DatabaseRow:
 
 @dataclass(frozen=True)
 class UnreadDirectory:
-    """A directory that the last sync of its source could not look into."""
+    """A directory that could not be looked into; ``reason`` is a code of `nodes.skipped`."""
 
     source_ip: str
     session_id: str
@@ -207,6 +209,7 @@ def _known(
         validation_error_count=row.validation_error_count or 0,
         rejected_count=row.rejected_count or 0,
         processing_duration_seconds=row.processing_duration_seconds or 0.0,
+        kinds=json.loads(row.kind_counts or "{}"),
         transaction_count=row.transaction_count or 0,
         pledge_count=row.pledge_count or 0,
         chain_count=row.chain_count or 0,
@@ -250,7 +253,7 @@ def failed_databases(
 
     ``marks`` is when each known database was last found as its node has it.  Of a database
     that was never stored there is no mark: its failure is over when a later completed sync
-    found as many databases without it.
+    has not reported it again.
     """
     errors = store.tables.errors
     newest = sa.func.row_number().over(
@@ -258,7 +261,7 @@ def failed_databases(
     )
     ranked = (
         sa.select(errors, newest.label("place"))
-        .where(*_about_databases(errors), *filters.by(errors, now))
+        .where(*about_databases(errors), *filters.by(errors, now))
         .subquery()
     )
     query = sa.select(ranked).where(ranked.c.place == 1).order_by(ranked.c.id)
@@ -284,86 +287,37 @@ def failed_databases(
     return open_ones + _still_there(store, unmarked)
 
 
-def _about_databases(errors: sa.Table) -> list[sa.ColumnElement[bool]]:
-    # The others are about records of a database that was processed.
-    return [
-        errors.c.category.in_(("database", "system")),
-        errors.c.token_id.is_(None),
-        errors.c.db_path.is_not(None),
-        errors.c.code != "record_refused",
-    ]
-
-
 def _still_there(store: Answers, failures: Sequence[DatabaseFailure]) -> list[DatabaseFailure]:
-    if not failures:
-        return []
-    sessions, errors = store.tables.sessions, store.tables.errors
-    runs = sa.select(
-        sessions.c.session_id,
-        sessions.c.source_ip,
-        sessions.c.status,
-        sessions.c.start_time,
-        sessions.c.total_databases_found,
-    ).where(
-        sessions.c.source_ip.in_({failure.source_ip for failure in failures}),
-        sessions.c.command == "sync",
-    )
-    lost = (
-        sa.select(errors.c.session_id, sa.func.count().label("databases"))
-        .where(*_about_databases(errors))
-        .group_by(errors.c.session_id)
-    )
-    known = {str(row.session_id): row for row in store.read(lambda conn: conn.execute(runs).all())}
-    losses = {
-        str(row.session_id): row.databases
-        for row in store.read(lambda conn: conn.execute(lost).all())
-    }
-
-    def over(failure: DatabaseFailure) -> bool:
-        then = known.get(failure.session_id)
-        if then is None:
-            return False
-        least = (then.total_databases_found or 0) - losses.get(failure.session_id, 0)
-        return any(
-            run.source_ip == failure.source_ip
-            and run.status == "COMPLETED"
-            and run.start_time > then.start_time
-            and (run.total_databases_found or 0) >= least
-            for run in known.values()
+    """Those that no later completed sync has settled."""
+    sessions = store.tables.sessions
+    wanted = sorted({failure.session_id for failure in failures})
+    over: set[str] = set()
+    for start in range(0, len(wanted), _IN_LIST):
+        query = sa.select(sessions.c.session_id).where(
+            sessions.c.session_id.in_(wanted[start : start + _IN_LIST]), settled(sessions)
         )
+        found = store.read(lambda conn, q=query: conn.execute(q).all())  # type: ignore[misc]
+        over |= {str(row.session_id) for row in found}
+    return [failure for failure in failures if failure.session_id not in over]
 
-    return [failure for failure in failures if not over(failure)]
 
-
-def unread_directories(
-    store: Answers, filters: Filters, now: datetime, *, sources: Iterable[str] = ()
-) -> list[UnreadDirectory]:
-    """What the newest finished sync of each source could not look into."""
-    newest = [run.session_id for run in last_runs(store, now, sources=tuple(sources)).values()]
-    errors = store.tables.errors
-    found: list[UnreadDirectory] = []
-    for start in range(0, len(newest), _IN_LIST):
-        query = (
-            sa.select(errors)
-            .where(
-                errors.c.session_id.in_(newest[start : start + _IN_LIST]),
-                errors.c.code == "directory_unread",
-                *filters.by(errors, now),
-            )
-            .order_by(errors.c.id)
+def unread_directories(store: Answers, filters: Filters, now: datetime) -> list[UnreadDirectory]:
+    """What syncs could not look into and no later completed sync has settled; each once."""
+    errors, sessions = store.tables.errors, store.tables.sessions
+    query = (
+        sa.select(errors)
+        .join(sessions, sessions.c.session_id == errors.c.session_id)
+        .where(errors.c.code == UNREAD, ~settled(sessions), *filters.by(errors, now))
+        .order_by(errors.c.id)
+    )
+    found: dict[tuple[str, str], UnreadDirectory] = {}
+    for row in store.read(lambda conn: conn.execute(query).all()):
+        context: dict[str, Any] = json.loads(row.context or "{}")
+        path = str(context.get("path", ""))
+        found[row.source_ip, path] = UnreadDirectory(
+            row.source_ip, str(row.session_id), path, str(context.get("reason", "")), row.message
         )
-        for row in store.read(lambda conn, q=query: conn.execute(q).all()):  # type: ignore[misc]
-            context: dict[str, Any] = json.loads(row.context or "{}")
-            found.append(
-                UnreadDirectory(
-                    row.source_ip,
-                    str(row.session_id),
-                    str(context.get("path", "")),
-                    str(context.get("reason", "")),
-                    row.message,
-                )
-            )
-    return found
+    return list(found.values())
 
 
 def _content_failures(

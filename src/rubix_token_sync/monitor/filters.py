@@ -23,7 +23,7 @@ def parse_age(text: str) -> timedelta:
     """
     match = _AGE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no age: write 90s, 30m, 24h, 7d or 2w")
+        raise ValueError(f"{text!r} is not an age: write 90s, 30m, 24h, 7d or 2w")
     number = float(match[1])
     unit = _UNITS[match[2].lower()]
     try:

@@ -82,9 +82,7 @@ def read_status(
     completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
     databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
     sources = _sources(running, last, completed, databases, now)
-    unread = unread_directories(
-        store, replace(filters, since=None, nodes=()), now, sources=filters.sources
-    )
+    unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
     facts = Facts(running, sources, databases, unread)
     audit = store.read(lambda conn: open_findings(conn, store.tables, now))
     return Status(now, judge(facts, rules), running, sources, databases, audit)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from rubix_token_sync.ipfs.cures import CURES, curable
-from rubix_token_sync.text import counted
+from rubix_token_sync.ipfs.cures import CURES, REASONS, curable
+from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
+from rubix_token_sync.text import counted, told_apart
 
 if TYPE_CHECKING:
     from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
@@ -38,6 +39,7 @@ Severity = Literal["error", "warning"]
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
+_CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
 _CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
 
 
@@ -97,8 +99,7 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
         if run is not None and run.status in ("FAILED", "INTERRUPTED"):
             problems.append(_ended_badly(run))
     problems += [_unread(directory) for directory in facts.unread]
-    for row in facts.databases:
-        problems += _of_database(row, rules)
+    problems += _of_databases(facts.databases, rules)
     if rules.max_age is not None:
         problems += [
             _source_overdue(source)
@@ -114,7 +115,7 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
 
 def judge_databases(rows: Iterable[DatabaseRow], rules: Rules) -> list[Problem]:
     """What is wrong with these databases."""
-    found = [problem for row in rows for problem in _of_database(row, rules)]
+    found = _of_databases(list(rows), rules)
     return [replace(one, severity="error") for one in found] if rules.strict else found
 
 
@@ -123,10 +124,24 @@ def judge_comparison(
     differences: int,
     gone: Sequence[str],
     failed: Sequence[tuple[str, str, str]],
-    unread: int,
+    unread: Iterable[Skipped],
+    rejected: int = 0,
 ) -> list[Problem]:
-    """What `verify` found; ``failed`` is (path, code, sentence), ``unread`` directories."""
+    """What `verify` found.
+
+    ``failed`` is (path, code, sentence), ``unread`` may hide nodes, ``rejected`` is how many
+    records the target refused in a repair.
+    """
     problems = []
+    if rejected:
+        problems.append(
+            Problem(
+                "records_rejected",
+                f"{counted(rejected, 'record')} could not be stored.",
+                count=rejected,
+                cure=_CURE_REJECTED,
+            )
+        )
     if differences:
         problems.append(
             Problem(
@@ -150,13 +165,15 @@ def judge_comparison(
         Problem("database_failed", f"{path} was not compared: {why}", db_path=path, detail=code)
         for path, code, why in failed
     ]
-    if unread:
-        could = counted(unread, "directory", "directories")
-        problems.append(
-            Problem(
-                "directory_unread", f"{could} could not be read.", count=unread, cure=_CURE_UNREAD
-            )
+    problems += [
+        Problem(
+            "directory_unread",
+            skipped.said,
+            detail=skipped.reason_code,
+            cure=skipped.remedy,
         )
+        for skipped in unread
+    ]
     return problems
 
 
@@ -165,20 +182,28 @@ def worst(problems: Iterable[Problem]) -> int:
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
-_CURE_UNREAD: Final = (
-    "Run as a user that may read it, or give roots that do not contain it: there may be nodes "
-    "below that nobody knows of."
-)
+def _of_databases(rows: Sequence[DatabaseRow], rules: Rules) -> list[Problem]:
+    machines: dict[str, set[str]] = {}
+    for row in rows:
+        machines.setdefault(row.node_name, set()).add(row.source_ip)
+    found = []
+    for source in dict.fromkeys(row.source_ip for row in rows):
+        own = [row for row in rows if row.source_ip == source]
+        labels = told_apart([(row.node_name, row.db_path) for row in own])
+        for row, label in zip(own, labels, strict=True):
+            machine = f" of {source}" if len(machines[row.node_name]) > 1 else ""
+            found += _of_database(row, rules, f"{label}{machine}")
+    return found
 
 
-def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
+def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     where = (row.source_ip, row.node_name, row.db_path)
     found = []
     if row.error is not None and row.state == "pending":
         found.append(
             Problem(
                 "database_pending",
-                f"{row.node_name} was not reached by the last run.",
+                f"{label} was not reached by the last run.",
                 *where,
                 row.error.session_id,
                 cure=_CURE_RUN,
@@ -188,7 +213,7 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "database_failed",
-                f"{row.node_name}: {row.error.message}",
+                f"{label}: {row.error.message}",
                 *where,
                 row.error.session_id,
                 row.error.code,
@@ -198,7 +223,7 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "overdue",
-                f"{row.node_name} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
+                f"{label} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
                 *where,
                 cure="Look at why the runs of its machine stopped.",
             )
@@ -207,10 +232,10 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "records_rejected",
-                f"{row.node_name}: {counted(row.rejected_count, 'record')} could not be stored.",
+                f"{label}: {counted(row.rejected_count, 'row')} could not be stored.",
                 *where,
                 count=row.rejected_count,
-                cure="`rubix-token-sync errors --category database` says why.",
+                cure=_CURE_REJECTED,
             )
         )
     if row.chains_error is not None:
@@ -218,17 +243,17 @@ def _of_database(row: DatabaseRow, rules: Rules) -> list[Problem]:
         found.append(
             Problem(
                 "chains_unread",
-                f"{row.node_name}: token chains could not be read. {row.chains_error}",
+                f"{label}: token chains could not be read. {row.chains_error}",
                 *where,
                 detail=code,
                 cure="`rubix-token-sync errors --node NODE` says which; the next sync with "
                 "--chains reads them again.",
             )
         )
-    return found + _content(row, rules)
+    return found + _content(row, rules, label)
 
 
-def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
+def _content(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     """One problem a reason; errors where all curable reasons together pass the threshold."""
     reasons = {code: n for code, n in row.content_failures.items() if code in CURES and n}
     has_repository = row.ipfs_path is not None
@@ -237,8 +262,8 @@ def _content(row: DatabaseRow, rules: Rules) -> list[Problem]:
     return [
         Problem(
             "content_missing",
-            f"{row.node_name}: {count:,} of {counted(row.record_count, 'record')} without "
-            f"content ({code}).",
+            f"{label}: {count:,} of {counted(row.record_count, 'record')} without "
+            f"content: {REASONS[code]}.",
             row.source_ip,
             row.node_name,
             row.db_path,
@@ -284,7 +309,7 @@ def _unread(directory: UnreadDirectory) -> Problem:
         directory.source_ip,
         session_id=directory.session_id,
         detail=directory.reason,
-        cure=_CURE_UNREAD,
+        cure=REMEDIES.get(directory.reason, ""),
     )
 
 

@@ -22,21 +22,25 @@ REMEDIES: Final = {
     "chains_damaged": "Stop the node, keep a copy of the directory, and let the node rebuild its "
     "token chains; the records of its tokens are not affected.",
     "changed_while_reading": "The node wrote meanwhile; it is read again.",
-    "corrupt": "Check it with `PRAGMA integrity_check`; restore it from a backup or let the node "
-    "rebuild it.",
-    "empty_file": "The node has not created its tables yet, or the file was truncated.",
+    "corrupt": "Look at it with `PRAGMA integrity_check`: `REINDEX` repairs an index; else restore "
+    "the file from a backup.",
+    "empty_file": "Start the node, if it never ran; else restore the file from a backup.",
     "io_error": "Check the disk and the mount.",
     "no_scratch_space": NO_SCRATCH_REMEDY,
     "no_such_file": "The node was moved or removed.",
-    "no_tokens_table": "This is not a node's database, or the node has not created its tables yet.",
-    "not_a_database": "The file is not a SQLite database.",
-    "not_a_file": "Only regular files are read.",
-    "not_a_table": "Only a real table is read: what a view or virtual table says is not stored "
-    "anywhere.",
+    "no_tokens_table": "Start the node once, so that it creates its tables; if this is not a "
+    "node's database, move it out of the directory Rubix.",
+    "not_a_database": "Restore it from a backup; if it is not a node's database, move it out of "
+    "the directory Rubix.",
+    "not_a_file": "Put a regular file in its place, or remove what stands there.",
+    "not_a_table": "Restore the node's database: what a view or virtual table says is not stored "
+    "anywhere, so only a real table is read.",
     "stalled": STALLED_REMEDY,
-    "too_large_value": "No real token has such a value; look at the database.",
+    "too_large_value": "No real token has such a value: remove the row, or restore the database "
+    "from a backup.",
     "too_many_files": "Raise the limit of open files (ulimit -n) or use fewer workers.",
-    "took_too_long": "The file is built or damaged in a way that makes reading it endless.",
+    "took_too_long": "The file is built or damaged in a way that makes reading it endless: restore "
+    "it from a backup.",
     "unfinished_transaction": "Start the node once, so that it recovers its database.",
 }
 """Every code a `SourceError` of this package can have, with what to do about it."""

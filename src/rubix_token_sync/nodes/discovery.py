@@ -28,7 +28,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,13 +36,22 @@ from typing import Final
 
 from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.errors import SourceError
+from rubix_token_sync.ipfs.repository import note_stall
 from rubix_token_sync.node_files import BoundedCalls, bytes_of, text_of
 from rubix_token_sync.node_places import DATABASES, NODE_DIRECTORY, PRUNE_MARKS, REPOSITORY
 from rubix_token_sync.nodes.kinds import other_dbms, stale
+from rubix_token_sync.nodes.skipped import (
+    HIDING,
+    LINK_SENTENCES,
+    REMEDIES,
+    REPOSITORY_SENTENCES,
+    SENTENCES,
+    Skipped,
+)
 from rubix_token_sync.records.schema import COLUMN_SIZES
 from rubix_token_sync.records.values import utf16_length
 
-__all__ = ["SENTENCES", "Discovery", "Node", "Skipped", "discover", "printable"]
+__all__ = ["Discovery", "Node", "Skipped", "discover", "printable"]
 
 _REPOSITORY_MARKS: Final = (b"config", b"datastore_spec", b"blocks")
 _MOUNTINFO: Final = "/proc/self/mountinfo"
@@ -60,20 +69,6 @@ class Node:
     """The node's ``.ipfs``, or None when there is none."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Skipped:
-    """Something that was found and not read, with the reason.
-
-    ``path`` is printable UTF-8; bytes of a name that are not are written ``\\xNN``.
-    """
-
-    path: str
-    reason_code: str
-    sentence: str
-    hides_nodes: bool = False
-    """Whether nodes may be there that nobody has looked at: such a run is not complete."""
-
-
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """What was found, sorted by path."""
@@ -88,54 +83,6 @@ class Discovery:
     """The roots, as given and at their real places: what lies below one is ours."""
 
 
-SENTENCES: Final = {
-    "access_denied": "This user may not read it, so nodes may be there that nobody sees; run as "
-    "the user that owns it, or as root.",
-    "bare_repository": "A directory named .ipfs without config, datastore_spec or blocks is not "
-    "an IPFS repository.",
-    "beside_rubix": "Beside a directory named Rubix this file is not a node database: a node "
-    "started with -enableAuth opens it and keeps no tokens in it.",
-    "broken_link": "The symbolic link leads nowhere or in a circle; make it lead to what it stands "
-    "for.",
-    "io_error": "It cannot be read ({error}).",
-    "lost_and_found": "The file system's own directory for recovered files.",
-    "no_database": "A directory named Rubix without rubix.db or rubixtest.db, and without token "
-    "chains: no node has kept tokens here.",
-    "no_such_directory": "There is no such directory.",
-    "not_a_directory": "Not a directory.",
-    "not_a_file": "Not a regular file.",
-    "not_in_rubix": "Only rubix.db and rubixtest.db in a directory named Rubix are node databases; "
-    "move or link it there to include it.",
-    "other_dbms": "There are token chains, but neither rubix.db nor rubixtest.db for them: the "
-    "node keeps its tokens in another database system (PostgreSQL, SQL Server or MySQL), which is "
-    "not read, or its database was removed.",
-    "other_file_system": "Another file system is mounted here; give it as a root of its own to "
-    "include it.",
-    "path_too_long": f"The path is longer than {COLUMN_SIZES['db_path']} characters, the most "
-    "that the target stores; move the node to a shorter path.",
-    "perhaps_stale": "The node's token chains were written {days} days after this database: if the "
-    "node keeps its tokens in another database system now, what is read here is out of date.",
-    "same_place": "The same file as {other}; it is read there.",
-    "stalled": "The file system did not answer for {seconds:g} s; nodes below it were not looked "
-    "at. Check the disk or the network mount.",
-    "symlink": "Symbolic links to directories are followed only to a node; give the link's target "
-    "as a root to include what is there.",
-}
-"""Every reason code with its sentence."""
-
-_HIDING: Final = frozenset(
-    {
-        "access_denied",
-        "broken_link",
-        "io_error",
-        "no_such_directory",
-        "not_a_directory",
-        "not_a_file",
-        "other_dbms",
-        "path_too_long",
-        "stalled",
-    }
-)
 _NOWHERE: Final = frozenset({errno.ELOOP, errno.ENOENT, errno.ENOTDIR})
 _SOLVED_BY_A_ROOT: Final = frozenset({"other_file_system", "symlink"})
 
@@ -195,6 +142,8 @@ class _Home:
     """What a directory hands on to what lies below it."""
 
     repository: str | None
+    device: int | None = None
+    """Of a directory named Rubix that is a mount of its own; None: that of the root."""
 
 
 @dataclass(slots=True)
@@ -211,16 +160,30 @@ class _Found:
     """Databases, the same."""
     directories: int = 0
 
-    def skip(self, path: bytes, code: str, **values: object) -> None:
-        sentence = SENTENCES[code].format(**values)
-        self.skipped.add(Skipped(printable(path), code, sentence, code in _HIDING))
+    def skip(
+        self,
+        path: bytes,
+        code: str,
+        sentences: Mapping[str, str] = SENTENCES,
+        **values: object,
+    ) -> None:
+        sentence = sentences.get(code, SENTENCES[code]).format(**values)
+        remedy = REMEDIES.get(code, "")
+        self.skipped.add(Skipped(printable(path), code, sentence, code in HIDING, remedy))
 
-    def fail(self, path: bytes, error: OSError, *, root: bool = False) -> None:
+    def fail(
+        self,
+        path: bytes,
+        error: OSError,
+        *,
+        root: bool = False,
+        sentences: Mapping[str, str] = SENTENCES,
+    ) -> None:
         """Note why ``path`` cannot be read; what its owner has just removed is not a failure."""
         if isinstance(error, PermissionError):
             above, name = os.path.split(path)
             systems = name == b"lost+found" and above in (b"/", *self.mounts)
-            self.skip(path, "lost_and_found" if systems else "access_denied")
+            self.skip(path, "lost_and_found" if systems else "access_denied", sentences)
         elif isinstance(error, FileNotFoundError | NotADirectoryError):
             if root:
                 missing = isinstance(error, FileNotFoundError)
@@ -300,7 +263,12 @@ class _Walk:
     def _note_stall(self) -> None:
         if self._current is not None:
             self._current.if_stalled()
-            self._found.skip(self._current.path, "stalled", seconds=self._stall_s)
+            repository = os.path.basename(self._current.path) == REPOSITORY
+            sentences = REPOSITORY_SENTENCES if repository else SENTENCES
+            if repository:  # nobody need wait for it a second time
+                said = f"The file system gave no answer for {self._stall_s:g} s."
+                note_stall(text_of(self._current.path), node_files.stalled(said))
+            self._found.skip(self._current.path, "stalled", sentences, seconds=self._stall_s)
             if self._asked is not None:
                 self._dead.add(self._asked)
 
@@ -350,7 +318,7 @@ class _Walk:
             return partial(self._found.fail, path, error, root=path == self.root)
         try:
             status = os.fstat(fd)
-            if status.st_dev != self._device:
+            if status.st_dev != (home.device or self._device) and not _is_nodes(path):
                 return partial(self._found.skip, path, "other_file_system")
             identity = status.st_dev, status.st_ino
             if identity in self._found.seen:
@@ -371,8 +339,8 @@ class _Walk:
             return
         found.seen.add(identity)
         found.directories += 1
-        home = _Home(home.repository)
-        is_node = os.path.basename(path) == NODE_DIRECTORY
+        is_node = _is_nodes(path)
+        home = _Home(home.repository, identity[0] if is_node else home.device)
         if is_node:
             found.homes.add(identity)
         # Last in, first out: what is pushed last is done first.
@@ -390,7 +358,8 @@ class _Walk:
             for name in sorted(listed, reverse=True):
                 below = os.path.join(path, name)
                 if listed[name] == "directory" and name != REPOSITORY:
-                    if below in found.mounts:
+                    # A node whose directory Rubix has a disk of its own is a node all the same.
+                    if below in found.mounts and name != NODE_DIRECTORY:
                         found.skip(below, "other_file_system")
                     else:
                         self._push(below, partial(self._directory, below, home))
@@ -431,7 +400,14 @@ class _Walk:
             if outdated is not None:
                 sentence = SENTENCES["perhaps_stale"].format(days=outdated.days)
                 database = os.path.join(path, DATABASES[0])
-                self._found.notes.add(Skipped(printable(database), "perhaps_stale", sentence))
+                self._found.notes.add(
+                    Skipped(
+                        printable(database),
+                        "perhaps_stale",
+                        sentence,
+                        remedy=REMEDIES["perhaps_stale"],
+                    )
+                )
 
         return note
 
@@ -482,7 +458,7 @@ class _Walk:
                 ):
                     return take
         except NotADirectoryError:
-            return partial(self._found.skip, path, "bare_repository")
+            return partial(self._found.skip, path, "bare_repository", REPOSITORY_SENTENCES)
         except OSError as error:
             if error.errno in _NOWHERE:
                 return partial(self._found.skip, path, "broken_link")
@@ -492,9 +468,9 @@ class _Walk:
     def _note_unread(self, path: bytes, take: _Commit, error: OSError | None) -> None:
         take()  # unreadable is not absent
         if error is None:
-            self._found.skip(path, "stalled", seconds=self._stall_s)
+            self._found.skip(path, "stalled", REPOSITORY_SENTENCES, seconds=self._stall_s)
         else:
-            self._found.fail(path, error)
+            self._found.fail(path, error, sentences=REPOSITORY_SENTENCES)
 
     def _link(self, path: bytes, home: _Home) -> _Commit:
         """Follow a link that stands for a node, its directory Rubix or its database."""
@@ -504,19 +480,27 @@ class _Walk:
         if name in DATABASES:
             return self._database(path, home)
         try:
-            if not stat.S_ISDIR(node_files.stat(path).st_mode):
+            status = node_files.stat(path)
+            if not stat.S_ISDIR(status.st_mode):
                 return lambda: None
+            seen = (status.st_dev, status.st_ino) in self._found.seen
             directory = path if name == NODE_DIRECTORY else os.path.join(path, NODE_DIRECTORY)
             databases = self._databases_in(directory)
             own = name != NODE_DIRECTORY and REPOSITORY in node_files.listdir(path)
         except OSError as error:
             if error.errno in _NOWHERE and name != NODE_DIRECTORY:
                 loop = error.errno == errno.ELOOP  # it may lead to a directory
-                return partial(self._found.skip, path, "symlink") if loop else lambda: None
+                return partial(self._skip_link, path, "circle") if loop else lambda: None
             if error.errno in _NOWHERE:
                 return partial(self._found.skip, path, "broken_link")
             return partial(self._found.fail, path, error)
+        if seen and not databases:
+            return partial(self._skip_link, path, "inside")
         return partial(self._note_link, path, home, directory, databases, own)
+
+    def _skip_link(self, path: bytes, why: str) -> None:
+        sentence = LINK_SENTENCES[why]
+        self._found.skipped.add(Skipped(printable(path), "symlink", sentence))
 
     def _databases_in(self, directory: bytes) -> list[bytes]:
         """Names of the databases in a directory named Rubix that no walk has come to."""
@@ -541,6 +525,10 @@ class _Walk:
             self._push(database, partial(self._database, database, home))
         if own:
             self._push_repository(os.path.join(path, REPOSITORY), home)
+
+
+def _is_nodes(path: bytes) -> bool:
+    return os.path.basename(path) == NODE_DIRECTORY
 
 
 def _left_behind(calls: BoundedCalls) -> bool:

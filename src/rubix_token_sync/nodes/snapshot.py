@@ -30,6 +30,7 @@ from rubix_token_sync.records.companions import CompanionSource
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.scratch import Scratch
+from rubix_token_sync.text import counted
 
 __all__ = [
     "HEAD_ROWS",
@@ -116,9 +117,14 @@ class Snapshot:
     @property
     def count(self) -> int:
         """How many rows its tables of tokens have, together."""
+        return sum(self.kinds.values())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many rows its tables of tokens have, by kind."""
         if any(table.kind.name not in self._counts for table in self.tables):
             self._calls.call(self._count_rows)
-        return sum(self._counts[table.kind.name] for table in self.tables)
+        return {table.kind.name: self._counts[table.kind.name] for table in self.tables}
 
     def rows(self, batch_size: int) -> Iterator[KindRows]:
         """One table's rows after the other's, in row order, at most ``batch_size`` at a time.
@@ -161,8 +167,8 @@ class Snapshot:
         if self._counts.setdefault(table.kind.name, done) != done:
             raise failure(
                 "corrupt",
-                f"{done} rows of {table.kind.table} can be read, an index has "
-                f"{self._counts[table.kind.name]}.",
+                f"{counted(done, 'row')} of {table.kind.table} can be read, an index has "
+                f"{self._counts[table.kind.name]:,}.",
             )
 
     def _next(self, stream: Iterator[list[SourceRow]]) -> list[SourceRow] | None:

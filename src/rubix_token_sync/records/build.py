@@ -110,8 +110,8 @@ class Judging(Protocol):
         ids: Sequence[str | None],
         contents: Sequence[bytes | None],
         kinds: Sequence[str],
-    ) -> pa.RecordBatch:
-        """The columns of `VERDICT_COLUMNS`, a row each."""
+    ) -> pa.RecordBatch | None:
+        """The columns of `VERDICT_COLUMNS`, a row each; None where that is not possible now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +223,9 @@ def _verdicts(
 ) -> dict[str, pa.Array]:
     """The columns of the verdict; NULL where nobody here can judge."""
     types = {name: RECORD_SCHEMA.field(name).type for name in VERDICT_COLUMNS}
-    if judge is None:
+    verdicts = None if judge is None else judge.judge(ids, data, [kind.name] * len(ids))
+    if judge is None or verdicts is None:
         return {name: pa.nulls(len(ids), type_) for name, type_ in types.items()}
-    verdicts = judge.judge(ids, data, [kind.name] * len(ids))
     columns = {name: verdicts.column(name).cast(type_) for name, type_ in types.items()}
     if judge.decodes_ids or None not in data:
         return columns

@@ -13,7 +13,7 @@ from typing import Final
 
 from rubix_token_sync.records.schema import SOURCE_COLUMNS, SqliteValue
 
-__all__ = ["KINDS", "RBT", "TokenKind", "kind_of"]
+__all__ = ["KINDS", "RBT", "TokenKind", "kind_of", "tokens_by_kind"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TokenKind:
     """Columns of `SOURCE_COLUMNS` → the node's; those that are not named are NULL."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Keys of the JSON in ``attributes`` → the node's columns."""
-    plural: str = ""
-    """For people: 'whole and part tokens'."""
+    label: str = ""
+    """For people, after a number."""
     key: str = "token_id"
     """Of ``columns``: what tells its rows apart."""
 
@@ -52,7 +52,7 @@ RBT: Final = TokenKind(
     "rbt",
     "TokensTable",
     _same(*SOURCE_COLUMNS),
-    plural="RBT",
+    label="RBT",
 )
 KINDS: Final = (
     RBT,
@@ -66,30 +66,37 @@ KINDS: Final = (
             "did": "owner_did",
         },
         _same("ft_name", "creator_did"),
-        plural="FT",
+        label="FT",
     ),
     TokenKind(
         "nft",
         "NFTTokensTable",
         _same("token_id", "did", "token_status", "token_value"),
-        plural="NFT",
+        label="NFT",
     ),
     TokenKind(
         "data",
         "DataTokensTable",
         _same("token_id", "did", "token_status"),
         {"batch_id": "batch_id", "committer_did": "commiter_did"},
-        plural="data tokens",
+        label="data",
     ),
     TokenKind(
         "contract",
         "smartcontract",
         {"token_id": "smart_contract_hash", "did": "deployer", "token_status": "contract_status"},
         _same("binary_code_hash", "raw_code_hash", "schema_code_hash"),
-        plural="contracts",
+        label="contract",
     ),
 )
 """In the order in which they are read."""
+
+
+def tokens_by_kind(counts: Mapping[str, int]) -> str:
+    """For people: '371 RBT, 1,050 FT'; '0 tokens' where there are none."""
+    present = [kind for kind in KINDS if counts.get(kind.name)]
+    return ", ".join(f"{counts[kind.name]:,} {kind.label}" for kind in present) or "0 tokens"
+
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
 

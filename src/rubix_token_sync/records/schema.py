@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "COLUMN_SIZES",
@@ -50,13 +51,6 @@ ROW_DIGEST_BYTES: Final = 16
 
 Kind = Literal["bytes", "text", "time", "flag", "integer"]
 
-_ARROW: Final[dict[str, pa.DataType]] = {
-    "text": pa.string(),
-    "time": pa.timestamp("us"),  # UTC without a zone, as DATETIME2 has it
-    "flag": pa.bool_(),
-    "integer": pa.int64(),
-}
-
 
 @dataclass(frozen=True)
 class Column:
@@ -84,7 +78,15 @@ class Column:
     @property
     def arrow(self) -> pa.DataType:
         """Its type in a record batch."""
-        return pa.binary(self.size) if self.kind == "bytes" else _ARROW[self.kind]
+        import pyarrow as pa
+
+        types = {
+            "bytes": pa.binary(self.size or -1),
+            "text": pa.string(),
+            "time": pa.timestamp("us"),  # UTC without a zone, as DATETIME2 has it
+            "flag": pa.bool_(),
+        }
+        return types[self.kind]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class RecordTable:
     @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema of a batch."""
+        import pyarrow as pa
+
         fields = [pa.field(c.name, c.arrow, nullable=not c.required) for c in self.staged]
         return pa.schema(fields)
 
@@ -193,8 +197,16 @@ RECORDS: Final = RecordTable(
 )
 """The one list of columns: a new one is one line here and a migration."""
 
-RECORD_SCHEMA: Final = RECORDS.schema
-"""The columns a sync writes, as Arrow has them."""
+if TYPE_CHECKING:
+    RECORD_SCHEMA: pa.Schema
+"""The columns a sync writes, as Arrow has them; made when it is asked for first (0.1 s)."""
+
+
+def __getattr__(name: str) -> pa.Schema:
+    if name != "RECORD_SCHEMA":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return RECORDS.schema
+
 
 COLUMN_SIZES: Final = RECORDS.sizes
 """Sizes of the guide's NVARCHAR columns, in UTF-16 code units."""

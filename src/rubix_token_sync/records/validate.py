@@ -40,7 +40,7 @@ from typing import Final, NamedTuple
 
 from rubix_token_sync.ipfs import cid
 from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
-from rubix_token_sync.records.schema import COLUMN_SIZES, RECORD_SCHEMA, SqliteValue
+from rubix_token_sync.records.schema import COLUMN_SIZES, RECORDS, SqliteValue
 from rubix_token_sync.records.values import cut, to_text, utc_time, utf16_length
 
 __all__ = [
@@ -297,7 +297,7 @@ def token_content(
 
 # --- JSON ------------------------------------------------------------------
 
-_ORDER: Final[Sequence[str]] = RECORD_SCHEMA.names
+_ORDER: Final[Sequence[str]] = RECORDS.names
 
 
 def errors_text(findings: Iterable[Finding], order: Sequence[str] = _ORDER) -> str | None:

@@ -1,38 +1,35 @@
 """The report as a page: the same numbers, charts included, in one file.
 
 Nothing is loaded from anywhere, no script runs; light and dark, phone and desktop.
-Every text goes through the template's escaping: names come from disk.
+The page is built as a tree, whose writer escapes every text: names come from disk.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.util
-import os
-import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
+from xml.etree.ElementTree import Element, tostring
 
-from rubix_token_sync.errors import SyncError
+from rubix_token_sync.reports.report import write_whole
 from rubix_token_sync.text import shown
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-    from pygal.graph.graph import Graph
-    from pygal.style import Style
+__all__ = ["render_page", "write_page"]
 
-__all__ = ["can_make_pages", "render_page", "write_page"]
-
-_SERIES: Final = ("var(--first)", "var(--second)", "var(--third)", "var(--fourth)")
 _MOST_NODES: Final = 40
 """Charts and tables of a page show the nodes that need attention most."""
+_MOST_ROWS: Final = 100
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+_WIDTH, _LEFT, _TOP, _BOTTOM = 900, 90, 12, 280
+"""The rate's curve in the units of its picture: letters have 15 of them."""
 
 
-def can_make_pages() -> bool:
-    """Whether the extra ``report`` is installed."""
-    return all(importlib.util.find_spec(name) for name in ("jinja2", "pygal"))
+class _Cell(NamedTuple):
+    """A cell with a kind of its own: ``good``, ``warn``, ``bad``."""
+
+    text: object
+    kind: str
 
 
 def write_page(report: dict[str, Any], report_file: Path) -> Path:
@@ -41,59 +38,59 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
     Raises:
         SyncError: it cannot be written (exit 1: the sync itself is complete).
     """
-    path = report_file.with_suffix(".html")
-    temporary = path.with_suffix(".html.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(render_page(report))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise SyncError(
-            f"The report {path} cannot be written: {error.strerror or error}.",
-            code="report_unwritable",
-            remedy="Choose another directory by --report; the sync itself is complete.",
-        ) from error
-    return path
-
-
-@functools.cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rubix_token_sync.reports", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["took"] = _length
-    # Every value goes through both: markup and control characters of names from disk.
-    environment.finalize = _visible
-    return environment.get_template("page.html.j2")
-
-
-def _visible(value: object) -> object:
-    return shown(value) if type(value) is str else value
+    return write_whole(report_file.with_suffix(".html"), render_page(report))
 
 
 def render_page(report: dict[str, Any]) -> str:
     """The page as HTML."""
+    start = report["start_time"]
     nodes = sorted(report["databases"], key=_urgency)
-    return _template().render(
-        report=report,
-        cards=_cards(report),
-        nodes=nodes[:_MOST_NODES],
-        nodes_left=max(0, len(nodes) - _MOST_NODES),
-        rate_chart=_rate_chart(report["rate_samples"]),
-        content_chart=_content_chart(report),
-        health_chart=_health_chart(nodes[:_MOST_NODES]),
+    head = _tag(
+        "head",
+        _tag("meta", charset="utf-8"),
+        _tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        _tag("meta", name="color-scheme", content="light dark"),
+        _tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        _tag("title", f"Sync of {report['source_ip']}, {_minute(start)[:16]}"),
     )
+    style = _tag("style")
+    style.text = files(__package__).joinpath("page.css").read_text("utf-8")
+    head.append(style)
+    main = _tag(
+        "main",
+        *_heading(report),
+        _cards(report),
+        _problems(report["problems"]),
+        _errors(report["errors"]),
+        _rate_chart(report["rate_samples"]),
+        _content_bars(report),
+        _node_bars(nodes[:_MOST_NODES]),
+        _databases(nodes),
+        _skipped(report["skipped"]),
+    )
+    page = _tag("html", head, _tag("body", main), lang="en")
+    return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
+
+
+def _tag(name: str, /, *inside: object, **attributes: object) -> Element:
+    """An element with texts (each in one visible line) and elements in it; None is left out."""
+    given = {key.rstrip("_").replace("_", "-"): shown(v) for key, v in attributes.items()}
+    element = Element(name, {key: value for key, value in given.items() if value})
+    for part in inside:
+        if isinstance(part, Element):
+            part.tail = "\n"
+            element.append(part)
+        elif part is not None:
+            text = shown(part)
+            if len(element):
+                element[-1].tail = (element[-1].tail or "").strip("\n") + text
+            else:
+                element.text = (element.text or "") + text
+    return element
+
+
+def _minute(time: str) -> str:
+    return time[:19].replace("T", " ")
 
 
 def _urgency(database: dict[str, Any]) -> tuple[bool, int, str]:
@@ -109,137 +106,222 @@ def _length(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} h"
 
 
-def _cards(report: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Label, value, and whether it calls for attention."""
+def _heading(report: dict[str, Any]) -> list[Element]:
+    status = report["status"].lower()
+    if report["exit_code"] and report["status"] == "COMPLETED":
+        status += ", something was left undone"
+    times = f"{_minute(report['start_time'])} to {_minute(report['end_time'])} UTC"
+    lines = [times + (", dry run" if report["dry_run"] else ""), f"Into {report['target']}"]
+    if report["session_id"]:
+        lines.append(f"Session {report['session_id']}, version {report['program_version']}")
+    how = _tag("span", status, class_="bad" if report["exit_code"] else "good")
+    title = _tag("h1", f"{report['command']} of {report['source_ip']}: ", how)
+    return [title, *(_tag("p", line, class_="soft") for line in lines)]
+
+
+def _cards(report: dict[str, Any]) -> Element:
     records, content = report["total_records"], report["ipfs_success_rate"]
     if records is None:  # a dry run: the target was not asked
         records = report["total_records_processed"]
     elif records:
         content = report["total_records_with_content"] * 100 / records
-    return [
+    stored, failed = report["sql_success_rate"], report["total_databases_failed"]
+    cards = [
         ("Records", f"{records:,}", False),
         ("Records/s", f"{report['records_per_second']:,.0f}", False),
         ("Content", f"{content:.2f} %", content < 95),
-        ("Stored", f"{report['sql_success_rate']:.2f} %", report["sql_success_rate"] < 100),
+        ("Stored", f"{stored:.2f} %", stored < 100),
         ("Took", _length(report["duration_seconds"]), False),
         ("Databases read", f"{report['total_databases_processed']:,}", False),
         ("Unchanged", f"{report['total_databases_unchanged']:,}", False),
-        ("Failed", f"{report['total_databases_failed']:,}", report["total_databases_failed"] > 0),
+        ("Failed", f"{failed:,}", failed > 0),
     ]
-
-
-def _pygal() -> ModuleType:
-    """The library, without the import hook for its plug-ins that it leaves behind."""
-    import pygal
-
-    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != pygal.__name__]
-    library: ModuleType = pygal
-    return library
-
-
-def _style(colours: tuple[str, ...]) -> Style:
-    from pygal.style import Style
-
-    return Style(
-        background="transparent",
-        plot_background="transparent",
-        foreground="var(--text)",
-        foreground_strong="var(--text)",
-        foreground_subtle="var(--faint)",
-        colors=colours,
-        value_colors=("var(--text)",) * len(colours),
-        font_family="inherit",
-        label_font_size=15,
-        major_label_font_size=15,
-        legend_font_size=15,
-        opacity=".75",
-        transition="none",
+    return _tag(
+        "dl",
+        *(
+            _tag(
+                "div",
+                _tag("dt", label),
+                _tag("dd", value, **({"class_": "bad"} if attention else {})),
+                class_="card",
+            )
+            for label, value, attention in cards
+        ),
+        class_="cards",
     )
 
 
-def _svg(chart: Graph) -> str:
-    """The chart as markup for the page, without the scripts that the library adds to it."""
-    from markupsafe import Markup
-    from pygal.etree import etree
-
-    tree = chart.render_tree()
-    for parent in list(tree.iter()):
-        for script in [child for child in parent if str(child.tag).endswith("script")]:
-            parent.remove(script)
-    text: str = etree.tostring(tree, encoding="unicode")
-    return Markup(text)  # noqa: S704 - written by an XML library, which escapes
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
+def _problems(problems: Sequence[dict[str, Any]]) -> Element | None:
+    return _table(
+        "Problems",
+        [("Severity", ""), ("Code", ""), ("What is wrong", "text"), ("What to do", "text")],
+        problems,
+        lambda p: (
+            _Cell(p["severity"], "bad" if p["severity"] == "error" else "warn"),
+            p["detail"] or p["code"],
+            p["message"],
+            p["cure"],
+        ),
+    )
 
 
-def _rate_chart(samples: list[dict[str, float]]) -> str | None:
+def _errors(errors: Sequence[dict[str, Any]]) -> Element | None:
+    columns = [("Category", ""), ("Code", ""), ("Node", "")]
+    columns += [("What happened, and what to do", "text"), ("Count", "n")]
+    return _table(
+        "Errors",
+        columns,
+        errors,
+        lambda e: (
+            e["category"],
+            e["code"],
+            e["node_name"] or "",
+            e["message"],
+            f"{e['occurrences']:,}",
+        ),
+    )
+
+
+def _databases(nodes: Sequence[dict[str, Any]]) -> Element | None:
+    counters = ("records", "inserted", "updated", "vanished", "ipfs_failures", "validation_errors")
+    titles = ("Records", "New", "Changed", "Gone", "Without content", "Invalid", "Took")
+
+    def status(database: dict[str, Any]) -> _Cell:
+        kinds = {"failed": "bad", "missing": "bad", "pending": "warn"}
+        kind, said = kinds.get(database["status"], "good"), database["status"]
+        if kind != "good" and database["reason"]:
+            said += f": {database['reason']}"
+        return _Cell(said, kind)
+
+    return _table(
+        "Databases",
+        [("Node", ""), ("Status", ""), *((title, "n") for title in titles)],
+        nodes,
+        lambda d: (
+            d["node_name"],
+            status(d),
+            *(f"{d[counter]:,}" for counter in counters),
+            _length(d["seconds"]),
+        ),
+        most=_MOST_NODES,
+        stacked=False,
+    )
+
+
+def _skipped(skipped: Sequence[dict[str, Any]]) -> Element | None:
+    return _table(
+        "Skipped",
+        [("Path", "text"), ("Why", "text")],
+        skipped,
+        lambda s: (s["path"], f"{s['sentence']} {s['remedy']}".strip()),
+    )
+
+
+def _table(
+    title: str,
+    columns: Sequence[tuple[str, str]],
+    items: Sequence[dict[str, Any]],
+    cells: Callable[[dict[str, Any]], Iterable[object]],
+    *,
+    most: int = _MOST_ROWS,
+    stacked: bool = True,
+) -> Element | None:
+    """A section with a row for each item; columns have a title and a kind."""
+    if not items:
+        return None
+    rows = [_tag("tr", *(_tag("th", name, class_=kind) for name, kind in columns))]
+    for item in items[:most]:
+        row = _tag("tr")
+        for cell, (_, kind) in zip(cells(item), columns, strict=True):
+            text, own = cell if isinstance(cell, _Cell) else (cell, kind)
+            row.append(_tag("td", text, class_=own))
+        rows.append(row)
+    table = _tag("table", *rows, class_="stacked" if stacked else "")
+    left = len(items) - most
+    return _tag(
+        "section",
+        _tag("h2", title),
+        _tag("div", table, class_="scroll"),
+        _tag("p", f"… and {left:,} more in the JSON report.", class_="soft") if left > 0 else None,
+    )
+
+
+def _content_bars(report: dict[str, Any]) -> Element | None:
+    held = report["missing_content"]
+    reasons: dict[str, int] = report["content_failures"] if held is None else held
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return _bars("Records without content, by reason", [(c, {"without": n}) for c, n in ordered])
+
+
+def _node_bars(nodes: Sequence[dict[str, Any]]) -> Element | None:
+    legend = _tag("p", class_="soft")
+    for kind in ("with", "without"):
+        legend.append(_tag("span", class_=f"key {kind}"))
+        legend[-1].tail = f" {kind} content "
+    return _bars(
+        "Records by node",
+        [
+            (n["node_name"], {"with": n["ipfs_success"], "without": n["ipfs_failures"]})
+            for n in nodes
+        ],
+        legend,
+    )
+
+
+def _bars(
+    title: str, lines: Sequence[tuple[str, dict[str, int]]], legend: Element | None = None
+) -> Element | None:
+    """A bar for each line that counts anything: label, and a number for each kind."""
+    most = max((sum(counts.values()) for _, counts in lines), default=0)
+    rows = []
+    for label, counts in lines:
+        present = {kind: number for kind, number in counts.items() if number}
+        if not present:
+            continue
+        bar = _tag("td", class_="bar")
+        for kind, number in present.items():
+            bar.append(_tag("i", class_=kind, style=f"width: {number * 100 / most:.2f}%"))
+        numbers = " + ".join(f"{number:,}" for number in present.values())
+        rows.append(
+            _tag("tr", _tag("th", label, scope="row"), bar, _tag("td", numbers, class_="n"))
+        )
+    if not rows:
+        return None
+    return _tag("section", _tag("h2", title), legend, _tag("table", *rows, class_="bars"))
+
+
+def _rate_chart(samples: Sequence[dict[str, float]]) -> Element | None:
     if len(samples) < 2:
         return None
-    pygal = _pygal()
+    first, last = samples[0]["seconds"], samples[-1]["seconds"]
+    step = _round_step(max(sample["tokens_per_second"] for sample in samples) / 4)
 
-    chart = pygal.XY(
-        style=_style(_SERIES),
-        js=(),
-        show_legend=False,
-        fill=True,
-        show_dots=False,
-        width=900,
-        height=320,
-        margin=8,
-        value_formatter=_whole,
-        x_value_formatter=lambda value: f"{value:,.1f} s",
-        x_labels_major_count=6,
-        include_x_axis=True,
-    )
-    chart.add("tokens/s", [(s["seconds"], s["tokens_per_second"]) for s in samples])
-    return _svg(chart)
+    def across(seconds: float) -> float:
+        return round(_LEFT + (seconds - first) / max(last - first, 0.001) * (_WIDTH - _LEFT), 1)
 
+    def down(rate: float) -> float:
+        return round(_TOP + (1 - rate / (4 * step)) * (_BOTTOM - _TOP), 1)
 
-def _content_chart(report: dict[str, Any]) -> str | None:
-    held = report["missing_content"]
-    reasons = report["content_failures"] if held is None else held
-    if not reasons:
-        return None
-    pygal = _pygal()
-
-    ordered = sorted(reasons.items(), key=lambda item: item[1])
-    chart = pygal.HorizontalBar(
-        style=_style(_SERIES[1:2]),
-        js=(),
-        show_legend=False,
-        width=900,
-        height=90 + 38 * len(ordered),
-        margin=8,
-        value_formatter=_whole,
-        print_values=True,
-        print_values_position="top",
-        truncate_label=-1,
-    )
-    chart.x_labels = [code for code, _ in ordered]
-    chart.add("records", [count for _, count in ordered])
-    return _svg(chart)
+    title = "Tokens read per second"
+    picture = _tag("svg", viewBox=f"0 0 {_WIDTH} {_BOTTOM + 30}", role="img", aria_label=title)
+    for n in range(5):
+        y = down(n * step)
+        picture.append(_tag("line", x1=_LEFT, x2=_WIDTH, y1=y, y2=y))
+        picture.append(_tag("text", f"{n * step:,.0f}", x=_LEFT - 10, y=y + 5, text_anchor="end"))
+        seconds = first + (last - first) * n / 4
+        anchor = "start" if n == 0 else "end" if n == 4 else "middle"
+        picture.append(
+            _tag("text", f"{seconds:,.1f} s", x=across(seconds), y=_BOTTOM + 22, text_anchor=anchor)
+        )
+    curve = " ".join(f"{across(s['seconds'])},{down(s['tokens_per_second'])}" for s in samples)
+    picture.append(_tag("polygon", points=f"{_LEFT},{_BOTTOM} {curve} {_WIDTH},{_BOTTOM}"))
+    picture.append(_tag("polyline", points=curve))
+    return _tag("section", _tag("h2", title), _tag("div", picture, class_="chart"))
 
 
-def _health_chart(nodes: list[dict[str, Any]]) -> str | None:
-    held = [node for node in nodes if node["records"]]
-    if not held:
-        return None
-    pygal = _pygal()
-
-    chart = pygal.HorizontalStackedBar(
-        style=_style(_SERIES[2:0:-1]),
-        js=(),
-        legend_at_bottom=True,
-        width=900,
-        height=140 + 34 * len(held),
-        margin=8,
-        value_formatter=_whole,
-        truncate_label=24,
-    )
-    held.reverse()
-    chart.x_labels = [shown(node["node_name"]) for node in held]
-    chart.add("with content", [node["ipfs_success"] for node in held])
-    chart.add("without content", [node["ipfs_failures"] for node in held])
-    return _svg(chart)
+def _round_step(least: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``least``."""
+    step = 1.0
+    while step < least:
+        step *= 2.5 if f"{step:g}"[0] == "2" else 2
+    return step

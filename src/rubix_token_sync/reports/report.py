@@ -20,7 +20,7 @@ from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.runs.result import RunResult
 from rubix_token_sync.text import json_text
 
-__all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report"]
+__all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report", "write_whole"]
 
 REPORT_VERSION: Final = 1
 
@@ -161,13 +161,21 @@ def write_report(report: dict[str, Any], directory: Path) -> Path:
     """
     stamp = report["start_time"].replace("-", "").replace(":", "").split(".")[0]
     name = f"sync_report_{stamp}Z_{(report['session_id'] or 'dry-run')[:8]}.json"
-    path = directory / name
-    temporary = path.with_suffix(".tmp")
+    return write_whole(directory / name, json_text(report) + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file of a report, which has its name when all of it is on the disk.
+
+    Raises:
+        SyncError: it cannot be written (exit 1: the sync itself is complete).
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         failpoints.point("report.write")
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(json_text(report) + "\n")
+            file.write(text)
             file.flush()
             failpoints.point("report.fsync")
             os.fsync(file.fileno())

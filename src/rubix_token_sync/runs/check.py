@@ -14,7 +14,8 @@ from rubix_token_sync.ipfs.cures import CURES, curable
 from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
 from rubix_token_sync.nodes.discovery import Node, discover
 from rubix_token_sync.nodes.snapshot import open_snapshot
-from rubix_token_sync.process_identity import own_holder
+from rubix_token_sync.process_identity import own_holder, own_machine
+from rubix_token_sync.records.kinds import tokens_by_kind
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.settings import Settings, describe
@@ -77,6 +78,7 @@ def _check_target(store: Target, settings: Settings) -> Iterator[CheckResult]:
         ("connection", lambda: _connect(store)),
         ("schema", lambda: _schema(store)),
         ("clock", lambda: _clock(store)),
+        ("source", lambda: _source(store, settings.source_ip)),
         ("lease", lambda: _leases(store, settings.source_ip)),
         ("load small", lambda: _load(store, 3, bulk=False)),
         ("load bulk", lambda: _load(store, 50, bulk=True)),
@@ -108,6 +110,11 @@ def _clock(store: Target) -> str:
             "server's, but times in logs will not match"
         )
     return f"differs from the server's by {behind:+.1f} s"
+
+
+def _source(store: Target, source: str) -> str:
+    ours = store.check_source(source, own_machine())
+    return f"{source} {'belongs to this machine' if ours else 'is free'}"
 
 
 def _leases(store: Target, source: str) -> str:
@@ -174,15 +181,17 @@ def _check_nodes(
     max_missing_content: float,
 ) -> Iterator[CheckResult]:
     found = discover(roots)
-    yield CheckResult("discovery", True, counted(len(found.nodes), "database"))
+    databases = counted(len(found.nodes), "database")
+    nothing = "" if found.nodes else f": there is nothing to sync below {', '.join(roots)}"
+    yield CheckResult("discovery", True, f"{databases}{nothing}")
     for skipped in found.skipped:
         hides = skipped.hides_nodes
         yield CheckResult(
             "skipped",
             not hides,
             f"{skipped.path}: {skipped.sentence}",
-            "Run as a user that may read it: there may be nodes below." if hides else "",
-            "directory_unread" if hides else "",
+            skipped.remedy,
+            skipped.reason_code if hides else "",
         )
     place = Scratch(scratch, tuple(roots))
     for node in found.nodes:
@@ -195,7 +204,7 @@ def _check_node(
     name = f"node {node.name}"
     try:
         with open_snapshot(node.db_path, scratch) as snapshot:
-            count = snapshot.count
+            kinds = snapshot.kinds
             batch = next(iter(snapshot.rows(_SAMPLE)), None)
             sample = [] if batch is None else batch.rows
     except SyncError as error:
@@ -214,7 +223,7 @@ def _check_node(
     repository = node.repository is not None
     cured = [f for f in failures if curable(f.code, repository=repository)]
     first = next(iter([*cured, *failures]), None)
-    found = f"{counted(count, 'token')}; content of {fetched} of the first {len(sample)}"
+    found = f"{tokens_by_kind(kinds)}; content of {fetched} of the first {len(sample)}"
     return CheckResult(
         name,
         len(cured) <= max_missing_content * len(sample),

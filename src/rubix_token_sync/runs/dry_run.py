@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rubix_token_sync.process_identity import own_machine
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Job, JobDone, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.result import RunOptions, RunResult
@@ -31,6 +32,8 @@ def dry_run(options: RunOptions, *, stop: CancelToken | None = None) -> RunResul
     try:
         with run.stop.at_once():
             usable = store.schema_version() == SCHEMA_VERSION
+            if usable and not options.adopt_source:
+                store.check_source(options.source, own_machine())
         return _compare(run, store if usable else None)
     finally:
         store.close()

@@ -10,8 +10,9 @@ from typing import Final
 from rubix_token_sync import node_files
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.repository import repository_fingerprint
-from rubix_token_sync.nodes.discovery import Node, Skipped
+from rubix_token_sync.nodes.discovery import Node
 from rubix_token_sync.nodes.kinds import network_of
+from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
 from rubix_token_sync.nodes.snapshot import look_at
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.schema import database_key
@@ -121,9 +122,10 @@ def left_out(path: str, skipped: Iterable[Skipped]) -> SourceError | None:
     for item in skipped:
         if item.reason_code not in _NO_DATABASE_THERE and _within(path, item.path):
             return SourceError(
-                f"{path} was not found, because {item.path} was left out. {item.sentence}",
+                f"{path} was not found, because {item.path} was left out. {item.sentence} "
+                "Its records were left as they are.",
                 code=item.reason_code,
-                remedy="Its records were left as they are.",
+                remedy=item.remedy,
             )
     try:
         node_files.lstat(path)
@@ -132,16 +134,17 @@ def left_out(path: str, skipped: Iterable[Skipped]) -> SourceError | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        denied = isinstance(error, PermissionError)
         return SourceError(
-            f"{path} cannot be looked at: {error.strerror}.",
-            code="access_denied" if isinstance(error, PermissionError) else "io_error",
-            remedy="Its records were left as they are.",
+            f"{path} cannot be looked at: {error.strerror}. Its records were left as they are.",
+            code="access_denied" if denied else "io_error",
+            remedy=REMEDIES["access_denied" if denied else "io_error"],
         )
     return SourceError(
-        f"{path} is there, but discovery did not come to it.",
+        f"{path} is there, but discovery did not come to it. Its records were left as they are.",
         code="not_discovered",
-        remedy="It lies in what looks like an IPFS repository, or not in a directory named Rubix; "
-        "its records were left as they are.",
+        remedy="It lies in what looks like an IPFS repository, or not in a directory named Rubix: "
+        "move it to where a node has it.",
     )
 
 

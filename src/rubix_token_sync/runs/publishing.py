@@ -24,6 +24,7 @@ from rubix_token_sync.targets.base import (
     Rejected,
     Target,
 )
+from rubix_token_sync.text import counted
 
 __all__ = ["DatabasePublisher", "Discarding", "Publishing"]
 
@@ -235,16 +236,16 @@ def content_errors(job: Job, tally: Tally) -> list[ErrorEntry]:
         )
 
     entries = [
-        entry("ipfs", code, f"{count:,} tokens without content.", count)
+        entry("ipfs", code, f"{counted(count, 'token')} without content.", count)
         for code, count in sorted(tally.failures.items())
     ]
     if tally.invalid:
-        message = f"{tally.invalid:,} records with validation errors."
+        message = f"{counted(tally.invalid, 'record')} with validation errors."
         entries.append(entry("validation", "invalid_records", message, tally.invalid))
     if tally.healed:
         message = (
-            f"{tally.healed:,} blocks are damaged in the node's store; "
-            "their content came from elsewhere."
+            f"{counted(tally.healed, 'block')} {'is' if tally.healed == 1 else 'are'} damaged in "
+            "the node's store; the content came from elsewhere."
         )
         entries.append(entry("ipfs", "healed", message, tally.healed))
     return entries

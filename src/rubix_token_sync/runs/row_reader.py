@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ from rubix_token_sync.records.schema import (
 from rubix_token_sync.runs.jobs import Job
 from rubix_token_sync.runs.seen_ids import SeenIds
 from rubix_token_sync.targets.base import ErrorEntry
+from rubix_token_sync.text import counted
 
 __all__ = ["DigestedRows", "RowReader", "database_context"]
 
@@ -135,7 +137,8 @@ class RowReader:
             for table in snapshot.tables
         }
         self._listed: list[str] = []
-        self.distinct = 0
+        self.kinds: Counter[str] = Counter()
+        """Rows that are records, by kind."""
         self.rejected = 0
 
     def __iter__(self) -> Iterator[DigestedRows]:
@@ -150,13 +153,13 @@ class RowReader:
             numbers = table.number(rows)
             if any(numbers.values()):
                 digests = _renumbered(table.prefix, rows, digests, numbers)
-            self.distinct += len(rows)
+            self.kinds[kind.name] += len(rows)
             yield DigestedRows(rows, digests, numbers, kind)
         broken = sum(table.seen.broken_promises() for table in self._tables.values())
         if broken:
             raise failure(
                 "corrupt",
-                f"{broken} rows repeat the token id of an earlier row, although an index of the "
+                f"{_repeating(broken)}, although an index of the "
                 "database keeps ids unique: that index is damaged.",
             )
 
@@ -165,16 +168,21 @@ class RowReader:
         for row in rows[: _LISTED_DUPLICATES - len(self._listed)]:
             self._listed.append(", ".join(map(_shown, row)))
 
+    @property
+    def distinct(self) -> int:
+        """Rows that are records."""
+        return self.kinds.total()
+
     def errors(self) -> tuple[ErrorEntry, ...]:
         """What was rejected, once all was read."""
         if not self.rejected:
             return ()
+        was = "was" if self.rejected == 1 else "were"
         return (
             ErrorEntry(
                 category="validation",
                 code="duplicate_token_id",
-                message=f"{self.rejected} rows repeat the token id of an earlier row and were "
-                "left out.",
+                message=f"{_repeating(self.rejected)} and {was} left out.",
                 node_name=self._node,
                 db_path=self._path,
                 occurrences=self.rejected,
@@ -211,6 +219,11 @@ def _renumbered(
         start = at * ROW_DIGEST_BYTES
         changed[start : start + ROW_DIGEST_BYTES] = row_digest(prefix, rows[at], number)
     return bytes(changed)
+
+
+def _repeating(rows: int) -> str:
+    repeat = "repeats" if rows == 1 else "repeat"
+    return f"{counted(rows, 'row')} {repeat} the token id of an earlier row"
 
 
 def _shown(value: SqliteValue) -> str:

@@ -82,10 +82,9 @@ class Session:
         self._store.acquire_lease(self.lease, own_holder(), self._machine)
         source = self.lease.source
         try:
-            self._store.start_session(
+            dead = self._store.start_session(
                 self.id, source, socket.gethostname(), os.getpid(), self._command
             )
-            dead = self._store.close_dead_sessions(source, self.id)
             self._thread = threads.daemon(self._beat, "rubix-heartbeat")
         except BaseException:
             with contextlib.suppress(SyncError):  # the first error is the one to tell
@@ -148,8 +147,7 @@ class Session:
     def finish(self, status: Status, totals: SessionTotals, error_summary: str | None) -> None:
         """Stop the heartbeat, write how it ended, give the lease back."""
         self._stop_beating()
-        self._store.finish_session(self.id, status, totals, error_summary)
-        self._store.release_lease(self.lease)
+        self._store.finish_session(self.lease, status, totals, error_summary)
 
     def __enter__(self) -> Session:
         return self

@@ -13,6 +13,7 @@ from rubix_token_sync.errors import SettingsError, SourceError, SyncError, Worke
 from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
 from rubix_token_sync.runs.cancel import CancelToken
+from rubix_token_sync.runs.carried import root_of
 from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
 from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, inside, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
@@ -22,6 +23,7 @@ from rubix_token_sync.runs.worker_pool import WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
 from rubix_token_sync.targets.registry import TargetAddress
+from rubix_token_sync.text import counted, told_apart
 
 __all__ = ["Survey"]
 
@@ -77,7 +79,7 @@ class Survey:
             hides = skipped.hides_nodes
             log_event(
                 _LOG, logging.ERROR if hides else logging.INFO, "skipped",
-                f"{skipped.path}: {skipped.sentence}",
+                f"{skipped.said} {skipped.remedy}".rstrip(),
                 path=skipped.path, code=skipped.reason_code,
             )  # fmt: skip
             if hides:
@@ -86,8 +88,12 @@ class Survey:
                     ErrorEntry(
                         category="system",
                         code="directory_unread",
-                        message=f"{skipped.path}: {skipped.sentence}",
-                        context={"path": skipped.path, "reason": skipped.reason_code},
+                        message=skipped.said,
+                        context={
+                            "path": skipped.path,
+                            "reason": skipped.reason_code,
+                            **self._root(skipped.path),
+                        },
                     )
                 )
         if not self.discovery.nodes:
@@ -180,16 +186,18 @@ class Survey:
                 self._miss(state)
         log_event(
             _LOG, logging.INFO, "planned",
-            f"{counters.databases_found} databases found, {len(jobs)} to read, "
+            f"{counted(counters.databases_found, 'database')} found, {len(jobs)} to read, "
             f"{len(plan.current)} unchanged",
             found=counters.databases_found, read=len(jobs), current=len(plan.current),
         )  # fmt: skip
 
     def _miss(self, state: DatabaseState) -> None:
         error = SourceError(
-            f"{state.db_path} is gone; its {state.record_count:,} records were left as they are.",
+            f"{state.db_path} is gone; the target keeps its "
+            f"{counted(state.record_count, 'record')}.",
             code="database_gone",
-            remedy="If it was moved or removed on purpose, run again with --allow-shrink.",
+            remedy="If it was moved or removed on purpose, run `rubix-token-sync sync "
+            "--allow-shrink`.",
             context={"records": state.record_count},
         )
         self.fail(None, state.db_path, state.node_name or "", error)
@@ -268,13 +276,24 @@ class Survey:
                 message=str(error),
                 node_name=node_name,
                 db_path=db_path,
-                context=error.context,
+                context={**error.context, **self._root(db_path)},
             )
         )
         log_event(
-            _LOG, logging.ERROR, "database_failed", f"{node_name}: {error}",
+            _LOG, logging.ERROR, "database_failed", f"{self.label(node_name, db_path)}: {error}",
             node=node_name, db_path=db_path, category=error.category, code=error.code,
         )  # fmt: skip
+
+    def label(self, node_name: str, db_path: str) -> str:
+        """A node's name for people, with what tells it from others of that name."""
+        alike = [node.db_path for node in self.discovery.nodes if node.name == node_name]
+        paths = [db_path, *(path for path in alike if path != db_path)]
+        return told_apart([(node_name, path) for path in paths])[0]
+
+    def _root(self, path: str) -> dict[str, str]:
+        """For the context of an error: the root of this run that a path lies below."""
+        root = root_of(path, self.discovery.roots)
+        return {} if root is None else {"root": root}
 
     def tick(self, *, final: bool = False) -> None:
         self.on_progress(self.progress)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import (
     ReportMismatch,
     SyncError,
@@ -18,6 +18,7 @@ from rubix_token_sync.process_identity import own_machine
 from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
+from rubix_token_sync.runs.carried import Looked, carried, place
 from rubix_token_sync.runs.jobs import ChunkPublished, Difference, Job, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
@@ -31,6 +32,10 @@ from rubix_token_sync.targets.base import (
     Target,
 )
 from rubix_token_sync.targets.registry import open_target
+from rubix_token_sync.text import counted
+
+if TYPE_CHECKING:
+    from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Run", "sync"]
 
@@ -44,6 +49,7 @@ def sync(
     stop: CancelToken | None = None,
     on_failed: Callable[[RunResult], None] | None = None,
     on_difference: Callable[[Difference], None] | None = None,
+    on_ended: Callable[[SqlTarget], None] | None = None,
 ) -> RunResult:
     """Make the target equal to the nodes below the roots.
 
@@ -51,7 +57,7 @@ def sync(
     included, and written again where it differs; ``on_difference`` gets each.
 
     ``on_failed`` gets the outcome of a session that ends with an error, which is
-    then raised.
+    then raised; ``on_ended`` gets the target, still open, after any other session.
 
     Raises:
         SyncError: the run could not start or had to stop; everything that was
@@ -62,6 +68,7 @@ def sync(
     run = Run(options, on_progress or (lambda _progress: None), stop)
     run.on_failed = on_failed or run.on_failed
     run.on_difference = on_difference or run.on_difference
+    run.on_ended = on_ended or run.on_ended
     return run.run()
 
 
@@ -77,6 +84,7 @@ class Run(Survey):
         super().__init__(options, on_progress, stop)
         self.on_failed: Callable[[RunResult], None] = lambda _outcome: None
         self.on_difference: Callable[[Difference], None] = lambda _difference: None
+        self.on_ended: Callable[[SqlTarget], None] = lambda _target: None
         self._recorded = 0  # of the errors, in the target
 
     def run(self) -> RunResult:
@@ -87,7 +95,9 @@ class Run(Survey):
             with self.stop.at_once():
                 if target.schema_version() != SCHEMA_VERSION:
                     target.ensure_schema()
-            return self._in_session(target)
+            outcome = self._in_session(target)
+            self.on_ended(target)
+            return outcome
 
     def _in_session(self, store: Target) -> RunResult:
         options = self.options
@@ -141,7 +151,14 @@ class Run(Survey):
     def _give_up(self, store: Target, session: Session, status: Status, reason: str) -> None:
         """Write how it ended where the target still lets us; the next run sees it anyway."""
         self.errors += [
-            ErrorEntry("system", "pending", f"Not reached: {reason}", d.node_name, d.db_path)
+            ErrorEntry(
+                "system",
+                "pending",
+                f"Not reached: {reason}",
+                d.node_name,
+                d.db_path,
+                context=self._root(d.db_path),
+            )
             for d in self.databases.values()
             if d.status == "pending"
         ]
@@ -182,8 +199,21 @@ class Run(Survey):
                 session.lease, [database_key(options.source, n.db_path) for n in plan.current]
             )
         self._record_errors(store, session)
+        store.record_errors(session.lease, self._left_open(store, states))
         self._reconcile(store)
         self.tick(final=bool(jobs))
+
+    def _left_open(self, store: Target, states: list[DatabaseState]) -> list[ErrorEntry]:
+        """What earlier runs could not read and this one was not asked for."""
+        looked = Looked(
+            roots=self.discovery.roots,
+            found={node.db_path for node in self.discovery.nodes},
+            dealt_with=self.databases,
+            known={state.db_path for state in states},
+        )
+        left = carried(store.open_errors(self.options.source), looked)
+        there = node_files.not_gone(map(place, left))
+        return [entry for entry in left if place(entry) in there]
 
     def _publish_all(self, store: Target, session: Session, jobs: dict[int, Job]) -> None:
         def look() -> None:
@@ -236,9 +266,10 @@ class Run(Survey):
         outcome.ipfs_success = counts.ipfs_success
         outcome.ipfs_failures = counts.ipfs_failures
         outcome.validation_errors = counts.validation_errors
+        label = self.label(outcome.node_name, outcome.db_path)
         log_event(
             _LOG, logging.INFO, "database_processed",
-            f"{outcome.node_name}: {counts.records:,} records "
+            f"{label}: {counted(counts.records, 'record')} "
             f"({outcome.inserted:,} new, {outcome.updated:,} changed, "
             f"{outcome.vanished:,} gone), content of {counts.ipfs_success:,}",
             node=outcome.node_name, db_path=outcome.db_path, records=counts.records,
@@ -254,7 +285,8 @@ class Run(Survey):
             )
             log_event(
                 _LOG, logging.WARNING, "database_retired",
-                f"{state.node_name}: the database is gone; {vanished:,} records marked as deleted",
+                f"{state.node_name} ({state.db_path}): the database is gone; "
+                f"{counted(vanished, 'record')} marked as deleted",
                 node=state.node_name, db_path=state.db_path,
             )  # fmt: skip
 
@@ -268,6 +300,8 @@ class Run(Survey):
         for table in (RECORDS, *COMPANIONS):
             vanished = b"".join(s.record_key for s in strays if s.table == table.name)
             if vanished:
+                import pyarrow as pa
+
                 none = pa.RecordBatch.from_pylist([], schema=table.schema)
                 chunk = Chunk(none, vanished=vanished, table=table.name)
                 published = store.publish(session.lease, chunk)
@@ -276,10 +310,11 @@ class Run(Survey):
 
     def _reconcile(self, store: Target) -> None:
         """The report's numbers are the target's, or the run says so (incident 17)."""
+        processed = [o for o in self.databases.values() if o.status == "processed"]
+        if not processed:
+            return
         states = {s.db_path: s for s in store.database_states(self.options.source)}
-        for outcome in self.databases.values():
-            if outcome.status != "processed":
-                continue
+        for outcome in processed:
             state = states.get(outcome.db_path[:500])
             told = (outcome.records, outcome.ipfs_success, outcome.validation_errors)
             held = state and (

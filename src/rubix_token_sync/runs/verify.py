@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from rubix_token_sync.errors import SchemaError, SyncError
+from rubix_token_sync.nodes.skipped import Skipped
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Difference, JobDone, JobFailed, Report, RowsRead
@@ -40,6 +41,10 @@ class Verification:
     """Databases that the target holds records of and that are gone from the disk."""
     unread: int = 0
     """Directories that could not be read and may hide nodes."""
+    hiding: list[Skipped] = field(default_factory=list)
+    """… and which these are."""
+    rejected: int = 0
+    """Records that the target refused in a repair."""
     seconds: float = 0.0
     repaired: bool = False
     """What differed was made equal again."""
@@ -49,7 +54,7 @@ class Verification:
         """0 equal (now), 5 different, 1 something could not be compared."""
         if self.missing or (self.differences and not self.repaired):
             return 5
-        return 1 if self.failed or self.unreadable or self.unread else 0
+        return 1 if self.failed or self.unreadable or self.unread or self.rejected else 0
 
 
 def verify(
@@ -87,7 +92,12 @@ def verify(
             number: replace(job, task="compare", read_known=True)
             for number, job in run.jobs(plan, store).items()
         }
-        result = Verification(store.place, missing=plan.missing, unread=run.unread)
+        result = Verification(
+            store.place,
+            missing=plan.missing,
+            unread=run.unread,
+            hiding=_hiding(run.discovery.skipped),
+        )
         stored = {state.db_path for state in states}
 
         def note_failure(path: str, error: SyncError) -> None:
@@ -166,6 +176,12 @@ def repair(
         failed=outcome.failed,
         missing=outcome.missing,
         unread=outcome.unread,
+        rejected=outcome.counters.rejected,
+        hiding=_hiding(outcome.discovery.skipped),
         seconds=outcome.seconds,
         repaired=True,
     )
+
+
+def _hiding(skipped: Iterable[Skipped]) -> list[Skipped]:
+    return [item for item in skipped if item.hides_nodes]

@@ -184,6 +184,7 @@ class Worker:
                 record_count=rows.distinct,
                 rejected_count=rows.rejected + beside.rejected,
                 processing_duration_seconds=seconds,
+                kinds={kind: count for kind, count in rows.kinds.items() if count},
                 content_checked=job.retry_content,
                 companions=beside.counts,
             )
@@ -279,7 +280,7 @@ class Worker:
     def _judge(self) -> Judging | None:
         """Who gives verdicts, opened once."""
         if self._judging is None and self.context.judge is not None:
-            self._judging = self.context.judge.open()
+            self._judging = self.context.judge.open_for_sync()
         return self._judging
 
     def _publisher(self, job: Job, send: Send) -> Publishing:
@@ -397,6 +398,6 @@ def _guard_loss(job: Job, known: Known, lost: int) -> None:
         f"{job.node.db_path}: {lost} of {len(known)} known records are gone at once; "
         "nothing was marked as deleted.",
         code="shrunk",
-        remedy="If that is right, run again with --allow-shrink.",
+        remedy="If that is right, run `rubix-token-sync sync --allow-shrink`.",
         context={"known": len(known), "lost": lost},
     )

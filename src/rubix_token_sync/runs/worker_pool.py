@@ -107,7 +107,7 @@ class WorkerPool:
             "sockets": theirs,
             "life": stay,
             "turn": turn,
-            "preload": target.module if target is not None else None,
+            "preload": target.modules if target is not None else [],
         }
         try:
             self._process = subprocess.Popen(

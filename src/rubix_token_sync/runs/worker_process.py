@@ -92,9 +92,8 @@ def main(orders: dict[str, Any]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.nice(_NICENESS)
         failpoints.arm()
-        importlib.import_module("rubix_token_sync.runs.worker")
-        if orders["preload"]:
-            importlib.import_module(orders["preload"])
+        for module in ("rubix_token_sync.runs.worker", *orders["preload"]):
+            importlib.import_module(module)
         # What is loaded stays; a batch makes thousands of objects and hardly a cycle.
         gc.freeze()
         gc.set_threshold(50_000, 10, 10)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from rubix_token_sync.errors import Category
 from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.records.schema import RECORDS, RecordTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "LEASE_SECONDS",
@@ -107,6 +108,8 @@ class DatabaseMark:
     record_count: int
     rejected_count: int
     processing_duration_seconds: float
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """How many records the node has of each kind of token."""
     content_checked: bool = True
     """Failed content was asked for again; False keeps the earlier time."""
     companions: Mapping[str, int | None] = field(default_factory=dict)
@@ -344,21 +347,20 @@ class Target(Protocol):
     def leases(self) -> list[Lease]:
         """Leases that are held now: they have not expired, by the server's clock."""
 
-    def start_session(
-        self, session_id: str, source: str, host: str, pid: int, command: str
-    ) -> None:
-        """Write the RUNNING row."""
+    def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
+        """Write the RUNNING row; only under the lease.
+
+        The source's other RUNNING sessions are dead: they become INTERRUPTED.  Returns how
+        many there were.
+        """
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         """Renew lease and session.  Raises LeaseLost."""
 
     def finish_session(
-        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+        self, lease: Lease, status: str, totals: SessionTotals, error_summary: str | None
     ) -> None:
-        """Write status (COMPLETED, FAILED, INTERRUPTED), end time and totals."""
-
-    def close_dead_sessions(self, source: str, own_session: str) -> int:
-        """Mark the source's other RUNNING sessions INTERRUPTED; only under the lease."""
+        """Write status (COMPLETED, FAILED, INTERRUPTED), end time and totals; free the lease."""
 
     def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         """Take the source's lease, or take it over from a dead holder.
@@ -366,6 +368,9 @@ class Target(Protocol):
         ``holder`` names a process and ``machine`` where it runs (see process_identity); without
         a machine it is not asked whose the source is.  Raises LeaseHeld, SourceTaken.
         """
+
+    def check_source(self, source: str, machine: Machine) -> bool:
+        """Whether the source is this machine's already; False: nobody's.  Raises SourceTaken."""
 
     def adopt_source(self, source: str, machine: Machine) -> None:
         """Let the source belong to this machine from now on, whose ever it was."""
@@ -385,6 +390,12 @@ class Target(Protocol):
 
     def holds_content(self) -> bool:
         """Whether any record has verified content (else asking for it is idle)."""
+
+    def open_errors(self, source: str) -> list[ErrorEntry]:
+        """What the source's runs could not read and no completed sync has settled since.
+
+        Directories (``directory_unread``) and whole databases.
+        """
 
     def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
         """Live rows of a database: all keys (24 bytes each) and row digests (16 each)."""

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from rubix_token_sync import targets
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.base import TargetOptions
-from rubix_token_sync.targets.target_forms import unknown_target
+from rubix_token_sync.targets.target_forms import is_sqlite_for_net, unknown_target
 
 if TYPE_CHECKING:
     from rubix_token_sync.targets.sql.target import SqlTarget
@@ -60,22 +60,26 @@ class TargetAddress:
         address = self.address.get_secret_value()
         found: list[str] = []
         if _URL.match(address):
-            password = urlsplit(address.strip()).password
+            try:
+                password = urlsplit(address.strip()).password
+            except ValueError:  # a bracket too many: no part of it can be told from another
+                password = address
             found += [password, unquote(password)] if password else []
-        found += self._module("address").secrets(address)
+        found += self.part("address").secrets(address)
         return found
 
     @property
-    def module(self) -> str:
-        """The module that opens it, for processes that want it loaded beforehand."""
-        return f"{targets.__name__}.{self.kind}.target"
+    def modules(self) -> list[str]:
+        """Those that open it and write to it, for a process that wants them before it forks."""
+        return [f"{targets.__name__}.{self.kind}.{name}" for name in ("target", "writer")]
 
     def exists(self) -> bool:
         """False for an embedded target that has not been made yet."""
-        found: bool = self._module("address").exists(self.address.get_secret_value())
+        found: bool = self.part("address").exists(self.address.get_secret_value())
         return found
 
-    def _module(self, name: str) -> ModuleType:
+    def part(self, name: str) -> ModuleType:
+        """A module of its folder."""
         return importlib.import_module(f"{targets.__name__}.{self.kind}.{name}")
 
 
@@ -92,7 +96,7 @@ def parse_target(text: str) -> TargetAddress:
         for kind, folder in _folders().items()
     }
     best = max(sure, key=lambda kind: sure[kind])
-    if sure[best]:
+    if sure[best] and not is_sqlite_for_net(text):
         return TargetAddress(best, SecretStr(text))
     schemes = [scheme for folder in _folders().values() for scheme in folder.SCHEMES]
     raise unknown_target(text, schemes)
@@ -111,5 +115,5 @@ def open_target(
     from rubix_token_sync.targets.sql.target import SqlTarget
 
     address = target.address.get_secret_value()
-    backend = importlib.import_module(target.module).open_backend(address, options, records)
+    backend = target.part("target").open_backend(address, options, records)
     return SqlTarget(backend, options, records)

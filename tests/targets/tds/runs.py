@@ -74,9 +74,8 @@ def run(store: SqlTarget, session: str) -> Published:
     total = Published()
     store.ensure_schema()
     lease = Lease(SOURCE, session)
-    store.start_session(session, SOURCE, "host", 1, "sync")
     store.acquire_lease(lease, own_holder())
-    store.close_dead_sessions(SOURCE, session)
+    store.start_session(session, SOURCE, "host", 1, "sync")
     store.prepare_load()
     store.known_rows(DATABASE)
     new = Chunk(rows=rows(range(NEW)), bulk=True, new=True)
@@ -87,8 +86,7 @@ def run(store: SqlTarget, session: str) -> Published:
     gone = b"".join(record(number)["record_key"] for number in range(GONE))
     total.add(store.publish(lease, Chunk(rows=last, vanished=gone, mark=mark(BULK + MORE - GONE))))
     store.finish_load()
-    store.finish_session(session, "COMPLETED", SessionTotals(), None)
-    store.release_lease(lease)
+    store.finish_session(lease, "COMPLETED", SessionTotals(), None)
     return total
 
 

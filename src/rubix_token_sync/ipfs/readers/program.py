@@ -151,7 +151,8 @@ class ProgramReader:
         if self._program is None:
             places = ", ".join(dict.fromkeys(map(text_of, _places(self._repository.path))))
             raise _GivenUpError(
-                f"none was found at {places}; name one with --ipfs-program, or start the node"
+                "none was found; name one with --ipfs-program, or start the node "
+                f"(looked at {places})"
             )
         path = bytes_of(self._repository.path)
         program = node_files.from_argument(self._program)

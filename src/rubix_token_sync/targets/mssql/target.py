@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Final
 
 import mssql_python
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
@@ -26,7 +25,7 @@ from rubix_token_sync.targets.mssql.indexes import finish_load, prepare_load, sc
 from rubix_token_sync.targets.mssql.pace import Pace
 from rubix_token_sync.targets.mssql.statements import NOW
 from rubix_token_sync.targets.mssql.writer import Writer
-from rubix_token_sync.targets.sql.backend import Load
+from rubix_token_sync.targets.sql.backend import Backend, Load
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.tables import Spelling
 
@@ -63,14 +62,19 @@ def open_backend(
     return MssqlBackend(parse_connection_string(address), options, records)
 
 
-class MssqlBackend:
+class MssqlBackend(Backend):
     """See `rubix_token_sync.targets.sql.backend.Backend`."""
 
     kind = "mssql"
     now = NOW
     driver_errors = (mssql_python.Error, OSError, UnicodeError, OverflowError)
+    prepare_load = staticmethod(prepare_load)
+    finish_load = staticmethod(finish_load)
+    schema_lock = staticmethod(schema_lock)
+    known_rows = staticmethod(reader.known_rows)
+    scan = staticmethod(reader.scan)
     one_writer = False
-    waits: Final = {
+    waits: Mapping[str, float] = {
         "throttled": 10.0,  # what 40501 asks for
         "reconfiguring": 5.0,
         "not_available_yet": 20.0,
@@ -134,9 +138,6 @@ class MssqlBackend:
         query = "SELECT @@SERVERNAME + ' ' + DB_NAME()"
         return str(conn.exec_driver_sql(query).scalar())
 
-    def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:
-        return schema_lock(conn)
-
     def schema_notes(self, tables: list[sa.Table]) -> str:
         rights, user = "SELECT, INSERT, UPDATE, DELETE", "[application_user]"
         grants = (
@@ -152,12 +153,6 @@ class MssqlBackend:
         )
         return "\n".join(lines)
 
-    def prepare_load(self, database: Database) -> None:
-        prepare_load(database)
-
-    def finish_load(self, database: Database) -> None:
-        finish_load(database)
-
     def load(
         self, database: Database, lease: Lease, chunk: Chunk
     ) -> contextlib.AbstractContextManager[Load]:
@@ -168,16 +163,6 @@ class MssqlBackend:
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self.writers[chunk.table].write(conn, chunk)
-
-    def known_rows(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high, table)
-
-    def scan(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, table)
 
     def close(self) -> None:
         self.bulk.close()

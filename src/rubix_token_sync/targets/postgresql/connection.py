@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -25,9 +25,11 @@ from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.sql.functions import before_colon, number_of
 
-__all__ = ["BoundedConnection", "driver", "lift_limits", "make_engine"]
+__all__ = ["NOW", "BoundedConnection", "driver", "lift_limits", "make_engine"]
 
 T = TypeVar("T")
+
+NOW: Final = "timezone('utc', clock_timestamp())"
 
 
 class BoundedConnection(psycopg.Connection[Any]):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.postgresql.connection import driver
-from rubix_token_sync.targets.postgresql.copy_format import KnownRows
 from rubix_token_sync.targets.sql.questions import as_batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["known_rows", "scan"]
 
@@ -22,6 +23,8 @@ def known_rows(
     conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
 ) -> tuple[bytes, bytes]:
     """See `Backend`."""
+    from rubix_token_sync.targets.postgresql.copy_format import KnownRows
+
     known = KnownRows()
     asked = f"SELECT record_key, row_digest FROM {table.name} {_LIVE}"  # noqa: S608 - our names
     query = f"COPY ({asked}) TO STDOUT (FORMAT BINARY)"

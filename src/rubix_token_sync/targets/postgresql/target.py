@@ -7,28 +7,27 @@ the lease over (``FOR UPDATE``) waits until the last of them has ended.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
-from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
+from rubix_token_sync.targets.base import Chunk, Published, TargetOptions
 from rubix_token_sync.targets.postgresql import reader
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
-from rubix_token_sync.targets.postgresql.connection import driver, make_engine
+from rubix_token_sync.targets.postgresql.connection import NOW, driver, make_engine
 from rubix_token_sync.targets.postgresql.errors import DRIVER_ERRORS, translate_error
 from rubix_token_sync.targets.postgresql.indexes import finish_load, prepare_load, schema_lock
-from rubix_token_sync.targets.postgresql.writer import NOW, Writer
-from rubix_token_sync.targets.sql.backend import Load
-from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.tables import Spelling
+
+if TYPE_CHECKING:
+    from rubix_token_sync.targets.postgresql.writer import Writer
 
 __all__ = ["IDENTITY", "SPELLING", "open_backend"]
 
@@ -49,14 +48,18 @@ def open_backend(
     return PostgresBackend(PostgresAddress.parse(SecretStr(address)), options, records)
 
 
-class PostgresBackend:
+class PostgresBackend(Backend):
     """See `rubix_token_sync.targets.sql.backend.Backend`."""
 
     kind = "postgresql"
     now = NOW
     driver_errors = DRIVER_ERRORS
+    prepare_load = staticmethod(prepare_load)
+    finish_load = staticmethod(finish_load)
+    schema_lock = staticmethod(schema_lock)
+    known_rows = staticmethod(reader.known_rows)
+    scan = staticmethod(reader.scan)
     one_writer = False
-    waits: Mapping[str, float] = {}
 
     def __init__(
         self, address: PostgresAddress, options: TargetOptions, records: RecordTable
@@ -64,7 +67,13 @@ class PostgresBackend:
         self.address = address
         self.place = address.place
         self.engine = make_engine(address, options)
-        self._writers = {table.name: Writer(table) for table in (records, *COMPANIONS)}
+        self._tables = (records, *COMPANIONS)
+
+    @cached_property
+    def _writers(self) -> dict[str, Writer]:
+        from rubix_token_sync.targets.postgresql.writer import Writer
+
+        return {table.name: Writer(table) for table in self._tables}
 
     def spelling(self) -> Spelling:
         version = self.engine.dialect.server_version_info or _FIRST_WITH_INCLUDE
@@ -88,36 +97,5 @@ class PostgresBackend:
     def identity(self, conn: sa.Connection) -> str:
         return str(conn.exec_driver_sql(IDENTITY).scalar_one())
 
-    def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:
-        return schema_lock(conn)
-
-    def schema_notes(self, tables: list[sa.Table]) -> str:  # noqa: ARG002 - docs/POSTGRESQL.md
-        return ""
-
-    def prepare_load(self, database: Database) -> None:
-        prepare_load(database)
-
-    def finish_load(self, database: Database) -> None:
-        finish_load(database)
-
-    def load(self, *_: object) -> contextlib.AbstractContextManager[Load]:
-        return contextlib.nullcontext(Load())
-
-    def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
-        """Rows are staged in the transaction that publishes them."""
-
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self._writers[chunk.table].write(conn, chunk)
-
-    def known_rows(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high, table)
-
-    def scan(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, table)
-
-    def close(self) -> None:
-        """The engine holds it all."""

@@ -17,12 +17,11 @@ import sqlalchemy as sa
 from rubix_token_sync import failpoints
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Published
-from rubix_token_sync.targets.postgresql.connection import driver
+from rubix_token_sync.targets.postgresql.connection import NOW, driver
 from rubix_token_sync.targets.postgresql.copy_format import copy_payload
 
-__all__ = ["NOW", "Writer"]
+__all__ = ["Writer"]
 
-NOW: Final = "timezone('utc', clock_timestamp())"
 _COPY_ROWS: Final = 4_000
 _SAFE_KEY_BYTES: Final = 2_000
 """An index takes any key of so many bytes; of a longer one it depends on how it compresses."""

@@ -5,14 +5,15 @@ A target is a folder with the same files as the others: ``__init__`` (its scheme
 ``indexes``, ``writer``, ``reader`` and ``target``, which puts them together as a `Backend`.
 """
 
+# ruff: noqa: ARG002 - what a common body leaves unused, a database may need
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
@@ -21,6 +22,8 @@ from rubix_token_sync.targets.base import Chunk, Lease, Published
 from rubix_token_sync.targets.sql.tables import Spelling
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from rubix_token_sync.targets.sql.database import Database
 
 __all__ = ["Backend", "Load"]
@@ -38,7 +41,10 @@ class Load:
 
 
 class Backend(Protocol):
-    """One kind of database.  Its methods raise the driver's errors, which `translate` knows."""
+    """One kind of database.  Its methods raise the driver's errors, which `translate` knows.
+
+    What most have alike has a body here.
+    """
 
     kind: str
     """The folder's name."""
@@ -51,7 +57,7 @@ class Backend(Protocol):
     """What the driver raises and SQLAlchemy does not wrap."""
     one_writer: bool
     """A transaction that writes keeps every other writer out."""
-    waits: Mapping[str, float]
+    waits: Mapping[str, float] = MappingProxyType({})
     """An error's code → seconds before the second attempt, where it is not the usual wait."""
 
     def spelling(self) -> Spelling:
@@ -74,6 +80,7 @@ class Backend(Protocol):
 
     def schema_notes(self, tables: list[sa.Table]) -> str:
         """Comments in front of the script for a DBA."""
+        return ""
 
     def prepare_load(self, database: Database) -> None:
         """Once a run before the first chunk: leave indexes out, or build those that lack."""
@@ -85,9 +92,11 @@ class Backend(Protocol):
         self, database: Database, lease: Lease, chunk: Chunk
     ) -> contextlib.AbstractContextManager[Load]:
         """Around everything that one call of `publish` does."""
+        return contextlib.nullcontext(Load())
 
     def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
-        """Send rows ahead, before the lease is held."""
+        """Send rows ahead, before the lease is held; else the transaction is the staging."""
+        return
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         """Insert new and update different rows of a chunk, set-based, in this transaction."""
@@ -104,3 +113,4 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back what the engine does not hold."""
+        return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
@@ -30,6 +29,9 @@ from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
 from rubix_token_sync.targets.sql.questions import key_range, live_count, parts
 from rubix_token_sync.targets.sql.sessions import Sessions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Publishing"]
 
@@ -240,6 +242,7 @@ class Publishing:
         databases = self._tables.databases
         values: dict[str, Any] = asdict(mark)
         key = values.pop("database_key")
+        values["kind_counts"] = json.dumps(values.pop("kinds"), separators=(",", ":"))
         for table in values.pop("companions"):
             values[self._tables.stored[table].columns.counted_as] = held[table]
         chains = values.pop("chains")
@@ -283,6 +286,9 @@ def _piece(chunk: Chunk, rows: pa.RecordBatch) -> Chunk:
 
 def _unrepeated(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Each key once, the last of its rows; what a damaged database repeats, the mark counts."""
+    import numpy as np
+    import pyarrow as pa
+
     keys = rows.column("record_key")
     start = keys.offset * RECORD_KEY_BYTES
     raw = np.frombuffer(keys.buffers()[1], np.uint8)[start:][: len(keys) * RECORD_KEY_BYTES]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
@@ -14,10 +13,15 @@ from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayReco
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.tables import NOT_A_TIME
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = ["Questions", "as_batch", "key_range", "live_count", "parts"]
 
 _TOKEN_SUFFIX = RECORD_KEY_BYTES - 8
 _IN_LIST = 500
+_COUNTED_AT_ONCE = 100
+"""Databases whose records one statement counts: a server far away is asked seldom."""
 
 T = TypeVar("T")
 
@@ -33,8 +37,8 @@ def live_count(records: sa.Table, low: bytes, high: bytes) -> sa.ScalarSelect[in
     return sa.select(sa.func.count()).where(*live).scalar_subquery()
 
 
-def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[i : i + _IN_LIST] for i in range(0, len(items), _IN_LIST))
+def parts(items: Sequence[T], size: int = _IN_LIST) -> Iterator[Sequence[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 class Questions:
@@ -158,15 +162,27 @@ class Questions:
         return self._database.read(work) if record_keys else {}
 
     def count_live(self, database_keys: Collection[bytes]) -> dict[bytes, dict[str, int]]:
-        def count(conn: sa.Connection, key: bytes) -> dict[str, int]:
-            low, high = key_range(key)
-            counts = (
-                live_count(one.table, low, high).label(name)
-                for name, one in self._tables.stored.items()
-            )
-            return dict(conn.execute(sa.select(*counts)).one()._mapping)
+        keys = list(database_keys)
+        stored = [(name, one.table.name) for name, one in self._tables.stored.items()]
 
-        return self._database.read(lambda conn: {key: count(conn, key) for key in database_keys})
+        def work(conn: sa.Connection) -> dict[bytes, dict[str, int]]:
+            found: dict[bytes, dict[str, int]] = {key: {} for key in keys}
+            for some in parts(keys, _COUNTED_AT_ONCE):
+                counts = " UNION ALL ".join(
+                    f"SELECT {n} AS place, {at} AS stored, COUNT(*) AS live FROM {table}"  # noqa: S608 - our names
+                    f" WHERE record_key BETWEEN :low{n} AND :high{n}"
+                    " AND source_deleted_at IS NULL"
+                    for n in range(len(some))
+                    for at, (_, table) in enumerate(stored)
+                )
+                given: dict[str, bytes] = {}
+                for n, key in enumerate(some):
+                    given[f"low{n}"], given[f"high{n}"] = key_range(key)
+                for place, at, live in conn.execute(sa.text(counts), given):
+                    found[some[place]][stored[at][0]] = int(live)
+            return found
+
+        return self._database.read(work) if keys else {}
 
     def stray_records(self, source: str, database_keys: Collection[bytes]) -> list[StrayRecord]:
         ranges = [key_range(key) for key in sorted(set(database_keys))]
@@ -205,6 +221,8 @@ class Questions:
 
 def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
     """Rows of a driver, with the columns of a batch, as one."""
+    import pyarrow as pa
+
     arrays = [
         _array(values, field)
         for values, field in zip(zip(*rows, strict=True), columns.schema, strict=True)
@@ -213,6 +231,8 @@ def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBa
 
 
 def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    import pyarrow as pa
+
     if pa.types.is_boolean(field.type):
         values = [None if value is None else bool(value) for value in values]
     try:

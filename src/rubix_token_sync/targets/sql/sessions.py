@@ -47,14 +47,12 @@ class Sessions:
             if abs(now - row[2]).total_seconds() <= _seconds(row[2], row[3])
         ]
 
-    def start_session(
-        self, session_id: str, source: str, host: str, pid: int, command: str
-    ) -> None:
+    def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
         from rubix_token_sync import __version__
 
         sessions = self._tables.sessions
 
-        def work(conn: sa.Connection) -> None:
+        def work(conn: sa.Connection) -> int:
             failpoints.point("store.session.start")
             there = conn.execute(
                 sa.select(sessions.c.session_id).where(sessions.c.session_id == session_id)
@@ -73,8 +71,22 @@ class Sessions:
                         program_version=__version__,
                     )
                 )
+            failpoints.point("store.session.recover")
+            return conn.execute(
+                sa.update(sessions)
+                .where(
+                    sessions.c.source_ip == source,
+                    sessions.c.status == "RUNNING",
+                    sessions.c.session_id != session_id,
+                )
+                .values(
+                    status="INTERRUPTED",
+                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
+                    error_summary="The run ended without notice (killed, or its machine died).",
+                )
+            ).rowcount
 
-        self._database.transact(work)
+        return self._database.transact(work)
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         sessions = self._tables.sessions
@@ -91,7 +103,7 @@ class Sessions:
         self._database.transact(work)
 
     def finish_session(
-        self, session_id: str, status: str, totals: SessionTotals, error_summary: str | None
+        self, lease: Lease, status: str, totals: SessionTotals, error_summary: str | None
     ) -> None:
         sessions = self._tables.sessions
 
@@ -99,7 +111,7 @@ class Sessions:
             failpoints.point("store.session.finish")
             conn.execute(
                 sa.update(sessions)
-                .where(sessions.c.session_id == session_id)
+                .where(sessions.c.session_id == lease.session_id)
                 .values(
                     status=status,
                     end_time=self._database.now,
@@ -108,31 +120,11 @@ class Sessions:
                     **asdict(totals),
                 )
             )
+            self._release(conn, lease)
 
         self._database.transact(work)
 
-    def close_dead_sessions(self, source: str, own_session: str) -> int:
-        sessions = self._tables.sessions
-
-        def work(conn: sa.Connection) -> int:
-            failpoints.point("store.session.recover")
-            return conn.execute(
-                sa.update(sessions)
-                .where(
-                    sessions.c.source_ip == source,
-                    sessions.c.status == "RUNNING",
-                    sessions.c.session_id != own_session,
-                )
-                .values(
-                    status="INTERRUPTED",
-                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
-                    error_summary="The run ended without notice (killed, or its machine died).",
-                )
-            ).rowcount
-
-        return self._database.transact(work)
-
-    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None) -> None:
+    def acquire_lease(self, lease: Lease, holder: str, machine: Machine | None = None) -> None:
         leases = self._tables.leases
         now = self._database.now
         mine = {
@@ -197,8 +189,7 @@ class Sessions:
     def _claim(self, conn: sa.Connection, source: str, machine: Machine) -> None:
         """A source belongs to the machine that used it first."""
         sources = self._tables.sources
-        found = conn.execute(sa.select(sources).where(sources.c.source_ip == source)).first()
-        if found is None:
+        if not self.check_source(conn, source, machine):
             conn.execute(
                 sa.insert(sources).values(
                     source_ip=source,
@@ -207,7 +198,16 @@ class Sessions:
                     first_seen_at=self._database.now,
                 )
             )
-        elif found.machine != machine.identity:
+
+    def check_source(self, conn: sa.Connection, source: str, machine: Machine) -> bool:
+        """Whether the source is this machine's already; False: it is nobody's.
+
+        Raises:
+            SourceTaken: it is another machine's.
+        """
+        sources = self._tables.sources
+        found = conn.execute(sa.select(sources).where(sources.c.source_ip == source)).first()
+        if found is not None and found.machine != machine.identity:
             raise SourceTaken(
                 f"The source {source} belongs to the machine {found.host} ({found.machine}), which "
                 f"used it first, on {found.first_seen_at:%Y-%m-%d}; this machine is "
@@ -218,6 +218,7 @@ class Sessions:
                 "over on purpose by --adopt-source.",
                 context={"owner": found.machine, "machine": machine.identity},
             )
+        return found is not None
 
     def adopt_source(self, source: str, machine: Machine) -> None:
         sources = self._tables.sources
@@ -230,17 +231,16 @@ class Sessions:
         self._database.transact(work)
 
     def release_lease(self, lease: Lease) -> None:
+        self._database.transact(lambda conn: self._release(conn, lease))
+
+    def _release(self, conn: sa.Connection, lease: Lease) -> None:
         leases = self._tables.leases
-
-        def work(conn: sa.Connection) -> None:
-            failpoints.point("store.lease.release")
-            conn.execute(
-                sa.delete(leases).where(
-                    leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
-                )
+        failpoints.point("store.lease.release")
+        conn.execute(
+            sa.delete(leases).where(
+                leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
             )
-
-        self._database.transact(work)
+        )
 
     def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
         attempts = 0

@@ -183,6 +183,8 @@ def build_tables(
         # The end of the last sync that read it or found it unchanged.
         sa.Column("last_seen_at", _TIME),
         counter("rejected_count"),
+        # Records by kind of token, as JSON.
+        sa.Column("kind_counts", sa.Unicode(200)),
         *(counter(table.counted_as) for table in companions),
         sa.Column("chains_fingerprint", sa.Unicode(200)),
         sa.Column("chains_error", sa.Unicode(1000)),

@@ -16,7 +16,8 @@ def path_of(url: str) -> str:
     Raises:
         SettingsError: code ``bad_sqlite_url``.
     """
-    parts = urlsplit(url.strip())
+    # A bracket begins an IPv6 address for urlsplit; here it is part of a file's name.
+    parts = urlsplit(url.strip().replace("[", "%5B").replace("]", "%5D"))
     path = unquote(parts.path)
     more = parts.netloc or parts.query or parts.fragment
     if more or "\0" in path or not path.startswith("/") or path == "/":
@@ -36,5 +37,12 @@ def secrets(address: str) -> list[str]:  # noqa: ARG001 - part of every target's
 
 
 def exists(address: str) -> bool:
-    """False for a file that has not been made yet."""
-    return os.path.exists(path_of(address))
+    """False for a file that has not been made yet; else opening it says what there is."""
+    path = path_of(address)
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return not os.path.isdir(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return True
+    return True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.sql.questions import as_batch
 from rubix_token_sync.targets.sqlite.connection import driver
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["known_rows", "scan"]
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
-from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
-from rubix_token_sync.targets.sql.backend import Load
-from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.base import Chunk, Published, TargetOptions
+from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.tables import Spelling
 from rubix_token_sync.targets.sqlite import reader
 from rubix_token_sync.targets.sqlite.address import path_of
@@ -40,14 +37,17 @@ def open_backend(
     return SqliteBackend(Path(path).absolute(), options, records)
 
 
-class SqliteBackend:
+class SqliteBackend(Backend):
     """See `rubix_token_sync.targets.sql.backend.Backend`."""
 
     kind = "sqlite"
     now = NOW
     driver_errors = DRIVER_ERRORS
+    prepare_load = staticmethod(prepare_load)
+    finish_load = staticmethod(finish_load)
+    known_rows = staticmethod(reader.known_rows)
+    scan = staticmethod(reader.scan)
     one_writer = True
-    waits: Mapping[str, float] = {}
 
     def __init__(self, path: Path, options: TargetOptions, records: RecordTable) -> None:
         self.path = path
@@ -80,33 +80,5 @@ class SqliteBackend:
     def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()  # BEGIN IMMEDIATE already keeps everybody else out
 
-    def schema_notes(self, tables: list[sa.Table]) -> str:  # noqa: ARG002 - there are none
-        return ""
-
-    def prepare_load(self, database: Database) -> None:
-        prepare_load(database)
-
-    def finish_load(self, database: Database) -> None:
-        finish_load(database)
-
-    def load(self, *_: object) -> contextlib.AbstractContextManager[Load]:
-        return contextlib.nullcontext(Load())
-
-    def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
-        """The transaction is the staging."""
-
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self._writers[chunk.table].write(conn, chunk)
-
-    def known_rows(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> tuple[bytes, bytes]:
-        return reader.known_rows(conn, low, high, table)
-
-    def scan(
-        self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
-    ) -> Iterator[pa.RecordBatch]:
-        return reader.scan(conn, low, high, table)
-
-    def close(self) -> None:
-        """The engine holds it all."""

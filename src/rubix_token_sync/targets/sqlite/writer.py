@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Published
 from rubix_token_sync.targets.sqlite.connection import driver
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["NOW", "Writer"]
 
@@ -72,6 +74,8 @@ class Writer:
 
 def _tuples(rows: pa.RecordBatch, now: str) -> Iterator[tuple[Any, ...]]:
     """The rows as SQLite takes them: times as SQLAlchemy's text form, ``synced_at`` last."""
+    import pyarrow as pa
+
     columns = [
         column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column
         for column in rows.columns
