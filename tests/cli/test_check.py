@@ -100,7 +100,7 @@ def test_each_node_by_itself(run: Run, nodes: Path) -> None:
     (nodes / "node003/Rubix/rubix.db").touch()
     ended = run("check", nodes, *TARGET, "--json")
     assert (ended.code, _failed(ended)) == (1, {"node node003": "empty_file"})
-    assert "60 tokens; content of 1" in _detail(ended, "node node001")
+    assert "60 RBT; content of 1" in _detail(ended, "node node001")
     assert "no_repository" in _detail(ended, "node node002")
     assert "3 databases" in _detail(ended, "discovery")
 

@@ -28,6 +28,7 @@ REPORT = {
 DATABASE = {
     "db_path", "node_name", "status", "reason", "records", "read", "inserted", "updated",
     "vanished", "rejected", "ipfs_success", "ipfs_failures", "validation_errors", "seconds",
+    "chains_unread",
 }  # fmt: skip
 CHECKS = [
     "settings", "connection", "schema", "clock", "source", "lease", "load small", "load bulk",
@@ -84,7 +85,7 @@ def test_verify(run: Run, broken: Path) -> None:
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}
     assert (told["databases"], told["records"]) == (2, 120)
     assert len(told["examples"]) == 20
-    assert told["examples"][0].keys() == {"letter", "db_path", "token_id", "columns"}
+    assert told["examples"][0].keys() == {"letter", "db_path", "token_id", "table", "columns"}
     assert [d.keys() for d in told["unreadable_databases"]] == [{"db_path", "code", "message"}]
     lines = Path("list.txt").read_text().splitlines()
     path = broken / "node001/Rubix/rubix.db"

@@ -14,8 +14,7 @@ from rubix_token_sync.records.build_companions import CompanionContext, companio
 from rubix_token_sync.records.companions import (
     COMPANION_SOURCES,
     COMPANIONS,
-    PLEDGES,
-    TRANSACTIONS,
+    HISTORIES,
     CompanionSource,
     companion_key,
 )
@@ -114,7 +113,7 @@ def test_hostile_values_fit_or_are_cut_and_flagged(
 
 
 def test_every_source_has_a_table_and_every_table_a_source() -> None:
-    assert {source.target.name for source in COMPANION_SOURCES} == {t.name for t in COMPANIONS}
+    assert {source.target.name for source in COMPANION_SOURCES} == {t.name for t in HISTORIES}
     for source in COMPANION_SOURCES:
         assert set(source.columns) <= set(source.target.source)
         assert source.key in source.columns
@@ -123,7 +122,7 @@ def test_every_source_has_a_table_and_every_table_a_source() -> None:
 
 
 def test_columns_that_a_sync_compares_and_counts() -> None:
-    for table in (TRANSACTIONS, PLEDGES):
+    for table in COMPANIONS:
         assert [column.name for column in table.compared] == ["row_digest", "validation_errors"]
         assert table.names[:2] == ("record_key", "row_digest")
     assert len({table.counted_as for table in COMPANIONS}) == len(COMPANIONS)

@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.monitor.databases import list_databases
+from rubix_token_sync.monitor.filters import Filters
+from rubix_token_sync.monitor.problems import Rules, judge_databases
 from rubix_token_sync.nodes.chains import CHAIN_SCHEMA, STORAGES
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.sync import sync
 from rubix_token_sync.runs.verify import verify
+from rubix_token_sync.targets.base import TargetOptions
+from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.testing import (
     block_id,
     create_database,
@@ -59,6 +64,17 @@ def mark(target: Path) -> tuple[Any, ...]:
         " chains_read_at FROM ProcessedDatabases",
     )
     return row
+
+
+def said_of(target: Path) -> list[tuple[str, str, str | None]]:
+    """What `databases` and `status` say is wrong with its chains."""
+    store = open_target(parse_target(f"sqlite:///{target}"), TargetOptions(read_only=True))
+    try:
+        rows = list_databases(store, Filters(), store.server_time())
+    finally:
+        store.close()
+    found = judge_databases(rows, Rules())
+    return [(p.code, p.severity, p.detail) for p in found if p.code != "content_missing"]
 
 
 @pytest.fixture
@@ -163,17 +179,18 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(
     assert (records, chains, known) == (2, 6, 0)
     assert error.startswith("chains_damaged: ")
     assert read_at is not None
-    (entry,) = ask(
-        target_file, "SELECT code, message, context FROM SyncErrors WHERE category = 'database'"
-    )
+    query = "SELECT code, message, context FROM SyncErrors WHERE code LIKE 'chains%'"
+    (entry,) = ask(target_file, query)
     assert entry[0] == "chains_damaged"
     assert "FTchainstorage" in entry[1]
     assert json.loads(entry[2])["directory"] == "FTchainstorage"
+    assert said_of(target_file) == [("chains_unread", "error", "chains_damaged")]
     assert sync(chained).exit_code == 1  # as long as it lasts
     assert compared(chained)[0] == 1
     manifest.write_bytes(right)
     assert sync(chained).exit_code == 0
     assert mark(target_file)[:4] == (2, 6, 1, None)
+    assert said_of(target_file) == []
     assert compared(chained) == (0, [])
 
 

@@ -19,7 +19,7 @@ from rubix_token_sync.errors import (
     TargetUnavailable,
 )
 from rubix_token_sync.nodes.discovery import Node
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS, RecordTable
 from rubix_token_sync.runs.jobs import (
     ChunkPublished,
     Job,
@@ -57,9 +57,9 @@ class Held:
         self.chunks: list[Chunk] = []
         self.asked_failed = 0
 
-    def known_rows(self, _database: bytes) -> tuple[bytes, bytes]:
-        rows = self.records.values()
-        return b"".join(self.records), b"".join(row["row_digest"] for row in rows)
+    def known_rows(self, _database: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
+        held = self.records if table is RECORDS else {}
+        return b"".join(held), b"".join(row["row_digest"] for row in held.values())
 
     def failed_tokens(self, _database: bytes) -> set[bytes]:
         self.asked_failed += 1
@@ -349,7 +349,7 @@ def test_a_target_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:
 
 def test_nothing_unforeseen_is_swallowed(tmp_path: Path) -> None:
     class Broken(Held):
-        def known_rows(self, _database: bytes) -> tuple[bytes, bytes]:
+        def known_rows(self, _database: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
             raise ZeroDivisionError("oops")
 
     with pytest.raises(ZeroDivisionError):

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.errors import ReportMismatch
-from rubix_token_sync.records.companions import COMPANIONS
+from rubix_token_sync.records.companions import COMPANIONS, PLEDGES
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.sql.target import SqlTarget
@@ -44,7 +44,7 @@ def insert_change_vanish_return(store: SqlTarget, lease: Lease, table: RecordTab
         chunk = Chunk(batch(table, range(60)), bulk=True, new=new, table=name)
         assert store.publish(lease, chunk).inserted == (60 if new else 0)
     assert stored(store, table) == made(table, range(60))
-    changed = Chunk(batch(table, range(50, 65), epoch="7"), table=name)
+    changed = Chunk(batch(table, range(50, 65), node_name="renamed"), table=name)
     published = store.publish(lease, changed)
     assert (published.inserted, published.updated) == (5, 10)
     published = store.publish(lease, changed)
@@ -70,8 +70,8 @@ def the_mark_counts_them(store: SqlTarget, lease: Lease) -> None:
     """A table that does not hold what the node has is not marked as processed."""
     for table in COMPANIONS:
         store.publish(lease, Chunk(batch(table, range(4)), table=table.name))
-    wrong = {COMPANIONS[0].name: 4, COMPANIONS[1].name: 5}
-    with pytest.raises(ReportMismatch, match=COMPANIONS[1].name):
+    wrong = {table.name: 4 for table in COMPANIONS} | {PLEDGES.name: 5}
+    with pytest.raises(ReportMismatch, match=PLEDGES.name):
         store.publish(lease, Chunk(batch_of(range(2)), mark=mark(2, companions=wrong)))
     assert store.database_states(SOURCE) == []
     assert store.known_rows(DATABASE) == (b"", b"")
@@ -81,9 +81,12 @@ def the_mark_counts_them(store: SqlTarget, lease: Lease) -> None:
     assert {name: state.companions[name] for name in right} == right
     live = store.count_live([DATABASE])[DATABASE]
     assert live == state.counts
-    # A mark that says nothing of a table leaves its count as it is.
+    # A mark that says nothing of a table leaves its count as it is; None: as many as there are.
+    store.publish(lease, Chunk(batch(PLEDGES, (9,)), table=PLEDGES.name))
     store.publish(lease, Chunk(batch_of(()), mark=mark(2)))
     assert store.database_states(SOURCE)[0].counts == live
+    store.publish(lease, Chunk(batch_of(()), mark=mark(2, companions={PLEDGES.name: None})))
+    assert store.database_states(SOURCE)[0].counts == live | {PLEDGES.name: 5}
 
 
 def a_refused_row_stands_alone(store: SqlTarget, lease: Lease, table: RecordTable) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rubix_token_sync.records.companions import PLEDGES, TRANSACTIONS, companion_key
+from rubix_token_sync.records.companions import CHAINS, PLEDGES, TRANSACTIONS, companion_key
 from rubix_token_sync.records.schema import RecordTable, database_key, row_digest
 
 from .records_made import DB_PATH, SOURCE
@@ -21,11 +21,20 @@ def row(
 ) -> dict[str, Any]:
     """One row of ``table``; ``change`` sets columns."""
     key = f"{number:064x}"
-    own: dict[str, Any] = {"transaction_id": key, "epoch": str(number)}
+    own: dict[str, Any] = {table.label: key}
     if table is TRANSACTIONS:
         own |= {"amount": "0.25", "date_time": TIME, "sender_did": "did ü", "comment": "' ; --"}
     elif table is PLEDGES:
         own |= {"pledge_source": "UnpledgeSequence", "pledged_tokens": "Qm1,Qm2"}
+    elif table is CHAINS:
+        own |= {
+            "token_kind": "ft",
+            "block_count": number,
+            "hashes_valid": True,
+            "links_valid": False,
+            "latest_block_time": TIME,
+            "signatures_checked": 2**40,
+        }
     made = {
         "record_key": companion_key(database_key(source, path), table.name, key),
         "row_digest": row_digest(table.name.encode(), (key, str(sorted(change.items())))),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 _LOG = logging.getLogger(__name__)
+_RECORDS = "TokenRecords"
 _LETTERS = {
     "+": "only the node has it",
     "-": "only the target has it",
@@ -57,7 +58,8 @@ class VerifyArguments(Loading):
 @click.option(
     "--combined",
     metavar="FILE",
-    help="Write every difference there: a letter, the database, the token, the columns.",
+    help="Write every difference there: a letter, the database, the token, the columns, and "
+    "the table where it is not TokenRecords.",
 )
 @click.option(
     "--repair", is_flag=True, help="Make equal again what differs; needs the right to write."
@@ -128,7 +130,8 @@ class _DifferenceFile(rts.Observer):
 def _line(difference: Difference) -> str:
     token = json.dumps(difference.token_id, ensure_ascii=False)  # quoted: ids are hostile
     columns = f" {','.join(difference.columns)}" if difference.columns else ""
-    return rts.shown(f"{difference.letter} {difference.db_path} {token}{columns}")
+    beside = f" {difference.table}" if difference.table != _RECORDS else ""
+    return rts.shown(f"{difference.letter} {difference.db_path} {token}{columns}{beside}")
 
 
 def _document(result: VerifyResult) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def _document(result: VerifyResult) -> dict[str, Any]:
                 "letter": d.letter,
                 "db_path": d.db_path,
                 "token_id": d.token_id,
+                "table": d.table,
                 "columns": list(d.columns),
             }
             for d in result.examples

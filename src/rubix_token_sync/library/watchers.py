@@ -19,7 +19,6 @@ from rubix_token_sync.audit.questions import SUPPRESSED
 from rubix_token_sync.errors import LeaseHeld, SettingsError, SyncError
 from rubix_token_sync.library.configuration import Configuration
 from rubix_token_sync.library.observers import Observer
-from rubix_token_sync.library.reader import open_target
 from rubix_token_sync.library.results import SyncResult, VerifyResult
 from rubix_token_sync.log import log_event
 from rubix_token_sync.monitor.health import Status
@@ -279,6 +278,7 @@ def send_finding_alerts(configuration: Configuration) -> None:
         return
     with _harmless():
         from rubix_token_sync.alerts import alerts_of_findings
+        from rubix_token_sync.library.reader import open_target
 
         with open_target(configuration=configuration) as target:
             found = target.findings(states=(*OPEN, SUPPRESSED))

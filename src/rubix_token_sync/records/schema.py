@@ -85,6 +85,7 @@ class Column:
             "text": pa.string(),
             "time": pa.timestamp("us"),  # UTC without a zone, as DATETIME2 has it
             "flag": pa.bool_(),
+            "integer": pa.int64(),
         }
         return types[self.kind]
 

@@ -43,6 +43,7 @@ def record(number: int, **change: Any) -> dict[str, Any]:
         "ipfs_path": None,
         "db_last_modified": TIME,
         "validation_errors": None,
+        "token_kind": "rbt",
     }
     return {**made, **change}
 

@@ -271,7 +271,7 @@ class Publishing:
 def _mismatch(db_path: str, table: str, expected: int, counted: int) -> ReportMismatch:
     where = "" if table == RECORDS.name else f" in {table}"
     return ReportMismatch(
-        f"{db_path}: {expected} records should be stored{where}, the target holds {counted}.",
+        f"{db_path}: {expected} records should be stored, the target holds {counted}{where}.",
         code="count_mismatch",
         remedy="Nothing was marked as processed; the next run reads this database again. "
         "Run `rubix-token-sync verify` to see which records differ.",

@@ -242,6 +242,8 @@ def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
 
 
 def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
     if pa.types.is_timestamp(kind):
         present = next((value for value in values if value is not None), None)
         if isinstance(present, str):  # SQLite keeps times as text
@@ -257,6 +259,8 @@ def _one(value: Any, kind: pa.DataType) -> pa.Array:
 
     SQLite stores anything in any column: somebody else wrote it, and `verify` has to say so.
     """
+    import pyarrow as pa
+
     try:
         return _typed([value], kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
