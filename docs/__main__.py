@@ -164,7 +164,7 @@ def rules_pages() -> str:
     from rubix_token_sync.audit.rules import RULES
 
     parts = [_RULES_HEAD, "| rule | severity | what it finds |", "|---|---|---|"]
-    parts += [f"| [`{r.code}`](#{r.code}) | {r.severity} | {r.says} |" for r in RULES]
+    parts += [f"| `{r.code}` | {r.severity} | {r.says} |" for r in RULES]
     for rule in RULES:
         first = (
             "Suspected until every database of it was read again"

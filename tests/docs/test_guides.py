@@ -75,7 +75,7 @@ def test_the_program_knows_it(guide: str, text: str) -> None:
     words = shlex.split(text.replace("…", "").replace("'", " ").rstrip(".:,)"))
     command: click.Command | None = command_line
     context = click.Context(command_line)
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name = words.pop(0)
         command = command.get_command(context, name)
         assert command is not None, name

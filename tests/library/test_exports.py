@@ -31,8 +31,8 @@ WorkerCrashed __version__ acknowledge_finding audit_records cell check check_set
 counted databases describe_settings discover explain_failure failures json_text keep_out
 log_event log_through migrate_records open_target parse_age redact reopen_finding report_of
 retry_failed rules sarif_of schema_script send_finding_alerts send_status_alerts sessions
-settings_of shown start_log status suppress_finding sync tokens_by_kind told_apart upgrade_schema
-verify watchers_of
+settings_of shown start_log status suppress_finding sync tokens_by_kind told_apart
+upgrade_schema verify watchers_of
 """.split()  # noqa: SIM905 - read more easily
 )
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.findings import CHANGES, OPEN, Moment, bring_up_to_date
-from rubix_token_sync.audit.questions import not_suppressed
+from rubix_token_sync.audit.questions import OpenFindings, not_suppressed
 from rubix_token_sync.audit.rule import SEVERITIES, Rule, Severity
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.log import log_event
@@ -127,6 +127,18 @@ class AuditOutcome:
         """Open findings that make the exit code 6."""
         worst = SEVERITIES[SEVERITIES.index(self.fail_on) :]
         return sum(self.open.get(severity, 0) for severity in worst)
+
+    @property
+    def left_open(self) -> OpenFindings:
+        """What it left open, as `status` has it."""
+        return OpenFindings(
+            self.started_at,
+            self.number,
+            not self.failed,
+            self.open.get("error", 0),
+            self.open.get("warning", 0),
+            self.open.get("info", 0),
+        )
 
     @property
     def exit_code(self) -> int:

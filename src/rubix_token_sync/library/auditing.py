@@ -14,13 +14,7 @@ from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.audit.run import AuditOutcome, run_audit
 from rubix_token_sync.errors import SchemaError, TargetRefused
-from rubix_token_sync.library.configuration import (
-    Configuration,
-    PathName,
-    SettingsOverrides,
-    configure,
-)
-from rubix_token_sync.settings.model import Profile
+from rubix_token_sync.library.configuration import CallSettings, Configuration, configured
 from rubix_token_sync.targets.registry import open_target
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -52,13 +46,7 @@ class RuleRow:
     cure: str
 
 
-def audit_records(
-    *,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
-) -> AuditOutcome:
+def audit_records(**settings: Unpack[CallSettings]) -> AuditOutcome:
     """Run the rules over the target, all sources together, and bring its findings up to date.
 
     Nodes are not read.  Either ``configuration`` is given, or the settings themselves.
@@ -68,8 +56,7 @@ def audit_records(
         LeaseHeld: another audit is under way.
         TargetError: the target cannot be used, or no sync has made its tables.
     """
-    found = _configured(configuration, config, profile, settings)
-    return audit_target(found)
+    return audit_target(configured(**settings))
 
 
 def audit_target(configuration: Configuration) -> AuditOutcome:
@@ -107,10 +94,7 @@ def acknowledge_finding(
     *,
     by: str | None = None,
     note: str | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> Finding:
     """Note that somebody knows of the finding: alerts do not repeat it; it stays open.
 
@@ -120,7 +104,7 @@ def acknowledge_finding(
     Raises:
         SettingsError: no finding, several, or a resolved one go by this name.
     """
-    with _writable(_configured(configuration, config, profile, settings)) as store:
+    with _writable(configured(**settings)) as store:
         return decisions.acknowledge(store, reference, by=by or _this_user(), note=note)
 
 
@@ -130,17 +114,14 @@ def suppress_finding(
     reason: str,
     lasting: timedelta,
     by: str | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> Finding:
     """Let the finding not count for this long, unless it gets worse; see `acknowledge_finding`.
 
     Raises:
         SettingsError: as there; or the reason or the end is missing.
     """
-    with _writable(_configured(configuration, config, profile, settings)) as store:
+    with _writable(configured(**settings)) as store:
         return decisions.suppress(
             store, reference, by=by or _this_user(), reason=reason, lasting=lasting
         )
@@ -151,13 +132,10 @@ def reopen_finding(
     *,
     by: str | None = None,
     note: str | None = None,
-    configuration: Configuration | None = None,
-    config: PathName | None = None,
-    profile: Profile | None = None,
-    **settings: Unpack[SettingsOverrides],
+    **settings: Unpack[CallSettings],
 ) -> Finding:
     """Take back whatever was decided about the finding; see `acknowledge_finding`."""
-    with _writable(_configured(configuration, config, profile, settings)) as store:
+    with _writable(configured(**settings)) as store:
         return decisions.reopen(store, reference, by=by or _this_user(), note=note)
 
 
@@ -182,19 +160,6 @@ def _writable(configuration: Configuration) -> Iterator[SqlTarget]:
         yield store
     finally:
         store.close()
-
-
-def _configured(
-    configuration: Configuration | None,
-    config: PathName | None,
-    profile: Profile | None,
-    settings: SettingsOverrides,
-) -> Configuration:
-    if configuration is None:
-        return configure(config=config, profile=profile, **settings)
-    if config or profile or settings:
-        raise TypeError("give a configuration or settings, not both")
-    return configuration
 
 
 def _this_user() -> str:

@@ -35,10 +35,10 @@ class SyncResult(RunResult):
         cls,
         run: RunResult,
         held: Status | None,
-        audit: AuditOutcome | None = None,
-        unaudited: Problem | None = None,
         *,
         strict: bool = False,
+        audit: AuditOutcome | None = None,
+        unaudited: Problem | None = None,
     ) -> SyncResult:
         """A run, with what the target says after it: its numbers are the target's.
 
@@ -77,7 +77,9 @@ class SyncResult(RunResult):
                 )
             )
         if unaudited is not None:
-            problems.append(unaudited)
+            problems.append(replace(unaudited, severity="error") if strict else unaudited)
+        if held is not None and audit is not None:
+            held = replace(held, audit=audit.left_open)
         return cls(**given, problems=problems, held=held, audit=audit)
 
     @property

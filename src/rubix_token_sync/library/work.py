@@ -270,8 +270,8 @@ def _run(
                 on_failed=failed.append,
                 on_ended=lambda store: held.append(_held(store, found, options.source)),
             )
-            audited = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
-            result = SyncResult.of(run, held[0], *audited, strict=strict)
+            audited, why = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
+            result = SyncResult.of(run, held[0], strict=strict, audit=audited, unaudited=why)
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result
