@@ -28,6 +28,7 @@ POINTS: Final = {
     "audit.decide": "write what a person decided about a finding",
     "audit.evidence": "remove what findings were seen in before",
     "audit.findings": "bring the findings up to date",
+    "audit.judge": "judge some stored records",
     "audit.rule": "run one rule of an audit",
     "content.open": "open a node's block store",
     "content.resolve": "get the contents of a batch of tokens",

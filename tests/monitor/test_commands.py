@@ -445,10 +445,18 @@ def test_csv_has_the_keys_of_json(ask: Ask, synced: Path, command: str) -> None:
     assert list(read[0]) == list(lists[command][0])
 
 
-@pytest.mark.parametrize("command", ["status", "sessions", "databases", "errors"])
+@pytest.mark.parametrize("command", ["sessions", "databases", "errors"])
 def test_quiet_says_nothing(ask: Ask, synced: Path, command: str) -> None:
     answer = ask(command, "--quiet")
     assert (answer.out, answer.err) == ("", "")
+
+
+def test_quiet_status_says_only_what_its_exit_code_comes_from(ask: Ask, synced: Path) -> None:
+    answer = ask("status", "--quiet")
+    assert (answer.exit_code, answer.err) == (1, "")
+    lines = answer.out.splitlines()
+    assert [line[:9] for line in lines[:3]] == ["✗ node037", "✗ node038", "✗ node039"]
+    assert not any(line.startswith("!") for line in lines)
 
 
 def test_both_forms_at_once_are_refused(ask: Ask, synced: Path) -> None:

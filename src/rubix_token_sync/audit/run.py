@@ -16,8 +16,10 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.findings import CHANGES, OPEN, Moment, bring_up_to_date
+from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.audit.questions import OpenFindings, not_suppressed
 from rubix_token_sync.audit.rule import SEVERITIES, Rule, Severity
+from rubix_token_sync.audit.stored import judge_stored
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.log import log_event
 from rubix_token_sync.process_identity import own_holder
@@ -50,6 +52,8 @@ class AuditOptions:
     fail_on: Severity = "error"
     """Open findings of this severity or a worse one make the exit code 6."""
     lease_seconds: float = LEASE_SECONDS
+    judge: JudgeOptions | None = None
+    """None: stored records keep the verdicts that they have."""
 
     def severity(self, rule: Rule) -> Severity:
         """The one in force."""
@@ -156,6 +160,8 @@ class AuditOutcome:
 def run_audit(store: SqlTarget, options: AuditOptions) -> AuditOutcome:
     """Run the rules over the target and bring its findings up to date, in one transaction.
 
+    Before that, records without a verdict get one, and all of them where limits changed.
+
     A rule whose statement the target refuses is left out, and the rest begins anew: what it
     would have found is unknown, and its findings stay as they are.
 
@@ -168,7 +174,8 @@ def run_audit(store: SqlTarget, options: AuditOptions) -> AuditOutcome:
     lease = Lease(LEASE, str(uuid.uuid4()), options.lease_seconds)
     store.acquire_lease(lease, own_holder())
     try:
-        return _until_all_run(_Audit(store, options, lease))
+        version = judge_stored(store, lease, options.judge)
+        return _until_all_run(_Audit(store, options, lease, version))
     finally:
         try:
             store.release_lease(lease)
@@ -193,12 +200,15 @@ def _until_all_run(audit: _Audit) -> AuditOutcome:
 class _Audit:
     """The work of one audit; `work` may run several times."""
 
-    def __init__(self, store: SqlTarget, options: AuditOptions, lease: Lease) -> None:
+    def __init__(
+        self, store: SqlTarget, options: AuditOptions, lease: Lease, limits_version: str | None
+    ) -> None:
         self.store = store
         self.at_work: Rule | None = None
         """The rule whose statement is under way."""
         self._options = options
         self._lease = lease
+        self._limits_version = limits_version
         self._tables = store.tables
         self._failed: dict[str, RuleOutcome] = {}
         self._began = time.monotonic()
@@ -258,6 +268,7 @@ class _Audit:
                 status="RUNNING",
                 host=socket.gethostname()[:255],
                 program_version=__version__,
+                limits_version=self._limits_version,
             )
         ).inserted_primary_key
         assert key is not None

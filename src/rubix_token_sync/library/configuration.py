@@ -215,6 +215,7 @@ class Configuration:
             severities={rule: cast("Severity", severity) for rule, _, severity in named},
             fail_on=settings.audit_fail_on,
             lease_seconds=settings.lease_seconds,
+            judge=self.judge_options(),
         )
         options.check()
         return options

@@ -107,6 +107,7 @@ _EXAMPLES: Final[dict[str, object]] = {
     "alert_max_age_hours": 26,
     "heartbeat_url": "https://monitor.example.com/ping",
     "state_directory": "/var/lib/rubix-token-sync",
+    "limits_source": "node-2024-08",
     "metrics_port": 9469,
     "metrics_file": "/var/lib/node_exporter/rubix_token_sync.prom",
     "report": "reports",

@@ -78,6 +78,8 @@ def add_audit_tables(
         sa.Column("status", sa.Unicode(20), nullable=False),
         sa.Column("host", sa.Unicode(255)),
         sa.Column("program_version", sa.Unicode(50)),
+        # What every verdict rests on.
+        sa.Column("limits_version", sa.Unicode(100)),
         # The scope: what was looked at, and what nobody had read since the audit before.
         count("databases"),
         count("databases_unread"),

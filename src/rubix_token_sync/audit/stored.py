@@ -1,0 +1,104 @@
+"""Verdicts for records that are stored already: without one, or by limits of another version.
+
+Nothing is read from nodes.  Works in chunks, each in a transaction of its own under the
+audit's lease: what was judged stays judged, whatever ends the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from rubix_token_sync import failpoints
+from rubix_token_sync.audit.judging import JudgeOptions, prepare_judge
+from rubix_token_sync.errors import TokenTableError
+from rubix_token_sync.records.build import VERDICT_COLUMNS, decode_content
+from rubix_token_sync.targets.base import Lease
+from rubix_token_sync.targets.sql.target import SqlTarget
+
+if TYPE_CHECKING:
+    from rubix_token_sync.audit.judge import Judge
+
+__all__ = ["judge_stored"]
+
+_LOG: Final = logging.getLogger(__name__)
+_CHUNK: Final = 5_000
+
+
+def judge_stored(store: SqlTarget, lease: Lease, options: JudgeOptions | None) -> str | None:
+    """Judge what needs it; gives the version of the limits that every verdict now rests on.
+
+    None where there is no place for tables of token numbers: verdicts stay as they are.
+
+    Raises:
+        LeaseLost: another audit has taken over.
+        TargetError: the target cannot be used.
+        ValueError: the options name limits that do not exist.
+    """
+    if options is None:
+        return None
+    from rubix_token_sync.audit.authenticity import Ruling
+    from rubix_token_sync.audit.limits import package_limits
+
+    version = Ruling(package_limits(), options.source).version
+    runs, records = store.tables.audit.runs, store.tables.records
+    known = sa.select(runs.c.limits_version).where(runs.c.limits_version.is_not(None))
+    latest = known.order_by(runs.c.number.desc()).limit(1)
+    before = store.read(lambda conn: conn.execute(latest).scalar())
+    stale: sa.ColumnElement[bool] = records.c.verdict.is_(None)
+    if before is not None and before != version:
+        stale = sa.true()
+    waiting = sa.select(records.c.id, records.c.ipfs_fetched).where(stale).limit(1)
+    if store.read(lambda conn: conn.execute(waiting).first()) is None:
+        return version
+    bare = sa.select(records.c.id).where(stale, records.c.ipfs_fetched == sa.false()).limit(1)
+    ids = store.read(lambda conn: conn.execute(bare).first()) is not None
+    try:
+        judge = prepare_judge(options, ids=ids).open()
+        _judge_all(store, lease, judge, stale)
+    except (TokenTableError, OSError) as error:
+        _LOG.warning("Stored tokens are not judged in this audit. %s", error)
+        return None
+    return version
+
+
+def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnElement[bool]) -> None:
+    records = store.tables.records
+    columns = (records.c.id, records.c.token_id, records.c.ipfs_data, records.c.token_kind)
+    changed = (
+        sa.update(records)
+        .where(records.c.id == sa.bindparam("row"))
+        .values({name: sa.bindparam(name) for name in VERDICT_COLUMNS})
+    )
+    last = 0
+
+    def work(conn: sa.Connection) -> int | None:
+        store.sessions.fence(conn, lease)
+        failpoints.point("audit.judge")
+        query = sa.select(*columns).where(stale, records.c.id > last)
+        rows = conn.execute(query.order_by(records.c.id).limit(_CHUNK)).all()
+        if not rows:
+            return None
+        verdicts = judge.judge(
+            [row.token_id for row in rows],
+            [_content(row.ipfs_data) for row in rows],
+            [row.token_kind for row in rows],
+        ).to_pylist()
+        conn.execute(
+            changed, [{"row": row.id, **new} for row, new in zip(rows, verdicts, strict=True)]
+        )
+        return int(rows[-1].id)
+
+    while (done := store.transact(work)) is not None:
+        last = done
+
+
+def _content(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return decode_content(text)
+    except ValueError:  # not what a sync has stored: `verify` finds it
+        return None
