@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from rubix_token_sync import failpoints
+from rubix_token_sync.audit.judging import JudgeOptions, prepare_judge
 from tests.chaos.door import Door
 
 # A loaded machine makes an example slow, not wrong; each test has its own time limit.
@@ -30,6 +31,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault(
     "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"tests-of-rubix-{os.getuid()}")
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All tables before the first test, so that no verdict depends on the tests before."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        place = os.path.join(os.environ["STATE_DIRECTORY"], "tables")
+        prepare_judge(JudgeOptions(place), ids=True)
+
 
 pytest_plugins = ["tests.postgres_server"]
 

@@ -15,8 +15,8 @@ from tests.chaos.kills import Clock, Tally, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
 
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
-_FEW = {"sqlite": 24, "postgresql": 16}
-_MANY = 200
+_FEW = {"sqlite": 12, "postgresql": 8}
+_MANY = 120
 _GROUPS = 10
 
 

@@ -20,7 +20,7 @@ def _points(door: Door, arguments: tuple[str, ...], log: Path) -> Counter[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("action", ["error", "kill"])
+@pytest.mark.parametrize("action", [pytest.param("error", marks=pytest.mark.long), "kill"])
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_every_point_of_a_reading_command(
     door: Door, battlefield: Battlefield, tmp_path: Path, command: str, action: str

@@ -119,7 +119,8 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Calla
         words = [EXAMPLES.get(word, word) for word in shlex.split(text.rstrip(".:,)"))]
         replaced = {"/mnt/drived": str(nodes), "node1": first, "vm2": "vm1"}
         ended = run(*(replaced.get(word, word) for word in words if word != "…"))
-        assert ended.code == 0, f"{text}\n{ended.out}{ended.err}"
+        usual = (0, 6) if words[0] in ("audit", "findings") else (0,)
+        assert ended.code in usual, f"{text}\n{ended.out[:2000]}{ended.err}"
 
     return do
 

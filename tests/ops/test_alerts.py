@@ -268,7 +268,7 @@ def test_a_broken_memory_is_told(
     sync: Sync, alerting: Webhook, fleet: Path, tmp_path: Path
 ) -> None:
     sync(roots=(fleet / "node037",))
-    (memory,) = (tmp_path / "state" / "rubix-token-sync").iterdir()
+    (memory,) = (tmp_path / "state" / "rubix-token-sync").glob("alerts-*")
     assert memory.stat().st_mode & 0o077 == 0
     assert SECRET not in memory.read_text()
     memory.write_text("{")

@@ -584,7 +584,7 @@ def test_binary_copy_is_what_the_format_says() -> None:
         + b"\xff\xff"
     )  # fmt: skip
     with pytest.raises(TypeError, match="no binary form"):
-        list(copy_payload(pa.record_batch({"n": pa.array([1])}), 10))
+        list(copy_payload(pa.record_batch({"n": pa.array([1.5])}), 10))
 
 
 def test_known_rows_in_pieces_and_of_a_strange_form() -> None:

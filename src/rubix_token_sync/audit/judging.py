@@ -102,7 +102,7 @@ class SyncJudge:
 
 
 def prepare_judge(
-    options: JudgeOptions, *, ids: bool, progress: Progress | None = None
+    options: JudgeOptions, *, ids: bool, build: bool = True, progress: Progress | None = None
 ) -> JudgeFiles:
     """The tables, built where they are not there yet.
 
@@ -110,9 +110,11 @@ def prepare_judge(
         options: where, and whose limits.
         ids: build the table of ids as well (12 s of a processor, once); else it is used where
             an audit has built it.
+        build: build the table of numbers; else it has to be there.
         progress: told about a build.
 
     Raises:
+        FileNotFoundError: it is not there, and is not to be built.
         TokenTableError: the directory or the disk refuses.
         ValueError: the source is not one of the limits'.
     """
@@ -123,6 +125,9 @@ def prepare_judge(
 
     limits = package_limits()
     Ruling(limits, options.source)
+    there = os.path.join(options.directory, numbers_spec(limits).file_name)
+    if not build and not os.path.exists(there):
+        raise FileNotFoundError(there)
     numbers = open_or_build(
         options.directory, numbers_spec(limits), progress=progress, verify=False
     )
@@ -138,12 +143,18 @@ def prepare_judge(
     return JudgeFiles(numbers.path, there, options.source)
 
 
-def judge_for_sync(options: JudgeOptions | None) -> JudgeFiles | None:
-    """`prepare_judge` for a run that does without verdicts where there can be no tables."""
+def judge_for_sync(options: JudgeOptions | None, *, build: bool = True) -> JudgeFiles | None:
+    """`prepare_judge` for a run that does without verdicts where there are no tables.
+
+    ``build``: make the table of numbers where it is not there yet (4 s of a processor, once);
+    for a few tokens that is not worth it, and the next audit judges them.
+    """
     if options is None:
         return None
     try:
-        return prepare_judge(options, ids=False)
+        return prepare_judge(options, ids=False, build=build)
+    except FileNotFoundError:
+        return None
     except TokenTableError as error:
         _LOG.warning("Tokens are not judged in this run; the next audit does it. %s", error)
         return None

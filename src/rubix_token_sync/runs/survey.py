@@ -220,7 +220,7 @@ class Survey:
             replace(options.content, workers=share, scratch=scratch),
             lease,
             scratch,
-            judge_for_sync(options.judge) if jobs else None,
+            judge_for_sync(options.judge, build=self._work_is_large()) if jobs else None,
         )
         return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
 
@@ -228,11 +228,14 @@ class Survey:
         """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
         return max(1, (self.options.store.pool_size - 2) // max(1, processes))
 
+    def _work_is_large(self) -> bool:
+        """Whether what is to be read is worth some seconds of preparation."""
+        return sum(self.progress.weights.values()) >= _INLINE_BYTES
+
     def _processes(self, jobs: int) -> int:
         if self.options.processes is not None:
             return self.options.processes
-        total = sum(self.progress.weights.values())
-        if total < _INLINE_BYTES:
+        if not self._work_is_large():
             return 0
         from rubix_token_sync.settings import usable_cpus
 

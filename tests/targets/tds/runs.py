@@ -44,6 +44,14 @@ def record(number: int, **change: Any) -> dict[str, Any]:
         "db_last_modified": TIME,
         "validation_errors": None,
         "token_kind": "rbt",
+        "network": None,
+        "token_state_hash": None,
+        "transaction_id": None,
+        "attributes": None,
+        "verdict": None,
+        "verdict_source": None,
+        "token_level": None,
+        "token_number": None,
     }
     return {**made, **change}
 

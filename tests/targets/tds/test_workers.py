@@ -71,13 +71,16 @@ def test_rows_of_dead_runs_are_removed_and_those_of_living_ones_stay(
     engine: SqliteEngine, opened: Callable[..., SqlTarget]
 ) -> None:
     store, lease = opened(), Lease(runs.SOURCE, str(uuid.uuid4()))
-    columns = "load_id, record_key, row_digest, source_ip, node_name, db_path, db_last_modified"
+    columns = (
+        "load_id, token_kind, record_key, row_digest, source_ip, node_name, db_path,"
+        " db_last_modified"
+    )
 
     def stage(load_id: int, source: str, ago: timedelta) -> None:
         at = (datetime.now(UTC) - ago).strftime("%Y-%m-%d %H:%M:%S.%f")
         engine.change(
             f"INSERT INTO TokenRecordStaging ({columns}, loaded_at)"
-            f" VALUES ({load_id}, x'00', x'00', '{source}', 'n', 'p', '{at}', '{at}')"
+            f" VALUES ({load_id}, 'rbt', x'00', x'00', '{source}', 'n', 'p', '{at}', '{at}')"
         )
 
     hour = timedelta(hours=1)
