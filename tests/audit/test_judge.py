@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from rubix_token_sync.audit.authenticity import Judgement, Ruling, Verdict, WholeToken
 from rubix_token_sync.audit.judge import JUDGEMENT_SCHEMA, Judge
 from rubix_token_sync.audit.limits import Form
-from rubix_token_sync.audit.signatures import keys_from, lite_did
+from rubix_token_sync.audit.signatures import keys_from
 from rubix_token_sync.audit.table_files import open_or_build
 from rubix_token_sync.audit.token_numbers import Range, TableSpec, TokenTable
 from rubix_token_sync.errors import TokenTableError
 from rubix_token_sync.ipfs.cid import cid_v1, sha256_multihash
+from rubix_token_sync.ipfs.lite_did import lite_did_of
 from rubix_token_sync.records.rac import decode_rac
 from tests.audit import independent
 from tests.audit.conftest import LIMITS, windows
@@ -306,7 +307,7 @@ def test_the_key_of_a_pebble_store_proves_itself(
 ) -> None:
     judge = Judge(Ruling(LIMITS), *tables)
     keys = nodes.key_files
-    assert all(lite_did(pem) == did for did, pem in keys.items())
+    assert all(lite_did_of(pem) == did for did, pem in keys.items())
     out_of_reach = [did for did in keys if keys_from(nodes.block)(did) is None]
     some = {
         token: content

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rubix_token_sync.audit.signatures import (
     MAX_KEY_BYTES,
     keys_from,
-    lite_did,
     public_key,
     signed_by,
 )
+from rubix_token_sync.ipfs.lite_did import lite_did_of
 from rubix_token_sync.records.rac import RacContent, decode_rac
 from tests.audit.real_nodes import RealNodes
 
@@ -127,8 +127,8 @@ def test_any_signature_can_be_looked_at(signature: bytes) -> None:
 def test_a_lite_did_is_made_of_its_key(nodes: RealNodes) -> None:
     assert len(nodes.key_files) == 12
     for did, file in nodes.key_files.items():
-        assert lite_did(file) == did
-        assert lite_did(file + b"\n") != did
+        assert lite_did_of(file) == did
+        assert lite_did_of(file + b"\n") != did
     found = [did for did in nodes.key_files if keys_from(nodes.block)(did) is not None]
     assert len(found) >= 7
     assert all(keys_from(nodes.block)(did) == nodes.key_files[did] for did in found)

@@ -12,7 +12,6 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from hashlib import sha3_256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -30,7 +29,6 @@ __all__ = [
     "PUBLIC_KEY_NAME",
     "KeyOf",
     "keys_from",
-    "lite_did",
     "public_key",
     "signed_by",
 ]
@@ -49,7 +47,6 @@ _PEM: Final = re.compile(
 )
 _POINT_SIZES: Final = {33: b"\x02\x03", 65: b"\x04"}
 """Length of a bare point (compressed, uncompressed) and the first bytes it may have."""
-_SHA3_256: Final = b"\x16\x20"
 _PREHASHED: Final = ec.ECDSA(utils.Prehashed(hashes.SHA256()))  # 32 bytes that are signed as is
 
 
@@ -100,30 +97,3 @@ def keys_from(fetch: Fetch) -> KeyOf:
         return found if isinstance(found, bytes) else None
 
     return key_of
-
-
-def lite_did(pem: bytes) -> str:
-    """The DID whose directory holds this file and nothing else: what lite DIDs are made of.
-
-    With it a key from any place proves that it is a lite DID's; other DIDs have more files.
-    """
-    leaf = cids.cid_v1(cids.RAW, _SHA3_256 + sha3_256(pem).digest())
-    parsed = cids.parse(leaf)
-    assert parsed is not None  # made a line above
-    link = _field(0x0A, cids.to_bytes(parsed)) + _field(0x12, PUBLIC_KEY_NAME)
-    link += b"\x18" + _varint(len(pem))
-    block = _field(0x12, link) + _field(0x0A, b"\x08\x01")
-    return cids.cid_v1(cids.DAG_PB, _SHA3_256 + sha3_256(block).digest())
-
-
-def _field(tag: int, value: bytes) -> bytes:
-    return bytes((tag,)) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
