@@ -213,6 +213,13 @@ def row_against_chain(rows: Sequence[Row]) -> Found:
     return _each_token(rows, lambda held: sum(map(contradicts, held)))
 
 
+def chain_wrong(rows: Sequence[Row]) -> Found:
+    def wrong(row: Row) -> bool:
+        return row.block is not None and row.chain_error is not None
+
+    return _each_token(rows, lambda held: sum(map(wrong, held)))
+
+
 def _judged(verdict: str) -> Callable[[Sequence[Row]], Found]:
     return lambda rows: _each_token(rows, lambda held: sum(r.verdict == verdict for r in held))
 
@@ -221,6 +228,7 @@ MODELS: dict[str, Callable[[Sequence[Row]], Found]] = {
     "held_twice": held_twice,
     "status_conflict": status_conflict,
     "row_against_chain": row_against_chain,
+    "chain_wrong": chain_wrong,
     "same_number_twice": same_number_twice,
     "parent_not_burnt": parent_not_burnt,
     "parts_exceed_parent": parts_exceed_parent,

@@ -10,7 +10,7 @@ from rubix_token_sync.audit.rule import finding_in, token_key
 from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["all_holders", "tokens_where", "tokens_with_verdict"]
+__all__ = ["all_holders", "chain_of", "tokens_where", "tokens_with_verdict"]
 
 
 def tokens_where(
@@ -34,6 +34,17 @@ def tokens_where(
         .where(*conditions)
         .group_by(token_key(records))
     )
+
+
+def chain_of(records: sa.FromClause, chains: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+    """Where a row of TokenChains is the chain of a record, on the record's own node."""
+    return [
+        chains.c.source_ip == records.c.source_ip,
+        chains.c.db_path == records.c.db_path,
+        exactly(chains.c.token_id, records.c.token_id),
+        chains.c.token_kind == records.c.token_kind,
+        chains.c.source_deleted_at.is_(None),
+    ]
 
 
 def all_holders(tables: Tables, tokens: sa.Select[Any]) -> sa.Select[Any]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from rubix_token_sync.audit.rule import Rule
 from rubix_token_sync.audit.rules import (
+    chain_wrong,
     content_at_risk,
     disputed_limit,
     flagged_by_node,
@@ -28,6 +29,7 @@ RULES: Final[tuple[Rule, ...]] = (
     held_twice.RULE,
     status_conflict.RULE,
     row_against_chain.RULE,
+    chain_wrong.RULE,
     same_number_twice.RULE,
     parent_not_burnt.RULE,
     parts_exceed_parent.RULE,

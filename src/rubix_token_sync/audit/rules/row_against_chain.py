@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import all_holders, tokens_where
+from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where
 from rubix_token_sync.audit.rule import StatementRule, held_by_nodes
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.kinds import RBT, kind_of
-from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["LATEST", "RULE", "Latest"]
@@ -51,19 +50,12 @@ def _statement(tables: Tables) -> sa.Select[Any]:
         if latest.own is not None:
             wrong.append(owner != rows.c.did if latest.own else owner == rows.c.did)
         contradictions.append(sa.and_(rows.c.token_status == status, sa.or_(*wrong)))
-    chain_of_row = (
-        chains.c.source_ip == rows.c.source_ip,
-        chains.c.db_path == rows.c.db_path,
-        exactly(chains.c.token_id, rows.c.token_id),
-        chains.c.token_kind == rows.c.token_kind,
-        chains.c.source_deleted_at.is_(None),
-        chains.c.error.is_(None),
-    )
     tokens = tokens_where(
         rows,
         *held_by_nodes(rows),
         rows.c.token_kind.in_(_KINDS),
-        *chain_of_row,
+        *chain_of(rows, chains),
+        chains.c.error.is_(None),
         sa.or_(*contradictions),
     )
     return all_holders(tables, tokens)
