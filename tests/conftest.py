@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import settings
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.judging import JudgeOptions, prepare_judge
 from tests.chaos.door import Door
+from tests.state import TABLES
 
 # A loaded machine makes an example slow, not wrong; each test has its own time limit.
 settings.register_profile("here", deadline=None)
@@ -27,17 +27,11 @@ settings.load_profile("here")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Tables of token numbers are built once, whichever process of the suite needs them first.
-os.environ.setdefault(
-    "STATE_DIRECTORY", os.path.join(tempfile.gettempdir(), f"tests-of-rubix-{os.getuid()}")
-)
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """All tables before the first test, so that no verdict depends on the tests before."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
-        place = os.path.join(os.environ["STATE_DIRECTORY"], "tables")
-        prepare_judge(JudgeOptions(place), ids=True)
+        prepare_judge(JudgeOptions(TABLES), ids=True)
 
 
 pytest_plugins = ["tests.postgres_server"]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from rubix_token_sync.audit.judging import JudgeOptions, judge_for_sync, prepare_judge
 from rubix_token_sync.testing import whole_token, write_block
+from tests.state import TABLES
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
     """A private copy of the suite's tables."""
-    shared = JudgeOptions(os.path.join(os.environ["STATE_DIRECTORY"], "tables"))
+    shared = JudgeOptions(TABLES)
     place = tmp_path / "tables"
     place.mkdir()
     numbers = Path(prepare_judge(shared, ids=False).numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -49,8 +48,7 @@ def ask(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def audit(door: Door, url: str, *arguments: str, **env: str) -> Any:
-    state = {"STATE_DIRECTORY": os.environ["STATE_DIRECTORY"]}
-    return door.run("audit", "--target", url, *arguments, env={**state, **env})
+    return door.run("audit", "--target", url, *arguments, env=env)
 
 
 def test_what_a_sync_could_not_judge_the_audit_does(door: Door, synced: str) -> None:

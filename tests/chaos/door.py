@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.state import STATE_DIRECTORY
+
 __all__ = ["Door", "Finished", "Running"]
 
 _TESTS = Path(__file__).parents[2]
@@ -168,7 +170,12 @@ class Door:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         path = os.pathsep.join([str(_TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        env = {
+            **os.environ,  # of whichever test asks first
+            "STATE_DIRECTORY": STATE_DIRECTORY,
+            "PYTHONPATH": path,
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nursery"],
             stdin=subprocess.PIPE,

@@ -65,6 +65,6 @@ def test_many_random_kills(
 def test_a_kill_can_be_replayed() -> None:
     assert plan_kill(1, 2) == plan_kill(1, 2) != plan_kill(1, 3)
     assert plan_kill(7, 0).moment == pytest.approx(plan_kill(7, 0).moment)
-    few = [plan_kill(SEED, number) for number in range(min(_FEW.values()))]
+    few = [plan_kill(SEED, number) for number in range(20)]
     assert {kill.victim for kill in few} == {"run", "worker", "writer", "first", "all"}
     assert {kill.phase for kill in few} == {"first", "change"}

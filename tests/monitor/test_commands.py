@@ -454,9 +454,10 @@ def test_quiet_says_nothing(ask: Ask, synced: Path, command: str) -> None:
 def test_quiet_status_says_only_what_its_exit_code_comes_from(ask: Ask, synced: Path) -> None:
     answer = ask("status", "--quiet")
     assert (answer.exit_code, answer.err) == (1, "")
-    lines = answer.out.splitlines()
-    assert [line[:9] for line in lines[:3]] == ["✗ node037", "✗ node038", "✗ node039"]
-    assert not any(line.startswith("!") for line in lines)
+    assert [line[:9] for line in answer.out.splitlines()[:3]] == [
+        "✗ node037", "✗ node038", "✗ node039",
+    ]  # fmt: skip
+    assert "records processed" not in answer.out
 
 
 def test_both_forms_at_once_are_refused(ask: Ask, synced: Path) -> None:

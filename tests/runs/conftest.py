@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from rubix_token_sync.runs.result import RunOptions
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import parse_target
 from rubix_token_sync.testing import FleetPlan, make_fleet
+from tests.state import TABLES
 
 NODES = 3
 TOKENS = 80
@@ -54,7 +54,7 @@ def options(small_fleet: Path, target_file: Path) -> Callable[..., RunOptions]:
             "content": ContentOptions(workers=1, ways=("blockstore",)),
             "processes": 0,
         }
-        values["judge"] = JudgeOptions(os.path.join(os.environ["STATE_DIRECTORY"], "tables"))
+        values["judge"] = JudgeOptions(TABLES)
         return RunOptions(**(values | changes))
 
     return make

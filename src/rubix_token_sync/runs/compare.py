@@ -148,7 +148,8 @@ class Comparison:
             if other is None:
                 found[i] = Difference("+", path, row["token_id"])
                 continue
-            judged = self.judge is not None and row["ipfs_fetched"]
+            # Where nobody has judged a stored record yet, the next audit does.
+            judged = self.judge is not None and row["ipfs_fetched"] and other["verdict"] is not None
             columns = [
                 name
                 for name in _COMPARED
