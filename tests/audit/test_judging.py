@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,24 @@ def test_a_damaged_table_costs_verdicts_and_is_built_again(
     assert judge.judge([token], [content], ["rbt"]) is None
     assert "not judged" in caplog.text
     assert not table.exists()
+
+
+def test_a_table_that_cannot_be_mapped_now_is_not_thrown_away(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = judge_for_sync(JudgeOptions(str(tables)))
+    assert files is not None
+    content = whole_token(1, 7)
+    token = write_block(tmp_path / ".ipfs", content)
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(mmap, "mmap", no_memory)
+        assert files.open_for_sync().judge([token], [content], ["rbt"]) is None
+    assert "not judged" in caplog.text
+    assert _verdicts(files, token, content) == ["genuine"]
 
 
 def test_where_nothing_can_be_written_a_sync_goes_on_without_verdicts(

@@ -97,7 +97,8 @@ class SyncJudge:
         except (TokenTableError, OSError) as error:
             _LOG.warning("Tokens are not judged any more; the next audit does it. %s", error)
             self._given_up, self._judge = True, None
-            self._files.discard()
+            if isinstance(error, TokenTableError):  # not where there is only no memory for it
+                self._files.discard()
             return None
 
 
