@@ -19,7 +19,6 @@ from rubix_token_sync.audit.findings import CHANGES, OPEN, Moment, bring_up_to_d
 from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.audit.questions import OpenFindings, not_suppressed
 from rubix_token_sync.audit.rule import SEVERITIES, Rule, Severity
-from rubix_token_sync.audit.stored import judge_stored
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.log import log_event
 from rubix_token_sync.process_identity import own_holder
@@ -170,6 +169,8 @@ def run_audit(store: SqlTarget, options: AuditOptions) -> AuditOutcome:
         LeaseHeld: another audit is under way.
         SyncError: the target cannot be used; nothing was changed.
     """
+    from rubix_token_sync.audit.stored import judge_stored  # loads Arrow: not every sync audits
+
     options.check()
     lease = Lease(LEASE, str(uuid.uuid4()), options.lease_seconds)
     store.acquire_lease(lease, own_holder())
