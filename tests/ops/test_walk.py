@@ -191,7 +191,10 @@ def _repository_removed(machine: Machine, webhook: Webhook) -> None:
     _, answer = machine.ask("databases", "--source", "vm1", "--node", node.name)
     (row,) = answer["databases"]
     assert row["content_failures"] == {"no_repository": 7}, "what was known stays"
-    assert cure(alert) == "restore it; the next run fetches what is missing"
+    assert cure(alert) == (
+        "restore it; the next run fetches what is missing, and `retry-failed` takes over what "
+        "other nodes hold"
+    )
     repository.with_name("ipfs-elsewhere").rename(repository)
     assert machine.night().returncode == 0
     _, answer = machine.ask("databases", "--source", "vm1", "--node", node.name)
