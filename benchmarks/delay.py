@@ -1,7 +1,7 @@
 """A network in between: a TCP door to a server's socket that lets every byte wait.
 
 What arrives is handed on so many seconds later, in its order, however much follows: latency,
-not bandwidth.  It runs in a process of its own, so that its work is nobody else's.
+not bandwidth.  It runs in a separate process, so that only its own work is measured.
 """
 
 from __future__ import annotations

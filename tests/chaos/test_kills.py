@@ -15,8 +15,8 @@ from tests.chaos.kills import Clock, Tally, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
 
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
-_FEW = {"sqlite": 12, "postgresql": 8}
-_MANY = 120
+_FEW = {"sqlite": 24, "postgresql": 16}
+_MANY = 200
 _GROUPS = 10
 
 
@@ -65,6 +65,6 @@ def test_many_random_kills(
 def test_a_kill_can_be_replayed() -> None:
     assert plan_kill(1, 2) == plan_kill(1, 2) != plan_kill(1, 3)
     assert plan_kill(7, 0).moment == pytest.approx(plan_kill(7, 0).moment)
-    few = [plan_kill(SEED, number) for number in range(20)]
+    few = [plan_kill(SEED, number) for number in range(min(_FEW.values()))]
     assert {kill.victim for kill in few} == {"run", "worker", "writer", "first", "all"}
     assert {kill.phase for kill in few} == {"first", "change"}
