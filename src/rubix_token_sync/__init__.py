@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         rules,
         suppress_finding,
     )
+    from rubix_token_sync.library.backups import BackupResult, back_up
     from rubix_token_sync.library.configuration import (
         Configuration,
         SettingsOverrides,
@@ -133,6 +134,7 @@ _PLACES: Final = {
     "errors": _ERRORS,
     "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
     "suppress_finding",
+    "library.backups": "BackupResult back_up",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
@@ -177,6 +179,7 @@ __all__ = [
     "AlertObserver",
     "AuditOutcome",
     "AuditRow",
+    "BackupResult",
     "CancelToken",
     "CheckReport",
     "CheckResult",
@@ -245,6 +248,7 @@ __all__ = [
     "__version__",
     "acknowledge_finding",
     "audit_records",
+    "back_up",
     "cell",
     "check",
     "check_settings",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 # Nothing else may be imported before `prepare` has run: `python -m` and an empty entry of
 # PYTHONPATH put the current directory before everything else.
-from rubix_token_sync.surroundings import prepare
+from rubix_token_sync.surroundings import hide_pandas, prepare
 
 
 def start() -> None:
     """Run the command line in surroundings that it can rely on."""
     prepare()
+    hide_pandas()
     from rubix_token_sync.cli import main
 
     main()

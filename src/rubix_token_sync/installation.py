@@ -8,15 +8,35 @@ import re
 import shlex
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["NAME", "extra_command", "installed_from", "program", "program_path", "runnable"]
+__all__ = [
+    "NAME",
+    "extra_command",
+    "installed_from",
+    "program",
+    "program_path",
+    "runnable",
+    "versions",
+]
 
 NAME: Final = "rubix-token-sync"
+_TOLD: Final = (
+    "SQLAlchemy",
+    "psycopg",
+    "mssql-python",
+    "pyarrow",
+    "cbor2",
+    "libipld",
+    "cryptography",
+    "plyvel-ci",
+    "coincurve",
+)
+"""Packages whose version a fault may depend on."""
 _MENTION: Final = re.compile(rf"(?<![\w/.-]){NAME}(?= [a-z])")
 
 
@@ -93,3 +113,26 @@ def installed_from() -> dict[str, Any]:
     except PackageNotFoundError:  # started from its source directory
         return {"url": Path(__file__).parents[2].as_uri(), "dir_info": {}}
     return dict(json.loads(text)) if text else {}
+
+
+def versions() -> list[tuple[str, str]]:
+    """What a report of a fault needs to know of this installation: names with values.
+
+    No path below a home directory, no setting, no secret.
+    """
+    import platform
+    import sqlite3
+
+    return [
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        ("platform", f"{platform.platform()}, {os.cpu_count()} processors"),
+        ("SQLite", sqlite3.sqlite_version),
+        *((name, _version_of(name)) for name in _TOLD),
+    ]
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -9,7 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["Tolerant", "open_standard_streams", "prepare", "use_utf8", "without_current_directory"]
+__all__ = [
+    "Tolerant",
+    "hide_pandas",
+    "open_standard_streams",
+    "prepare",
+    "use_utf8",
+    "without_current_directory",
+]
 
 
 def prepare() -> None:
@@ -17,6 +24,24 @@ def prepare() -> None:
     sys.path[:] = without_current_directory(sys.path)
     open_standard_streams()
     use_utf8()
+
+
+def hide_pandas() -> None:
+    """Keep pyarrow from importing pandas; only for processes that are this program's own.
+
+    It does so, where pandas is installed, as soon as it is given a list, to see whether that is
+    a Series: 0.3 s of a processor and 50 MB in every process.
+    """
+    sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas:
+    """As if it were not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"{name} is not used by this program", name=name)
 
 
 class Tolerant:

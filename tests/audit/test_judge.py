@@ -211,6 +211,7 @@ def test_two_numbers_with_the_same_prefix(
     at = hashes.index(hashlib.sha256(b"7").digest())
     assert at > 0
     # The table says that the number before 7 in order has 7's prefix as well.
+    table.verify()
     keys = np.array(table._keys)
     keys[at - 1] = keys[at]
     table._keys = keys
@@ -265,6 +266,21 @@ def test_a_damaged_table_is_never_a_forgery(tmp_path: Path) -> None:
     tokens = [independent.content(2, number) for number in range(1, 60)]
     with pytest.raises(TokenTableError, match="checksum"):
         judge.judge([independent.id_of(content) for content in tokens], tokens)
+
+
+def test_a_damaged_number_is_never_a_forgery(tmp_path: Path) -> None:
+    """Its key is found, and gives another number: no miss, but no proof of anything either."""
+    spec = TableSpec("numbers", "small", (Range(0, Form.THREE_DIGITS, 0, 60),))
+    path = Path(open_or_build(str(tmp_path), spec).path)
+    data = bytearray(path.read_bytes())
+    values_at = 4096 + 8 * 61
+    data[values_at] ^= 1
+    path.write_bytes(data)
+    number = int.from_bytes(data[values_at : values_at + 4], "little") ^ 1
+    judge = Judge(Ruling(LIMITS), TokenTable(str(path), spec))
+    content = independent.content(2, number)
+    with pytest.raises(TokenTableError, match="checksum"):
+        judge.one(independent.id_of(content), content)
 
 
 class RealKeys:

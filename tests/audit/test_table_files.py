@@ -22,6 +22,7 @@ from rubix_token_sync.audit.authenticity import WholeToken
 from rubix_token_sync.audit.limits import Form, package_limits
 from rubix_token_sync.audit.table_files import open_or_build
 from rubix_token_sync.audit.token_numbers import (
+    BLOCK_ENTRIES,
     HEADER_BYTES,
     TableSpec,
     TokenTable,
@@ -34,6 +35,7 @@ from rubix_token_sync.errors import TokenTableError
 
 LIMITS = package_limits()
 NUMBERS = numbers_spec(LIMITS, up_to=3_000)
+SEVERAL_BLOCKS = numbers_spec(LIMITS, up_to=2 * BLOCK_ENTRIES + 99)
 IDS = ids_spec(LIMITS, levels=(1, 2, 78), newlines=True, up_to=150)
 
 
@@ -85,7 +87,7 @@ def test_what_is_in_it_by_default() -> None:
         *((level, Form.THREE_DIGITS) for level in (1, 2, 3, 4)),
     }
     assert {span.last for span in spans if span.level == 3} == {2_303_750}
-    assert ids_spec(LIMITS).size == 203_011_912
+    assert ids_spec(LIMITS).size == 203_044_968
     with pytest.raises(ValueError, match="level 79"):
         ids_spec(LIMITS, levels=(1, 79))
 
@@ -100,7 +102,7 @@ def test_it_is_found_again_by_name_and_nobody_else_can_read_it(tmp_path: Path) -
     assert stat.S_IMODE(after.st_mode) == 0o600
     assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
     assert after.st_size == NUMBERS.size
-    assert os.path.basename(again.path).startswith(f"token-numbers-1-{LIMITS.version}-")
+    assert os.path.basename(again.path).startswith(f"token-numbers-2-{LIMITS.version}-")
 
 
 def test_other_versions_go_and_other_settings_stay(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def grow(path: Path) -> None:
 def swap_headers(path: Path) -> None:
     data = path.read_bytes()
     other = replace(NUMBERS, limits="2025-01")
-    path.write_bytes(make_header(other, "0" * 64, "0" * 64) + data[HEADER_BYTES:])
+    path.write_bytes(make_header(other, bytes(16)) + data[HEADER_BYTES:])
 
 
 def empty_header(path: Path) -> None:
@@ -204,21 +206,57 @@ def test_a_damaged_file_is_built_again(tmp_path: Path, damage: Callable[[Path], 
     assert find(table, number_key(2_999)) == [2_999]
 
 
-@given(at=st.integers(0, NUMBERS.size - 1), bit=st.integers(0, 7))
+@pytest.fixture(scope="module")
+def several_blocks(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a table of three blocks."""
+    directory = str(tmp_path_factory.mktemp("blocks"))
+    return Path(open_or_build(directory, SEVERAL_BLOCKS).path).read_bytes()
+
+
+@given(
+    at=st.integers(0, SEVERAL_BLOCKS.size - 1),
+    bit=st.integers(0, 7),
+    absent=st.lists(st.integers(0, 2**64 - 1), max_size=3),
+)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_wrong_bit_anywhere_never_hides_a_number(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, at: int, bit: int
+    several_blocks: bytes, tmp_path: Path, at: int, bit: int, absent: list[int]
 ) -> None:
-    """Who opens it without proving it is told when a number seems not to be there."""
-    path = Path(open_or_build(str(tmp_path), NUMBERS, verify=False).path)
-    data = bytearray(path.read_bytes())
+    """Who opens it without proving it is told where a number seems not to be there."""
+    data = bytearray(several_blocks)
     data[at] ^= 1 << bit
-    other = path.with_name("changed")
+    other = tmp_path / "changed"
     other.write_bytes(data)
     with pytest.raises(TokenTableError, match="changed is damaged: ") as raised:
-        # By its header or size, or by what is not there.
-        find(TokenTable(str(other), NUMBERS), *map(number_key, range(3_001)), number_key(9_999))
+        TokenTable(str(other), SEVERAL_BLOCKS).verify()
     assert raised.value.code == "token_table_damaged"
+    for number in (0, 1, at % SEVERAL_BLOCKS.entries, SEVERAL_BLOCKS.entries - 1):
+        try:
+            table = TokenTable(str(other), SEVERAL_BLOCKS)
+            found = find(table, number_key(number), *absent)
+            # A wrong number does not have this hash; who sees that asks for all of its key.
+            if found[0] != number:
+                found[0] = table.find_all(number_key(number))[0]
+        except TokenTableError:
+            continue  # told, and judged by nobody
+        assert found == [number, *[-1] * len(absent)]
+
+
+def test_a_missing_number_is_proven_by_its_block(several_blocks: bytes, tmp_path: Path) -> None:
+    """Damage elsewhere does not matter to it, and is found where it matters."""
+    data = bytearray(several_blocks)
+    data[HEADER_BYTES + 8 * BLOCK_ENTRIES + 6] ^= 1  # the first key of the second block
+    path = tmp_path / "changed"
+    path.write_bytes(data)
+    table = TokenTable(str(path), SEVERAL_BLOCKS)
+    assert find(table, 0, 2**64 - 1) == [-1, -1]
+    keys = np.frombuffer(several_blocks, "<u8", SEVERAL_BLOCKS.entries, HEADER_BYTES)
+    for missing in (keys[BLOCK_ENTRIES], keys[BLOCK_ENTRIES] + np.uint64(1)):
+        with pytest.raises(TokenTableError, match="its checksum is wrong"):
+            find(table, int(missing))
+    # Between the last key of one block and the first of the next, both are looked at.
+    with pytest.raises(TokenTableError, match="its checksum is wrong"):
+        find(TokenTable(str(path), SEVERAL_BLOCKS), int(keys[BLOCK_ENTRIES - 1]) + 1)
 
 
 def test_hits_need_no_proof_of_the_whole_file(tmp_path: Path) -> None:

@@ -126,11 +126,11 @@ class Battlefield:
         url = self.fresh_sqlite(self.home / f"{phase.name}.db", phase)
         passed = self._passed(door, url, processes=False)
         content = content_of(url)
-        assert not leftovers(url)
+        assert not leftovers(url), leftovers(url)
         url = self.fresh_sqlite(self.home / f"{phase.name}-workers.db", phase)
         apart = self._passed(door, url, processes=True)
         assert content_of(url).difference(content) == ""
-        assert not leftovers(url)
+        assert not leftovers(url), leftovers(url)
         in_workers: Counter[str] = Counter()
         for pid in apart.keys() - {0}:
             in_workers |= apart[pid]

@@ -21,16 +21,28 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from rubix_token_sync.surroundings import hide_pandas
+
 _LOADED = (
     "alembic.command",
+    "alembic.migration",
+    "dateutil.relativedelta",
+    "numpy.ma",
+    "rubix_token_sync.ipfs.cid_arrays",
+    "rubix_token_sync.ipfs.directories",
+    "rubix_token_sync.ipfs.http.client",
     "rubix_token_sync.reports.page",
+    "rubix_token_sync.targets.migrations.guide_tables",
     "rubix_token_sync.targets.postgresql.target",
     "rubix_token_sync.targets.sqlite.target",
     "rubix_token_sync.runs.compare",
     "rubix_token_sync.runs.dry_run",
     "rubix_token_sync.runs.worker",
 )
-_LOADED_WHOLE = ("rubix_token_sync.cli", "rubix_token_sync.library", "rubix_token_sync.settings")
+_LOADED_WHOLE = tuple(
+    f"rubix_token_sync.{name}"
+    for name in ("alerts", "audit", "cli", "ipfs.readers", "library", "settings")
+)
 """Packages with all their modules, whatever these are called."""
 
 
@@ -66,6 +78,14 @@ def _become(request: dict[str, Any]) -> list[str]:
     return list(request["arguments"])
 
 
+def _make_tables() -> None:
+    """Those of SQLite, for all children."""
+    from rubix_token_sync.targets.sql.tables import build_tables
+    from rubix_token_sync.targets.sqlite.target import SPELLING
+
+    build_tables(SPELLING)
+
+
 def _give_up_privileges() -> None:
     """Obey modes of files as any user does, even as root (capset(2), version 3)."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
@@ -85,8 +105,10 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 def serve() -> None:
     """Answer requests until standard input ends; children return from here by exceptions."""
+    hide_pandas()  # as the program does where it starts
     for name in _modules():
         importlib.import_module(name)
+    _make_tables()
     gc.collect()
     gc.freeze()  # or each child's collector copies every page that it looks at
     print(json.dumps({"ready": True}), flush=True)

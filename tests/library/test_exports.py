@@ -18,7 +18,7 @@ PACKAGE = Path(rts.__file__).parent
 
 EXPORTED = set(
     """
-AlertObserver AuditOutcome AuditRow CancelToken CheckReport CheckResult CommitAmbiguous
+AlertObserver AuditOutcome AuditRow BackupResult CancelToken CheckReport CheckResult CommitAmbiguous
 Configuration Counters DatabaseFailure DatabaseOutcome DatabaseRow Difference Discovery Evidence
 Example Failure FailureReport Finding Holder Interrupted LeaseHeld LeaseLost
 MetricsEndpointObserver MetricsFileObserver MigrationReport MovedDatabase Node NodeRow Observer
@@ -27,8 +27,8 @@ RuleOutcome RuleRow RunOptions RunResult RunRow SchemaChange SchemaError SchemaS
 Settings SettingsError SettingsOverrides SettingsOverview Skipped SourceError SourceRow
 SourceUnsettled Status SyncError SyncResult TargetError TargetOverloaded TargetReader
 TargetRefused TargetUnavailable TokenView TransactionTooLarge Trend UnreadDatabase VerifyResult
-WorkerCrashed __version__ acknowledge_finding audit_records cell check check_settings configure
-counted databases describe_settings discover explain_failure failures json_text keep_out
+WorkerCrashed __version__ acknowledge_finding audit_records back_up cell check check_settings
+configure counted databases describe_settings discover explain_failure failures json_text keep_out
 log_event log_through migrate_records open_target parse_age redact reopen_finding report_of
 retry_failed rules sarif_of schema_script send_finding_alerts send_status_alerts sessions
 settings_of shown start_log status suppress_finding sync tokens_by_kind told_apart

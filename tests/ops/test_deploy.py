@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from prometheus_client.core import Metric
 from rubix_token_sync.metrics.families import outcome_families, progress_families
 from rubix_token_sync.runs.progress import Progress
 
-from .conftest import Answer
+from .conftest import Answer, Webhook
 
 Run = Callable[..., Answer]
 
@@ -61,7 +62,12 @@ def written(run: Run, directory: Path, *arguments: str) -> dict[str, str]:
 @pytest.mark.parametrize("roots", [(), ("/mnt/drived",), ("/mnt/a b", "/srv/nodes")])
 def test_systemd_accepts_the_units(run: Run, tmp_path: Path, roots: tuple[str, ...]) -> None:
     units = written(run, tmp_path, "--user", "daemon", *roots)
-    assert set(units) == {"rubix-token-sync.service", "rubix-token-sync.timer"}
+    assert set(units) == {
+        "rubix-token-sync.service",
+        "rubix-token-sync.timer",
+        "rubix-token-sync-status.service",
+        "rubix-token-sync-status.timer",
+    }
     done = subprocess.run(
         ["systemd-analyze", "verify", *(str(tmp_path / name) for name in units)],
         capture_output=True,
@@ -70,12 +76,13 @@ def test_systemd_accepts_the_units(run: Run, tmp_path: Path, roots: tuple[str, .
     )
     assert done.returncode == 0, done.stderr
     assert "rubix-token-sync" not in done.stderr, done.stderr
-    rating = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=25",
-         str(tmp_path / "rubix-token-sync.service")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert rating.returncode == 0, rating.stdout[-400:]
+    for name in ("rubix-token-sync.service", "rubix-token-sync-status.service"):
+        rating = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--threshold=25",
+             str(tmp_path / name)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert rating.returncode == 0, rating.stdout[-400:]
 
 
 def test_the_unit_runs_what_a_user_would_run(run: Run, tmp_path: Path, fleet: Path) -> None:
@@ -99,6 +106,57 @@ def test_the_unit_runs_what_a_user_would_run(run: Run, tmp_path: Path, fleet: Pa
     assert unit["Service"]["ProtectSystem"] == "strict"
     assert unit["Service"]["CapabilityBoundingSet"] == ""
     assert "Install" not in unit, "the timer starts it, not every boot"
+
+
+def test_the_unit_that_looks_at_runs_tells_what_is_wrong(
+    run: Run, tmp_path: Path, fleet: Path, webhook: Webhook
+) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        f'target = "sqlite:///{tmp_path}/target.db"\nsource_ip = "vm1"\n'
+        f'alert_urls = ["{webhook.url}"]\n'
+    )
+    config.chmod(0o600)
+    units = written(run, tmp_path / "units", "--config", str(config), "--user", "rubix")
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(units["rubix-token-sync-status.service"])
+    command = shlex.split(unit["Service"]["ExecStart"])[1:]
+    assert run("sync", str(fleet / "node032"), "--config", str(config)).exit_code == 0
+    assert run(*command).exit_code == 0
+    assert webhook.take() == []
+    with sqlite3.connect(tmp_path / "target.db") as db:
+        db.execute("UPDATE ProcessedDatabases SET last_seen_at = '2025-01-01 00:00:00'")
+    db.close()
+    done = run(*command)
+    assert str(done.exit_code) in unit["Service"]["SuccessExitStatus"].split()
+    assert "node032" in webhook.take()[0]["message"]
+
+
+def test_what_was_written_can_be_removed(run: Run, tmp_path: Path) -> None:
+    directory = tmp_path / "units"
+    written(run, directory, "--user", "rubix")
+    (directory / "other.service").write_text("mine")
+    done = run("install-service", "--to", str(directory), "--remove")
+    assert done.exit_code == 0
+    assert "Removed" in done.err
+    assert [path.name for path in directory.iterdir()] == ["other.service"]
+    assert run("install-service", "--to", str(directory), "--remove").exit_code == 0
+    assert run("install-service", "--remove").exit_code == 2
+    (directory / "rubix-token-sync.timer").mkdir()
+    assert "cannot be removed" in run("install-service", "--to", str(directory), "--remove").err
+
+
+def test_what_a_service_still_needs_is_said(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    done = run("install-service", "--to", str(tmp_path), "--user", "nobody-here", "--config",
+               str(config))  # fmt: skip
+    assert "the user nobody-here does not exist here" in done.err
+    assert f"{config} does not exist" in done.err
+    config.touch()
+    done = run("install-service", "--to", str(tmp_path), "--user", "daemon", "--config",
+               str(config))  # fmt: skip
+    assert "Before it runs" not in done.err
 
 
 def test_crons_lines_run_too(run: Run, tmp_path: Path, fleet: Path) -> None:

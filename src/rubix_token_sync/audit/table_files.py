@@ -13,18 +13,19 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from typing import IO, Final
 
 import numpy as np
 
 from rubix_token_sync.audit.token_numbers import (
+    BLOCK_ENTRIES,
     HEADER_BYTES,
     Keys,
     Progress,
     TableSpec,
     TokenTable,
     Values,
+    block_checksum,
     entries_of,
     make_header,
 )
@@ -137,7 +138,7 @@ def _write(
     bits = max(0, (spec.entries - 1) // part_entries).bit_length()
     keys_at = HEADER_BYTES
     values_at = HEADER_BYTES + 8 * spec.entries
-    keys_sum, values_sum = blake2b(digest_size=32), blake2b(digest_size=32)
+    checksums = _Checksums()
     with contextlib.ExitStack() as stack:
         # Without a name where the system can, so that nothing is left of them.
         parts = [
@@ -155,13 +156,36 @@ def _write(
             entries = np.frombuffer(part.read(), _ENTRY)
             part.close()  # its room is given back
             order = np.argsort(entries["key"], kind="stable")
-            sorted_keys = entries["key"][order].tobytes()
-            sorted_values = entries["value"][order].tobytes()
-            keys_sum.update(sorted_keys)
-            values_sum.update(sorted_values)
-            keys_at += _write_all(handle, sorted_keys, keys_at)
-            values_at += _write_all(handle, sorted_values, values_at)
-    _write_all(handle, make_header(spec, keys_sum.hexdigest(), values_sum.hexdigest()), 0)
+            keys, values = entries["key"][order], entries["value"][order]
+            checksums.add(keys, values)
+            keys_at += _write_all(handle, keys.tobytes(), keys_at)
+            values_at += _write_all(handle, values.tobytes(), values_at)
+    proofs = checksums.finish()
+    _write_all(handle, proofs, values_at)
+    _write_all(handle, make_header(spec, proofs), 0)
+
+
+class _Checksums:
+    """Those of all blocks, from parts of any size."""
+
+    def __init__(self) -> None:
+        self._keys: Keys = np.empty(0, np.uint64)
+        self._values: Values = np.empty(0, np.uint32)
+        self._done: list[bytes] = []
+
+    def add(self, keys: Keys, values: Values) -> None:
+        """The next entries of the file."""
+        keys, values = np.concatenate((self._keys, keys)), np.concatenate((self._values, values))
+        whole = len(keys) // BLOCK_ENTRIES * BLOCK_ENTRIES
+        for start in range(0, whole, BLOCK_ENTRIES):
+            rows = slice(start, start + BLOCK_ENTRIES)
+            self._done.append(block_checksum(keys[rows], values[rows]))
+        self._keys, self._values = keys[whole:], values[whole:]
+
+    def finish(self) -> bytes:
+        """All of them, one after the other."""
+        last = [block_checksum(self._keys, self._values)] if len(self._keys) else []
+        return b"".join([*self._done, *last])
 
 
 def _distribute(keys: Keys, values: Values, bits: int, parts: Sequence[IO[bytes]]) -> None:

@@ -4,10 +4,11 @@
 * ``ids``: digest of the id → (level, number, form), for ids whose content is missing.
 
 A file is a header of 4,096 bytes, then all keys (the first 8 bytes of each digest, ascending,
-8 bytes little-endian), then the value of each (4 bytes).  It is mapped into memory, so worker
-processes share one copy.  A key is only a prefix: who finds a value computes the whole digest
-from it, which is why a damaged or forged file can hide a number but never invent one; and the
-file is proven whole (`TokenTable.verify`) before the first number is said not to be in it.
+8 bytes little-endian), then the value of each (4 bytes), then a checksum of each block of 8,192
+entries.  It is mapped into memory, so worker processes share one copy.  A key is only a prefix:
+who finds a value computes the whole digest from it, which is why a damaged or forged file can
+hide a number but never invent one; and before a number is said not to be in it, the block is
+proven in which it would stand between its neighbours.
 
 Files are written beside their place, proven, and renamed, by one process at a time; what they
 hold stands in their name and header, so that a version of the limits finds its own again.
@@ -33,12 +34,14 @@ from rubix_token_sync.audit.limits import MAX_LEVEL, MAX_NUMBER, Form, Limits
 from rubix_token_sync.errors import TokenTableError
 
 __all__ = [
+    "BLOCK_ENTRIES",
     "DEFAULT_LEVELS",
     "FORMAT",
     "HEADER_BYTES",
     "Range",
     "TableSpec",
     "TokenTable",
+    "block_checksum",
     "entries_of",
     "ids_spec",
     "numbers_spec",
@@ -46,8 +49,11 @@ __all__ = [
     "unpack",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 HEADER_BYTES: Final = 4096
+BLOCK_ENTRIES: Final = 8_192
+"""Entries that are proven at a time: 96 KiB, which takes 0.1 ms."""
+_CHECKSUM_BYTES: Final = 16
 DEFAULT_LEVELS: Final = (1, 2, 3, 4)
 """The levels of which ids are in the table unless others are asked for; all tokens minted so
 far are of these, and all 78 levels would need 620 MB instead of 200."""
@@ -92,9 +98,14 @@ class TableSpec:
         return sum(last - first + 1 for _, _, first, last in self.ranges)
 
     @cached_property
+    def blocks(self) -> int:
+        """How many blocks they are; the last one may be shorter."""
+        return -(-self.entries // BLOCK_ENTRIES)
+
+    @cached_property
     def size(self) -> int:
         """Bytes of its file."""
-        return HEADER_BYTES + 12 * self.entries
+        return HEADER_BYTES + 12 * self.entries + _CHECKSUM_BYTES * self.blocks
 
     @cached_property
     def prefix(self) -> str:
@@ -216,7 +227,6 @@ class TokenTable:
         """
         self.path = path
         self.spec = spec
-        self._verified = False
         flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
         handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
         try:
@@ -226,10 +236,13 @@ class TokenTable:
             self._map = mmap.mmap(handle, spec.size, access=mmap.ACCESS_READ)
         finally:
             os.close(handle)
-        self._checksums = read_header(self._map[:HEADER_BYTES], spec, path)
         self._keys: Keys = np.frombuffer(self._map, "<u8", spec.entries, HEADER_BYTES)
-        end = HEADER_BYTES + 8 * spec.entries
-        self._values: Values = np.frombuffer(self._map, "<u4", spec.entries, end)
+        values_at = HEADER_BYTES + 8 * spec.entries
+        self._values: Values = np.frombuffer(self._map, "<u4", spec.entries, values_at)
+        self._checksums = self._map[values_at + 4 * spec.entries :]
+        if read_header(self._map[:HEADER_BYTES], spec, path) != _hash(self._checksums):
+            raise damaged(path, "its checksums are wrong")
+        self._proven = np.zeros(spec.blocks, np.bool_)
 
     def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """The value under each key, -1 where there is none.
@@ -237,7 +250,7 @@ class TokenTable:
         Two numbers may have the same prefix: `find_all` has the others.
 
         Raises:
-            TokenTableError: ``token_table_damaged``, found out when a key is not there.
+            TokenTableError: ``token_table_damaged``, found out where a key is not there.
         """
         if not len(keys):
             return np.empty(0, np.int64)
@@ -245,36 +258,59 @@ class TokenTable:
         order = np.argsort(keys)
         wanted = keys[order]
         at = np.searchsorted(self._keys, wanted)
-        at[at == len(self._keys)] = 0
+        inside = np.minimum(at, len(self._keys) - 1)
         found = np.full(len(keys), -1, np.int64)
-        hits = self._keys[at] == wanted
-        found[order[hits]] = self._values[at[hits]]
-        if not hits.all():
-            self.verify()
+        hits = self._keys[inside] == wanted
+        found[order[hits]] = self._values[inside[hits]]
+        missed = at[~hits]
+        self._prove(np.concatenate((missed - 1, missed)))
         return found
 
     def find_all(self, key: int) -> list[int]:
-        """Every value under one key."""
+        """Every value under one key.
+
+        Raises:
+            TokenTableError: ``token_table_damaged``, where they stand.
+        """
         wanted = np.uint64(key)
-        first, last = (np.searchsorted(self._keys, wanted, side) for side in ("left", "right"))
+        first, last = (int(np.searchsorted(self._keys, wanted, side)) for side in ("left", "right"))
+        self._prove(np.arange(first - 1, last + 1))
         return [int(value) for value in self._values[first:last]]
 
     def verify(self) -> None:
-        """Prove the file by its checksums, once a process: 0.1 s for 100 MB.
+        """Prove the whole file: 0.1 s for 100 MB.
 
         Raises:
             TokenTableError: ``token_table_damaged``, it is not what was written.
         """
-        if self._verified:
-            return
-        if self._checksums != (checksum(self._keys), checksum(self._values)):
-            raise damaged(self.path, "its checksum is wrong")
-        self._verified = True
+        self._prove(np.arange(0, self.spec.entries, BLOCK_ENTRIES))
+
+    def _prove(self, entries: npt.NDArray[np.int64]) -> None:
+        """Prove the blocks of these entries, each once a process; there may be none such.
+
+        That a number is missing is proven by the two entries around its place: both are what
+        was written, there, and they were written in order.
+        """
+        there = entries[(entries >= 0) & (entries < self.spec.entries)]
+        blocks = np.unique(there // BLOCK_ENTRIES)
+        for block in blocks[~self._proven[blocks]].tolist():
+            rows = slice(block * BLOCK_ENTRIES, (block + 1) * BLOCK_ENTRIES)
+            at = block * _CHECKSUM_BYTES
+            wanted = self._checksums[at : at + _CHECKSUM_BYTES]
+            if block_checksum(self._keys[rows], self._values[rows]) != wanted:
+                raise damaged(self.path, "its checksum is wrong")
+            self._proven[block] = True
 
 
-def checksum(array: Keys | Values) -> str:
-    """Of keys or values in a file's order."""
-    return blake2b(array.data, digest_size=32).hexdigest()
+def block_checksum(keys: Keys, values: Values) -> bytes:
+    """Of one block's keys and values in a file's order."""
+    proof = blake2b(keys.data, digest_size=_CHECKSUM_BYTES)
+    proof.update(values.data)
+    return proof.digest()
+
+
+def _hash(checksums: bytes) -> str:
+    return blake2b(checksums, digest_size=32).hexdigest()
 
 
 def damaged(path: str, reason: str) -> TokenTableError:
@@ -287,23 +323,25 @@ def damaged(path: str, reason: str) -> TokenTableError:
     )
 
 
-def make_header(spec: TableSpec, keys: str, values: str) -> bytes:
-    """The first 4,096 bytes: magic, the header's checksum, JSON, zeros."""
+def make_header(spec: TableSpec, checksums: bytes) -> bytes:
+    """The first 4,096 bytes: magic, the header's checksum, JSON, zeros.
+
+    ``checksums`` are those of all blocks, one after the other.
+    """
     text = json.dumps(
         {
             "format": FORMAT,
             "file": spec.file_name,
             "entries": spec.entries,
-            "keys": keys,
-            "values": values,
+            "checksums": _hash(checksums),
         }
     ).encode("ascii")
     body = text.ljust(HEADER_BYTES - len(_MAGIC) - 32, b"\0")
     return _MAGIC + blake2b(body, digest_size=32).digest() + body
 
 
-def read_header(header: bytes, spec: TableSpec, path: str) -> tuple[str, str]:
-    """The checksums of keys and values.
+def read_header(header: bytes, spec: TableSpec, path: str) -> str:
+    """The hash of all checksums.
 
     Raises:
         TokenTableError: ``token_table_damaged``, it is not the header of this table.
@@ -315,7 +353,7 @@ def read_header(header: bytes, spec: TableSpec, path: str) -> tuple[str, str]:
     try:
         said = json.loads(body.rstrip(b"\0"))
         inside = said["format"], said["file"], said["entries"]
-        checksums = said["keys"], said["values"]
+        checksums = str(said["checksums"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, "its header says nothing") from error
     if inside != (FORMAT, spec.file_name, spec.entries):

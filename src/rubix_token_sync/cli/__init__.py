@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import click
 
@@ -21,9 +21,13 @@ import rubix_token_sync as rts
 from rubix_token_sync.cli.suggest import unknown_word
 from rubix_token_sync.surroundings import Tolerant, prepare
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = ["COMMANDS", "command_line", "main"]
 
 _READER_LEFT: Final = 141  # 128 + SIGPIPE, as other tools end
+_IN_DETAIL: Final = "rubix_token_sync.in_detail"
 
 COMMANDS: Final = {
     "sync": ("sync", "Bring the target up to date with every node below ROOT."),
@@ -46,6 +50,8 @@ COMMANDS: Final = {
     "init": ("start", "Write a commented settings file and a connection file."),
     "install-service": ("service", "Write units that run the sync on time."),
     "demo": ("start", "Make a small fleet and sync it into an embedded store."),
+    "backup": ("backup", "Copy an embedded target into one file, while a run writes, too."),
+    "completion": ("completion", "Print a script that completes commands in bash, zsh or fish."),
 }
 """Command → module of this package, and its line in ``--help``."""
 
@@ -72,6 +78,22 @@ class _LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{cmd_name} is not a command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # As click has it, without loading each command for its line of help.
+        from click.shell_completion import CompletionItem
+
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ] or click.Command.shell_complete(self, ctx, incomplete)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--version" in args and set(args) <= {"--version", "--verbose", "-v"}:
+            ctx.meta[_IN_DETAIL] = len(args) > 1
+            args = ["--version"]
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,8 +122,27 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"rubix-token-sync, version {rts.__version__}")
+    if ctx.meta.get(_IN_DETAIL):
+        from rubix_token_sync.installation import versions
+
+        for name, value in versions():
+            click.echo(f"{name}: {value}")
+    ctx.exit()
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(rts.__version__, prog_name="rubix-token-sync")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit; with --verbose what a report of a fault needs.",
+)
 def command_line() -> None:
     """One true, current, queryable picture of every token of every Rubix node."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import os
+import pwd
 import re
 import shlex
 import sys
@@ -14,12 +16,17 @@ import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.deploy.calendar import refusal
-from rubix_token_sync.installation import program_path
+from rubix_token_sync.installation import program, program_path
 
 __all__ = ["FORMS", "install_service", "render"]
 
 FORMS: Final = {
-    "systemd": ("rubix-token-sync.service", "rubix-token-sync.timer"),
+    "systemd": (
+        "rubix-token-sync.service",
+        "rubix-token-sync.timer",
+        "rubix-token-sync-status.service",
+        "rubix-token-sync-status.timer",
+    ),
     "cron": ("rubix-token-sync.cron",),
     "logrotate": ("rubix-token-sync.logrotate",),
     "container": ("Containerfile",),
@@ -28,6 +35,8 @@ FORMS: Final = {
 }
 """What can be written, and the files of each."""
 
+_RUNS: Final = ("systemd", "cron")
+"""Forms that run the program as a user, with a settings file."""
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 _CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
 
@@ -62,6 +71,7 @@ _CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
     show_default=True,
     help="When systemd starts a run (systemd.time).",
 )
+@click.option("--remove", is_flag=True, help="Remove what an earlier call wrote to --to.")
 def install_service(
     roots: tuple[str, ...],
     form: str,
@@ -69,11 +79,16 @@ def install_service(
     user: str | None,
     config: str,
     calendar: str,
+    remove: bool,
 ) -> int:
     """Write the files that run the sync on time; nothing is started or enabled.
 
     Exit codes: 0; 2 usage, or the directory cannot be written.
     """
+    if remove:
+        if directory is None:
+            raise click.UsageError("--remove needs --to: where the files are.")
+        return _remove(form, Path(directory))
     values = {
         "user": user or _own_name(),
         "config": str(Path(config).absolute()),
@@ -91,19 +106,55 @@ def install_service(
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise rts.SettingsError(
-                f"{path} cannot be written: {error.strerror}.",
-                code="service_unwritable",
-                remedy="Run as root for /etc, or choose another directory by --to.",
-            ) from error
+            raise _unwritable(path, error, "written") from error
         click.echo(f"Wrote {path}", err=True)
     if directory is not None and form == "systemd":
         click.echo(
             "Then, as root: systemctl daemon-reload && "
-            "systemctl enable --now rubix-token-sync.timer",
+            "systemctl enable --now rubix-token-sync.timer\n"
+            "On one machine also: systemctl enable --now rubix-token-sync-status.timer",
             err=True,
         )
+    if directory is not None and form in _RUNS:
+        for note in _missing(values["user"], values["config"]):
+            click.echo(f"Before it runs: {note}", err=True)
     return 0
+
+
+def _missing(user: str, config: str) -> list[str]:
+    """What the service needs and this machine does not have yet."""
+    notes = []
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        notes.append(f"the user {user} does not exist here: useradd --system {user}")
+    if not os.path.exists(config):
+        notes.append(f"{config} does not exist: `{program()} init {os.path.dirname(config)}`")
+    return notes
+
+
+def _remove(form: str, directory: Path) -> int:
+    """Remove our files from a directory; what is not there is gone already."""
+    for name in FORMS[form]:
+        path = directory / name
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _unwritable(path, error, "removed") from error
+        click.echo(f"Removed {path}", err=True)
+    if form == "systemd":
+        click.echo("Then, as root: systemctl daemon-reload", err=True)
+    return 0
+
+
+def _unwritable(path: Path, error: OSError, done: str) -> rts.SettingsError:
+    return rts.SettingsError(
+        f"{path} cannot be {done}: {error.strerror}.",
+        code="service_unwritable",
+        remedy="Run as root for /etc, or choose another directory by --to.",
+    )
 
 
 def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:

@@ -125,6 +125,14 @@ class TargetReader:
         """The target's clock."""
         return self._store.server_time()
 
+    def identity(self) -> str:
+        """The same text for every way to the same database; no secrets."""
+        return self._store.identity()
+
+    def copy_into(self, file: Path) -> None:
+        """Copy an embedded target, as of one moment, into an empty file (see `back_up`)."""
+        self._store.copy_into(file)
+
     def close(self) -> None:
         """Give back every connection."""
         self._store.close()

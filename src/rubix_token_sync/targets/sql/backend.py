@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
-from rubix_token_sync.errors import SyncError
+from rubix_token_sync.errors import SyncError, TargetRefused
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Lease, Published
 from rubix_token_sync.targets.sql.tables import Spelling
@@ -110,6 +111,19 @@ class Backend(Protocol):
         self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
     ) -> Iterator[pa.RecordBatch]:
         """Live rows in this range of keys, in key order, in bounded batches."""
+
+    def copy_into(self, conn: sa.Connection, path: Path) -> None:
+        """Copy all of it, as of one moment, into an empty file.
+
+        Raises:
+            TargetRefused: ``not_one_file``: its server makes its backups.
+        """
+        raise TargetRefused(
+            f"The target {self.place} is not one file, so this program cannot back it up.",
+            code="not_one_file",
+            remedy="Use the backups of its server: pg_dump for PostgreSQL; Azure SQL makes its "
+            "own, which its portal restores.",
+        )
 
     def close(self) -> None:
         """Give back what the engine does not hold."""

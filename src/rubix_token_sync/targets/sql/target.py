@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from rubix_token_sync.process_identity import Machine
@@ -99,3 +100,6 @@ class SqlTarget:
 
     def finish_load(self) -> None:
         self.backend.finish_load(self.database)
+
+    def copy_into(self, path: Path) -> None:
+        self.read(lambda conn: self.backend.copy_into(conn, path))

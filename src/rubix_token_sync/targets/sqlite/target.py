@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.tables import Spelling
 from rubix_token_sync.targets.sqlite import reader
 from rubix_token_sync.targets.sqlite.address import path_of
-from rubix_token_sync.targets.sqlite.connection import make_engine
+from rubix_token_sync.targets.sqlite.connection import driver, make_engine
 from rubix_token_sync.targets.sqlite.errors import DRIVER_ERRORS, translate_error
 from rubix_token_sync.targets.sqlite.indexes import finish_load, prepare_load
 from rubix_token_sync.targets.sqlite.writer import NOW, Writer
@@ -79,6 +80,12 @@ class SqliteBackend(Backend):
 
     def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()  # BEGIN IMMEDIATE already keeps everybody else out
+
+    def copy_into(self, conn: sa.Connection, path: Path) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            driver(conn).backup(copy)
+            # Its readers need neither a -wal nor a right to write beside it.
+            copy.execute("PRAGMA journal_mode=DELETE")
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self._writers[chunk.table].write(conn, chunk)
