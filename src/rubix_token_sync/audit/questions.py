@@ -41,7 +41,8 @@ class Evidence:
     """One record that a finding is seen in, as it was when the audit saw it."""
 
     role: str
-    """``holder``, ``parent``, ``part`` or ``twin``."""
+    """``holder``, ``parent``, ``part`` or ``twin``; ``chain``: not a record, but the token's
+    chain on a node that has no row of it."""
     token_id: str | None
     """The record's own: of a part it is not the finding's."""
     source_ip: str
@@ -59,9 +60,12 @@ class Evidence:
     verdict_source: str | None
     token_level: int | None
     token_number: int | None
+    latest_block_number: int | None
     latest_block_type: str | None
     """Of the token's chain on the same node, where chains were read."""
     latest_block_owner: str | None
+    did_of: str | None
+    """Whose DID it is: ``this_node``, ``another_node`` or ``no_node``; None: not known."""
     synced_at: datetime | None
     """When the record changed last in the target."""
     read_at: datetime | None
@@ -191,6 +195,8 @@ class AuditRow:
     rules_off: list[str]
     rules_failed: dict[str, str]
     """Rule → code of its error."""
+    not_looked_at: dict[str, int]
+    """Rule → how much it could not look at, in the rule's own measure."""
     findings_new: int
     findings_confirmed: int
     findings_worse: int
@@ -396,7 +402,12 @@ def list_audits(conn: sa.Connection, tables: Tables, limit: int) -> list[AuditRo
 def _audit(row: sa.Row[Any]) -> AuditRow:
     values = {name: row._mapping[name] for name in AuditRow.__dataclass_fields__}
     values["run_id"] = str(row.run_id)
-    for name, empty in (("rules_run", "[]"), ("rules_off", "[]"), ("rules_failed", "{}")):
+    for name, empty in (
+        ("rules_run", "[]"),
+        ("rules_off", "[]"),
+        ("rules_failed", "{}"),
+        ("not_looked_at", "{}"),
+    ):
         values[name] = json.loads(values[name] or empty)
     return AuditRow(**values)
 

@@ -106,6 +106,11 @@ def _show(done: AuditOutcome, found: list[Finding], limit: int) -> None:
             f"{rts.counted(done.unread_databases, 'database')} of {done.databases:,} not read "
             "since the audit before: their findings stay as they were."
         )
+    blind: dict[tuple[int, str], list[str]] = {}
+    for rule in done.blind:
+        blind.setdefault((rule.not_looked_at, rule.blind_to), []).append(rule.rule)
+    for (number, what), names in blind.items():
+        say(f"Not looked at by {', '.join(names)}: {number:,} {what}.")
     ran = sum(rule.state == "ran" for rule in done.rules)
     say(
         f"Audit {done.number}: {rts.counted(ran, 'rule')} over "
