@@ -52,8 +52,11 @@ class Row:
     block_owner: str | None = None
     chain_error: str | None = None
     block_number: int | None = 1
+    content: str = "content"
     owns: str | None = None
     """A DID that is one of the node's own."""
+    key: str | None = None
+    """The public key of that DID."""
     transaction: str | None = None
     """By which the row came, or was sent away."""
     history: tuple[Sent, ...] = ()
@@ -87,7 +90,7 @@ def _values(row: Row) -> dict[str, Any]:
         "parent_token_id": row.parent,
         "token_value": row.value,
         "ipfs_fetched": row.fetched,
-        "ipfs_data": "content" if row.fetched else None,
+        "ipfs_data": row.content if row.fetched else None,
         "ipfs_error": row.error,
         "verdict": row.verdict,
         "token_level": row.level,
@@ -135,7 +138,11 @@ def insert(conn: sa.Connection, tables: Tables, rows: Sequence[Row]) -> None:
         conn.execute(sa.insert(tables.records), [_values(row) for row in rows])
     beside: dict[str, dict[bytes, dict[str, Any]]] = {DIDS.name: {}, TRANSACTIONS.name: {}}
     for row in rows:
-        owned = [_beside(row, "DIDTable", row.owns, did=row.owns)] if row.owns else []
+        owned = (
+            [_beside(row, "DIDTable", row.owns, did=row.owns, public_key=row.key)]
+            if row.owns
+            else []
+        )
         noted = [
             _beside(
                 row,
@@ -180,5 +187,6 @@ def put_database(
                 last_modified=BEGAN,
                 last_processed=read_at - timedelta(days=1),
                 last_seen_at=read_at,
+                record_count=1,
             )
         )

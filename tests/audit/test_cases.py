@@ -60,9 +60,9 @@ class Fleet:
         code = _run([*arguments, "--target", target, "--source-ip", "vm1", "--quiet", "--json"])
         return code, json.loads(self.capture.readouterr().out)
 
-    def sync(self) -> None:
+    def sync(self, *arguments: str) -> None:
         reports = str(self.home / "reports")
-        code, done = self.run("sync", str(self.home / "nodes"), "--report", reports)
+        code, done = self.run("sync", str(self.home / "nodes"), "--report", reports, *arguments)
         assert code in (0, 1), done  # the backup has no repository
 
     def audit(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -369,6 +369,26 @@ def _check_evidence(found: dict[tuple[str, str], dict[str, Any]]) -> None:
     for rule, failed in (("missing_everywhere", 2), ("content_at_risk", 1)):
         errors = [e["ipfs_error"] or "" for e in shown[rule]]
         assert sum(error.startswith("damaged") for error in errors) == failed, rule
+
+
+def test_a_transfer_between_the_reading_of_two_nodes(
+    fleet: Fleet,
+) -> None:
+    """Suspected, and gone after the next run."""
+    token, _ = _put(fleet, whole_token(2, 3), maker=(0, False))
+    fleet.sync()
+    before = fleet.audit().keys()
+    _put(fleet, whole_token(2, 3), keeper=(0, False))
+    fleet.node("maker", "UPDATE TokensTable SET token_status = 4 WHERE token_id = ?", token)
+    fleet.sync("--node", "keeper")
+    found = fleet.audit()
+    assert found.keys() - before == {("held_twice", token)}
+    assert found["held_twice", token]["state"] == "suspected"
+    fleet.sync()
+    assert fleet.audit().keys() == before
+    _, document = fleet.run("findings", "--state", "resolved", "--rule", "held_twice")
+    (gone,) = [one for one in document["findings"] if one["token_id"] == token]
+    assert (gone["resolution"], gone["confirmed_at"]) == ("gone", None)
 
 
 def test_damaged_on_one_node_and_on_all(
