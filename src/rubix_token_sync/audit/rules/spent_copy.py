@@ -26,7 +26,9 @@ _FAILED: Final = ("0", "false")
 
 
 def _statement(tables: Tables) -> sa.Select[Any]:
-    spent = sa.union(_by_transactions(tables), _by_chains(tables)).subquery("spent")
+    spent = sa.union(_set_back(tables), _by_transactions(tables), _by_chains(tables)).subquery(
+        "spent"
+    )
     tokens = sa.select(
         spent.c.token_key,
         sa.func.min(spent.c.token_kind).label("token_kind"),
@@ -50,30 +52,63 @@ def _copy(rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
     return [key, rows.c.token_kind, rows.c.token_id, rows.c.id.label("record_id")]
 
 
-def _by_transactions(tables: Tables) -> sa.Select[Any]:
-    """Rows whose DID has sent the token away, and has not got it back since."""
+def _sent(tables: Tables) -> sa.Subquery:
+    """Transfers that nodes have noted, with who sent them."""
     history = tables.stored[TRANSACTIONS.name].table
-    rows, other = tables.records.alias("rows"), tables.records.alias("other")
-    sent = history.alias("sent")
-    # What any row of the token says was its last transaction, with who sent it.
+    return (
+        sa.select(history.c.transaction_id, history.c.sender_did)
+        .where(
+            history.c.source_deleted_at.is_(None),
+            history.c.transaction_type == _TRANSFER,
+            sa.func.coalesce(history.c.status, "1").not_in(_FAILED),
+            history.c.sender_did != history.c.receiver_did,
+        )
+        .distinct()
+        .subquery("sent")
+    )
+
+
+def _set_back(tables: Tables) -> sa.Select[Any]:
+    """Rows whose own last transaction is one by which their DID sent the token away."""
+    rows, sent = tables.records.alias("rows"), _sent(tables)
+    return (
+        sa.select(*_copy(rows))
+        .join_from(rows, sent, exactly(sent.c.transaction_id, rows.c.transaction_id))
+        .where(*_held(rows), rows.c.transaction_id != "", exactly(sent.c.sender_did, rows.c.did))
+    )
+
+
+def _by_transactions(tables: Tables) -> sa.Select[Any]:
+    """Rows whose DID has sent the token away, by another row, and has not got it back since."""
+    history = tables.stored[TRANSACTIONS.name].table
+    every, rows, other = (tables.records.alias(name) for name in ("every", "rows", "other"))
+    sent, came_by = _sent(tables), sa.func.coalesce(every.c.transaction_id, "")
+    # Few tokens have rows that name different transactions: the rest need not be looked up.
+    unequal = (
+        sa.select(
+            token_key(every).label("token_key"), sa.func.min(every.c.token_id).label("token_id")
+        )
+        .where(
+            every.c.source_deleted_at.is_(None),
+            every.c.token_id.is_not(None),
+            every.c.token_kind.in_(_KINDS),
+        )
+        .group_by(token_key(every))
+        .having(sa.func.max(came_by) != sa.func.min(came_by))
+        .subquery("unequal")
+    )
     moved = (
         sa.select(
-            other.c.token_id,
-            token_key(other).label("token_key"),
-            other.c.transaction_id,
-            sent.c.sender_did,
+            unequal.c.token_id, unequal.c.token_key, other.c.transaction_id, sent.c.sender_did
         )
-        .join_from(other, sent, exactly(sent.c.transaction_id, other.c.transaction_id))
+        .join_from(unequal, other, exactly(other.c.token_id, unequal.c.token_id))
+        .join(sent, exactly(sent.c.transaction_id, other.c.transaction_id))
         .where(
+            token_key(other) == unequal.c.token_key,
             other.c.source_deleted_at.is_(None),
-            other.c.token_kind.in_(_KINDS),
             other.c.transaction_id != "",
-            sent.c.source_deleted_at.is_(None),
-            sent.c.transaction_type == _TRANSFER,
-            sa.func.coalesce(sent.c.status, "1").not_in(_FAILED),
-            sent.c.sender_did != sent.c.receiver_did,
         )
-        .group_by(other.c.token_id, token_key(other), other.c.transaction_id, sent.c.sender_did)
+        .distinct()
         .subquery("moved")
     )
     heard, before, after = (history.alias(name) for name in ("heard", "before", "after"))
@@ -102,7 +137,6 @@ def _by_transactions(tables: Tables) -> sa.Select[Any]:
             *_held(rows),
             exactly(rows.c.did, moved.c.sender_did),
             sa.or_(
-                exactly(rows.c.transaction_id, moved.c.transaction_id),
                 sa.and_(never_came, sa.not_(knows_of_it)),
                 came_before,
             ),
