@@ -73,7 +73,7 @@ def audit(door: Door, url: str, *arguments: str, **env: str) -> Any:
     return door.run("audit", "--target", url, *arguments, env=env)
 
 
-def test_what_a_sync_could_not_judge_the_audit_does(door: Door, synced: str) -> None:
+def test_what_a_sync_could_not_judge_the_audit_does(door: Door, nodes: Path, synced: str) -> None:
     assert {row[1] for row in ask(synced, VERDICTS)} == {None}
     audit(door, synced).expect(6)
     judged = {row[3:]: row[1:3] for row in ask(synced, VERDICTS)}
@@ -85,6 +85,8 @@ def test_what_a_sync_could_not_judge_the_audit_does(door: Door, synced: str) -> 
         (4, 9): ("genuine", "all"),
         (None, None): ("signature_checked", None),
     }
+    # A sync checks no signatures: that an audit did is no difference.
+    door.run("verify", str(nodes), "--target", synced, "--source-ip", "10.0.0.4").expect(0)
 
 
 def test_other_limits_judge_every_stored_record_anew(door: Door, synced: str) -> None:
