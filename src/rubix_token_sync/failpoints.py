@@ -30,6 +30,7 @@ POINTS: Final = {
     "audit.findings": "bring the findings up to date",
     "audit.judge": "judge some stored records",
     "audit.rule": "run one rule of an audit",
+    "audit.signatures": "check signatures of some stored records",
     "content.open": "open a node's block store",
     "content.resolve": "get the contents of a batch of tokens",
     "discovery.scan": "read one directory below a root",

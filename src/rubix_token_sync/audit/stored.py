@@ -14,14 +14,19 @@ import sqlalchemy as sa
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.judging import JudgeOptions, prepare_judge
 from rubix_token_sync.errors import TokenTableError
-from rubix_token_sync.records.build import VERDICT_COLUMNS, decode_content
+from rubix_token_sync.records.build import (
+    SIGNATURE_NOT_CHECKED,
+    SIGNATURE_VERDICTS,
+    VERDICT_COLUMNS,
+    decode_content,
+)
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 if TYPE_CHECKING:
     from rubix_token_sync.audit.judge import Judge
 
-__all__ = ["judge_stored"]
+__all__ = ["judge_stored", "stored_content"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK: Final = 5_000
@@ -66,7 +71,8 @@ def judge_stored(store: SqlTarget, lease: Lease, options: JudgeOptions | None) -
 
 def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnElement[bool]) -> None:
     records = store.tables.records
-    columns = (records.c.id, records.c.token_id, records.c.ipfs_data, records.c.token_kind)
+    names = ("id", "token_id", "ipfs_data", "token_kind", "verdict")
+    columns = [records.c[name] for name in names]
     changed = (
         sa.update(records)
         .where(records.c.id == sa.bindparam("row"))
@@ -83,19 +89,25 @@ def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnEle
             return None
         verdicts = judge.judge(
             [row.token_id for row in rows],
-            [_content(row.ipfs_data) for row in rows],
+            [stored_content(row.ipfs_data) for row in rows],
             [row.token_kind for row in rows],
         ).to_pylist()
-        conn.execute(
-            changed, [{"row": row.id, **new} for row, new in zip(rows, verdicts, strict=True)]
-        )
+        changes = [
+            {"row": row.id, **new}
+            for row, new in zip(rows, verdicts, strict=True)
+            # What was checked stays so: it does not rest on limits.
+            if not (new["verdict"] == SIGNATURE_NOT_CHECKED and row.verdict in SIGNATURE_VERDICTS)
+        ]
+        if changes:
+            conn.execute(changed, changes)
         return int(rows[-1].id)
 
     while (done := store.transact(work)) is not None:
         last = done
 
 
-def _content(text: str | None) -> bytes | None:
+def stored_content(text: str | None) -> bytes | None:
+    """The bytes of a token from its ``ipfs_data``; None where it holds none."""
     if text is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -106,6 +107,13 @@ def _show(done: AuditOutcome, found: list[Finding], limit: int) -> None:
             f"{rts.counted(done.unread_databases, 'database')} of {done.databases:,} not read "
             "since the audit before: their findings stay as they were."
         )
+    blind: dict[tuple[int, str], list[str]] = {}
+    for rule in done.blind:
+        blind.setdefault((rule.not_looked_at, rule.blind_to), []).append(rule.rule)
+    for (number, what), names in blind.items():
+        text = f"Not looked at: {number:,} {what} ({', '.join(names)})."
+        for line in wrap(text, 80, subsequent_indent="  "):
+            say(line)
     ran = sum(rule.state == "ran" for rule in done.rules)
     say(
         f"Audit {done.number}: {rts.counted(ran, 'rule')} over "

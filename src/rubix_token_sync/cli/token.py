@@ -84,11 +84,14 @@ def _show_holder(one: Holder) -> None:
     )
     say(f"{one.node_name} ({one.source_ip}){gone}", "1")
     level = None if one.token_level is None else f"level {one.token_level}, {one.token_number}"
+    number = one.latest_block_number
+    block = one.latest_block_type and f"{one.latest_block_type}, number {number}"
     kind = one.token_kind + (f", {one.network} net" if one.network else "")
     for title, value in (
         ("kind", kind), ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
         ("state hash", one.token_state_hash), ("transaction", one.transaction_id),
         ("parent", one.parent_token_id), ("verdict", one.verdict), ("number", level),
+        ("block", block), ("its owner", one.latest_block_owner), ("chain", one.chain_error),
         ("content", "verified" if one.ipfs_fetched else one.ipfs_error or "none"),
         ("read", f"{when(one.read_at)} UTC" if one.read_at else None), ("file", one.db_path),
     ):  # fmt: skip

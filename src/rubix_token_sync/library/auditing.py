@@ -7,10 +7,11 @@ import getpass
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Unpack
+from typing import Final, Unpack
 
 from rubix_token_sync.audit import decisions
-from rubix_token_sync.audit.questions import Finding
+from rubix_token_sync.audit.findings import OPEN
+from rubix_token_sync.audit.questions import Finding, FindingFilters, list_findings
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.audit.run import AuditOutcome, run_audit
 from rubix_token_sync.errors import SchemaError, TargetRefused
@@ -27,6 +28,9 @@ __all__ = [
     "rules",
     "suppress_finding",
 ]
+
+
+_MOST_FINDINGS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,20 @@ def audit_records(**settings: Unpack[CallSettings]) -> AuditOutcome:
 
 def audit_target(configuration: Configuration) -> AuditOutcome:
     """`audit_records`, of the target of this configuration."""
+    return audit_and_list(configuration)[0]
+
+
+def audit_and_list(configuration: Configuration) -> tuple[AuditOutcome, list[Finding]]:
+    """`audit_target`, and the worst of what is open then."""
     options = configuration.audit_options()
     with _writable(configuration) as store:
-        return run_audit(store, options)
+        return run_audit(store, options), worst_findings(store)
+
+
+def worst_findings(store: SqlTarget) -> list[Finding]:
+    """The open findings of a target, the worst first: at most a hundred."""
+    now, filters = store.server_time(), FindingFilters(states=OPEN, limit=_MOST_FINDINGS)
+    return store.read(lambda conn: list_findings(conn, store.tables, RULES, filters, now))
 
 
 def rules(configuration: Configuration) -> list[RuleRow]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.audit.run import AuditOutcome
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
@@ -29,6 +30,8 @@ class SyncResult(RunResult):
     """What the target holds of the source after the run; None after a dry run."""
     audit: AuditOutcome | None = None
     """The audit that followed, where one was wanted and could be made."""
+    findings: list[Finding] = field(default_factory=list)
+    """What audits found and is open, the worst first: at most a hundred."""
 
     @classmethod
     def of(
@@ -39,6 +42,7 @@ class SyncResult(RunResult):
         strict: bool = False,
         audit: AuditOutcome | None = None,
         unaudited: Problem | None = None,
+        findings: Sequence[Finding] = (),
     ) -> SyncResult:
         """A run, with what the target says after it: its numbers are the target's.
 
@@ -80,7 +84,7 @@ class SyncResult(RunResult):
             problems.append(replace(unaudited, severity="error") if strict else unaudited)
         if held is not None and audit is not None:
             held = replace(held, audit=audit.left_open)
-        return cls(**given, problems=problems, held=held, audit=audit)
+        return cls(**given, problems=problems, held=held, audit=audit, findings=list(findings))
 
     @property
     def exit_code(self) -> int:

@@ -62,7 +62,7 @@ def watchers_of(configuration: Configuration) -> list[Observer]:
 def report_of(result: SyncResult | RunResult) -> dict[str, Any]:
     """The report of a run as plain JSON values; docs/REPORT.md has its keys."""
     if isinstance(result, SyncResult):
-        return build_report(result, result.held, result.problems)
+        return build_report(result, result.held, result.problems, result.findings)
     return build_report(result)
 
 

@@ -43,6 +43,8 @@ from rubix_token_sync.records.validate import Cell, Finding, TimeCell
 
 __all__ = [
     "CONTENT_MARKER",
+    "SIGNATURE_NOT_CHECKED",
+    "SIGNATURE_VERDICTS",
     "VERDICT_COLUMNS",
     "DatabaseContext",
     "Judging",
@@ -133,6 +135,9 @@ class DatabaseContext:
     )
 
 
+SIGNATURE_NOT_CHECKED: Final = "signature_not_checked"
+"""The verdict of a sync on a signed content, which an audit replaces by one of …"""
+SIGNATURE_VERDICTS: Final = ("signature_checked", "signature_wrong")
 VERDICT_COLUMNS: Final = ("verdict", "verdict_source", "token_level", "token_number")
 _Found: TypeAlias = dict[int, list[Finding]]
 _Values: TypeAlias = Sequence[SqliteValue]

@@ -18,14 +18,16 @@ import pyarrow as pa
 
 from rubix_token_sync.nodes.connection import VALUE_LIMIT_BYTES
 from rubix_token_sync.nodes.database_errors import failure
+from rubix_token_sync.nodes.did_keys import NodeKeys
 from rubix_token_sync.nodes.snapshot import Snapshot
 from rubix_token_sync.records.build_companions import CompanionContext, companion_batch
-from rubix_token_sync.records.companions import CompanionSource, companion_key
+from rubix_token_sync.records.companions import DIDS, CompanionSource, companion_key
 from rubix_token_sync.records.schema import (
     RECORD_KEY_BYTES,
     ROW_DIGEST_BYTES,
     RecordTable,
     SourceRow,
+    SqliteValue,
     digest_prefix,
     row_digest,
     row_digests,
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 _ASKED_AT_ONCE: Final = 500
+_MOST_KEYS: Final = 1_000
+"""Public keys that are looked for in a node's directory; real nodes have a handful of DIDs."""
 _NOT_COMPARED: Final = "record_key"
 
 
@@ -64,13 +68,14 @@ class CompanionTables:
 
     Attributes:
         counts: rows that were taken, by table.
+        network: of the database's tokens.
     """
 
     def __init__(
         self,
         job: Job,
         tables: Sequence[RecordTable],
-        network: str,
+        network: Literal["main", "test"],
         target: Callable[[], Target],
         publisher: Publishing,
         note: Callable[[tuple[Difference, ...]], None],
@@ -80,6 +85,7 @@ class CompanionTables:
         ``note`` gets the differences, where the job compares.
         """
         self.counts = {table.name: 0 for table in tables}
+        self.network = network
         self._database = job.database_key
         self._publisher = publisher
         self._note = note
@@ -135,8 +141,10 @@ class Companions:
             SourceError: they cannot be read.
             TargetError: the target cannot be asked, or takes nothing.
         """
+        keys = _KeysOfDids(NodeKeys(self._job.node.db_path, self._into.network))
         for source, rows in self._snapshot.companion_rows(self._batch_size):
-            self._into.take(self._sources[source.name], rows)
+            taken = keys.added(source, rows) if source.target is DIDS else rows
+            self._into.take(self._sources[source.name], taken)
         broken = sum(rows.seen.broken_promises() for rows in self._sources.values())
         if broken:
             raise failure(
@@ -175,6 +183,25 @@ class Companions:
                     context={"table": name},
                 )
             )
+
+
+class _KeysOfDids:
+    """Puts the public key of each DID into its row, as far as the node's directory proves it."""
+
+    def __init__(self, key_of: NodeKeys) -> None:
+        self._key_of = key_of
+        self._left = _MOST_KEYS
+
+    def added(self, source: CompanionSource, rows: list[SourceRow]) -> list[SourceRow]:
+        at = source.target.source.index("public_key")
+        return [(*row[:at], self._key(row[source.key_at]), *row[at + 1 :]) for row in rows]
+
+    def _key(self, did: SqliteValue) -> str | None:
+        if not isinstance(did, str) or self._left <= 0:
+            return None
+        self._left -= 1
+        pem = self._key_of(did)
+        return None if pem is None else pem.decode("ascii", "replace")
 
 
 @dataclass(frozen=True)

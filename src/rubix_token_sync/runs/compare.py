@@ -25,6 +25,8 @@ from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.unixfs import matches
 from rubix_token_sync.records.build import (
+    SIGNATURE_NOT_CHECKED,
+    SIGNATURE_VERDICTS,
     VERDICT_COLUMNS,
     DatabaseContext,
     Judging,
@@ -51,7 +53,8 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
     """16 bytes a record over all compared columns; over verdicts only where they are ``judged``.
 
     A token without content is judged where there is a table of ids, which this machine may
-    not have: audits compare those verdicts.
+    not have: audits compare those verdicts.  Whether a signature was checked is an audit's
+    finding as well, and counts as not checked here.
     """
     columns = []
     for name in _COMPARED:
@@ -60,6 +63,9 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
             if not judged:
                 continue
             column = pc.if_else(batch.column("ipfs_fetched"), column, None)
+            if name == "verdict":
+                checked = pc.is_in(column, pa.array(SIGNATURE_VERDICTS, pa.string()))
+                column = pc.if_else(checked, SIGNATURE_NOT_CHECKED, column)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
         columns.append(column.to_pylist())
@@ -153,7 +159,9 @@ class Comparison:
             columns = [
                 name
                 for name in _COMPARED
-                if row[name] != other[name] and (judged or name not in VERDICT_COLUMNS)
+                if row[name] != other[name]
+                and (judged or name not in VERDICT_COLUMNS)
+                and not (row[name] == SIGNATURE_NOT_CHECKED and other[name] in SIGNATURE_VERDICTS)
             ]
             if not row["ipfs_fetched"] and other["ipfs_fetched"]:
                 # The target got it elsewhere or earlier; content is immutable, so it can be proven.

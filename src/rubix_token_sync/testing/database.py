@@ -29,6 +29,8 @@ __all__ = [
 JournalMode = Literal["delete", "wal"]
 Row = tuple[object, ...]
 
+_LITE: Final = 4  # the type of a DID, as node software v0.0.20 has it
+
 NEWEST_SCHEMA: Final[Mapping[str, str]] = {
     "token_id": "text",
     "parent_token_id": "text",
@@ -59,6 +61,7 @@ def create_database(
     rows: Iterable[Row],
     *,
     schema: Mapping[str, str] = NEWEST_SCHEMA,
+    dids: Iterable[str] = (),
     journal_mode: JournalMode = "delete",
     in_wal: bool = False,
 ) -> int:
@@ -68,6 +71,7 @@ def create_database(
         path: ``NODE/Rubix/rubix.db``; its directory is made.
         rows: one value for each column of ``schema``, in its order.
         schema: column names and types; ``token_id`` is the primary key where it occurs.
+        dids: the node's own, for its DIDTable; without any there is no such table.
         journal_mode: of the finished database; a WAL database is left as one that
             was closed cleanly (without ``-wal`` and ``-shm``).
         in_wal: leave all rows in ``rubix.db-wal`` (no ``-shm``), as after a crash.
@@ -89,6 +93,7 @@ def create_database(
             db.execute("PRAGMA cache_size=-65536")
             db.execute(create)
             count = _insert(db, rows, len(schema))
+            _insert_dids(db, dids)
             db.execute(f"PRAGMA journal_mode={journal_mode}")
         return count
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -98,6 +103,7 @@ def create_database(
             db.execute("PRAGMA wal_autocheckpoint=0")
             db.execute(create)
             count = _insert(db, rows, len(schema))
+            _insert_dids(db, dids)
             for suffix in ("", "-wal"):  # copied before closing, which would checkpoint
                 shutil.copyfile(f"{written}{suffix}", f"{path}{suffix}")
     return count
@@ -108,6 +114,17 @@ def _insert(db: sqlite3.Connection, rows: Iterable[Row], columns: int) -> int:
         places = ",".join("?" * columns)
         # Only question marks are put in.
         return db.executemany(f"INSERT INTO TokensTable VALUES ({places})", rows).rowcount  # noqa: S608
+
+
+def _insert_dids(db: sqlite3.Connection, dids: Iterable[str]) -> None:
+    rows = [(did, _LITE, "root", 0, "") for did in dids]
+    if rows:
+        with db:
+            db.execute(
+                "CREATE TABLE `DIDTable` (`did` text,`type` integer,`did_dir` text,"
+                "`root_did` integer,`config` text,PRIMARY KEY (`did`))"
+            )
+            db.executemany("INSERT INTO DIDTable VALUES (?,?,?,?,?)", rows)
 
 
 def insert_rows(

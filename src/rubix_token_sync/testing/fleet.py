@@ -102,6 +102,10 @@ class FleetPlan:
         """Fleet-wide number of the first token of a node; windows overlap by the shared ones."""
         return index * (self.tokens_per_node - self.shared_tokens)
 
+    def dids(self) -> list[str]:
+        """Those of the fleet; each node has the keys of all of them."""
+        return [make_did(self.seed, number) for number in range(self.did_count)]
+
     def node_name(self, index: int) -> str:
         return f"node{index + 1:0{max(3, len(str(self.nodes)))}d}"
 
@@ -184,7 +188,7 @@ def plan_tokens(plan: FleetPlan, index: int) -> Iterator[FleetToken]:
 
 
 def _tokens(plan: FleetPlan, numbers: range, chance: random.Random) -> Iterator[FleetToken]:
-    dids = [make_did(plan.seed, number) for number in range(plan.did_count)]
+    dids = plan.dids()
     draw, content_of, is_part, did_count = chance.random, plan.content, plan.is_part, len(dids)
     parent = ""
     for number in numbers:
@@ -244,6 +248,7 @@ def _make_node(directory: str, plan: FleetPlan, index: int) -> FleetNode:
     count = create_database(
         db_path,
         _rows(plan_tokens(plan, index), writer, tally),
+        dids=plan.dids(),
         journal_mode=plan.journal_mode,
         in_wal=plan.in_wal,
     )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where
+from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where, without_chains
 from rubix_token_sync.audit.rule import StatementRule
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.targets.sql.tables import Tables
@@ -38,5 +38,7 @@ RULE: Final = StatementRule(
     cure="Compare with the chain of another holder or a quorum node; let the node synchronise the "
     "token's chain again.",
     compares_nodes=False,
+    blind_to="databases whose chains were not read (--chains), or not all of them",
     statement=_statement,
+    blind=without_chains,
 )

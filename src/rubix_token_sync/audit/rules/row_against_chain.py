@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where
+from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where, without_chains
 from rubix_token_sync.audit.rule import StatementRule, held_by_nodes
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.kinds import RBT, kind_of
@@ -76,5 +76,7 @@ RULE: Final = StatementRule(
     cure="Trust the chain where its signatures are right; compare it with another holder's chain, "
     "and correct the row on its node.",
     compares_nodes=True,
+    blind_to="databases whose chains were not read (--chains), or not all of them",
     statement=_statement,
+    blind=without_chains,
 )
