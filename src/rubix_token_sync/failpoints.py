@@ -32,6 +32,7 @@ POINTS: Final = {
     "audit.rule": "run one rule of an audit",
     "content.open": "open a node's block store",
     "content.resolve": "get the contents of a batch of tokens",
+    "content.tree": "prove a file or directory that a content names, or a large content",
     "discovery.scan": "read one directory below a root",
     "migrate.begin": "note that a migration has begun",
     "migrate.chunk": "move a chunk of a database's records",

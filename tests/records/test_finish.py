@@ -52,6 +52,7 @@ TOO_LARGE = Failure(FailureCode.TOO_LARGE, "larger than 51200 bytes")
 class Content:
     data: Sequence[bytes | None]
     failure: Sequence[Failure | None] = field(default_factory=list)
+    trees: dict[int, NamedTrees] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.failure = self.failure or [None] * len(self.data)

@@ -45,8 +45,10 @@ from rubix_token_sync.testing.contents import (
 )
 from rubix_token_sync.testing.database import (
     FORK_SCHEMA,
+    KIND_SCHEMAS,
     NEWEST_SCHEMA,
     OLDEST_SCHEMA,
+    add_rows,
     change_status,
     create_database,
     delete_tokens,
@@ -83,6 +85,7 @@ from rubix_token_sync.testing.tokens import (
 
 __all__ = [
     "FORK_SCHEMA",
+    "KIND_SCHEMAS",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "Block",
@@ -95,6 +98,7 @@ __all__ = [
     "Identity",
     "MadeToken",
     "Signer",
+    "add_rows",
     "add_tokens",
     "block_id",
     "block_path",
