@@ -30,6 +30,8 @@ POINTS: Final = {
     "audit.findings": "bring the findings up to date",
     "audit.judge": "judge some stored records",
     "audit.rule": "run one rule of an audit",
+    "chains.copy": "copy a directory of token chains to the scratch directory",
+    "chains.read": "go on with the next chains of a copy",
     "content.open": "open a node's block store",
     "content.resolve": "get the contents of a batch of tokens",
     "content.tree": "prove a file or directory that a content names, or a large content",

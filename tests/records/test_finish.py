@@ -28,6 +28,7 @@ from rubix_token_sync.records.build import (
 )
 from rubix_token_sync.records.kinds import KINDS, RBT, TokenKind, kind_of
 from rubix_token_sync.records.schema import RECORD_SCHEMA, SOURCE_COLUMNS, SourceRow, SqliteValue
+from rubix_token_sync.records.token_content import NamedTrees
 from rubix_token_sync.records.values import to_text
 
 TOKEN = "QmReB6HPUqm34NBqsYdANCnjQUuZvPiyFbSzLz5jAXVcvp"

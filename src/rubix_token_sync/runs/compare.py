@@ -43,9 +43,9 @@ from rubix_token_sync.targets.base import Target
 __all__ = ["Comparison", "held_records", "record_digests"]
 
 _READ_ERROR: Final = FailureCode.READ_ERROR
-_CONTENT: Final = ("ipfs_data", "ipfs_fetched")
-_OF_CONTENT: Final = frozenset({*_CONTENT, "validation_errors", "attributes", *VERDICT_COLUMNS})
-"""Columns that content decides; some of them together with the row."""
+_CONTENT: Final = frozenset({"ipfs_data", "ipfs_fetched", "validation_errors"})
+_OF_CONTENT: Final = _CONTENT | {"attributes", *VERDICT_COLUMNS}
+"""Columns that content decides, some of them together with the row."""
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)

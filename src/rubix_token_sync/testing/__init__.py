@@ -26,10 +26,8 @@ the command line.  A sync never uses this package.
 from __future__ import annotations
 
 from rubix_token_sync.testing.chains import (
-    Signer,
     block_id,
     generated_block,
-    make_signer,
     transferred_block,
     write_chains,
     write_public_keys,
@@ -97,7 +95,6 @@ __all__ = [
     "FleetToken",
     "Identity",
     "MadeToken",
-    "Signer",
     "add_rows",
     "add_tokens",
     "block_id",
@@ -120,7 +117,6 @@ __all__ = [
     "make_identity",
     "make_nft",
     "make_part",
-    "make_signer",
     "make_test",
     "nft_token",
     "part_token",
