@@ -194,6 +194,41 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(
     assert compared(chained) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("value", "code", "severity", "exit_code"),
+    [
+        (b"no block", "chains_unread", "error", 1),  # nobody can say what it is
+        (None, "chains_wrong", "warning", 0),  # a finding of the audit
+    ],
+)
+def test_a_chain_that_is_not_right_is_named_until_it_is_read_again(
+    chained: RunOptions,
+    database: Path,
+    target_file: Path,
+    value: bytes | None,
+    code: str,
+    severity: str,
+    exit_code: int,
+) -> None:
+    plyvel = pytest.importorskip("plyvel")
+    other = generated_block(ALICE, TOKENS[3], FT, value=0.7)
+    key = f"ft-{TOKENS[3]}-{9:016x}-{'ab' * 32}".encode()
+    with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
+        store.put(key, value or other)
+    outcome = sync(chained)
+    assert (outcome.status, outcome.exit_code) == ("COMPLETED", exit_code)
+    named = [(found, how) for found, how, _ in said_of(target_file)]
+    assert named == [(code, severity)]
+    assert mark(target_file)[2] == 1  # it is not read again until it changes
+    assert compared(chained) == (exit_code, [])
+    assert sync(chained).counters.databases_current == 1
+    assert [(found, how) for found, how, _ in said_of(target_file)] == named
+    with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
+        store.delete(key)
+    assert sync(chained).exit_code == 0
+    assert said_of(target_file) == []
+
+
 def test_without_the_package_nothing_is_written(
     chained: RunOptions, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

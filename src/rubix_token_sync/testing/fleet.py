@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Final
 
 from rubix_token_sync.testing.chains import write_chains, write_public_keys
 from rubix_token_sync.testing.database import add_rows, create_database, insert_rows
 from rubix_token_sync.testing.flatfs import Block, FlatfsWriter
-from rubix_token_sync.testing.fleet_kinds import TABLES, KindRow, chain_of
+from rubix_token_sync.testing.fleet_kinds import TABLES, chain_of
 from rubix_token_sync.testing.fleet_plan import (
     FleetPlan,
     FleetToken,
@@ -28,6 +29,7 @@ from rubix_token_sync.testing.fleet_plan import (
     own_tokens,
     plan_tokens,
     tests_of,
+    token_of,
     tokens_of,
 )
 
@@ -130,17 +132,16 @@ def _make_node(directory: str, plan: FleetPlan, index: int) -> FleetNode:
 
 def _add_kinds(plan: FleetPlan, index: int, home: Path, writer: FlatfsWriter, tally: _Tally) -> int:
     """Write the other kinds and the test network's tokens; gives their number."""
-    by_kind: dict[str, list[KindRow]] = {}
-    for one in (*kinds_of(plan, index), *tests_of(plan, index)):
-        by_kind.setdefault(one.kind, []).append(one)
-        tally.blocks += writer.put(list(one.made.blocks))
-    for kind, found in by_kind.items():
-        rows = [one.row for one in found]
+    count = 0
+    others = chain(kinds_of(plan, index), tests_of(plan, index))
+    for kind, found in groupby(others, key=lambda one: one.kind):
+        rows = _rows(map(token_of, found), writer, tally)
         if kind in TABLES:
-            add_rows(home / "Rubix" / "rubix.db", TABLES[kind], rows)
+            count += add_rows(home / "Rubix" / "rubix.db", TABLES[kind], rows)
         else:
-            create_database(home / "Rubix" / "rubixtest.db", rows, journal_mode=plan.journal_mode)
-    return sum(map(len, by_kind.values()))
+            path = home / "Rubix" / "rubixtest.db"
+            count += create_database(path, rows, journal_mode=plan.journal_mode)
+    return count
 
 
 def _add_chains(plan: FleetPlan, index: int, rubix: Path) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "own_tokens",
     "plan_tokens",
     "tests_of",
+    "token_of",
     "tokens_of",
 ]
 
@@ -219,10 +220,14 @@ class FleetToken(NamedTuple):
 def plan_tokens(plan: FleetPlan, index: int) -> Iterator[FleetToken]:
     """The tokens of node ``index`` of a plan: TokensTable, the other kinds, the test network."""
     yield from own_tokens(plan, index)
-    for one in kinds_of(plan, index):
-        yield FleetToken(one.row, one.made.content, one.made.blocks, True, one.kind)
-    for one in tests_of(plan, index):
-        yield FleetToken(one.row, one.made.content, one.made.blocks, True, "rbt", "test")
+    yield from map(token_of, kinds_of(plan, index))
+    yield from map(token_of, tests_of(plan, index))
+
+
+def token_of(one: KindRow) -> FleetToken:
+    """A row of another kind, or of the test network."""
+    kind, network = ("rbt", "test") if one.kind == "test" else (one.kind, "main")
+    return FleetToken(one.row, one.made.content, one.made.blocks, True, kind, network)
 
 
 def own_tokens(plan: FleetPlan, index: int) -> Iterator[FleetToken]:
