@@ -264,7 +264,7 @@ def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
     if code == "chains_wrong":
         return Problem(
             code,
-            f"{label}: {sentence} of their own.",
+            f"Something is wrong with the chains of {label}: {sentence}.",
             *where,
             severity="warning",
             cure="`rubix-token-sync audit` names each (chain_wrong); TokenChains.error says what.",
