@@ -44,7 +44,8 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
         *(name for name in POINTS if name.startswith("audit.")),  # tests/audit
     }
     assert elsewhere <= POINTS.keys()
-    assert passed == POINTS.keys() - elsewhere
+    # The heart beats where a run takes seconds, as on a busy machine.
+    assert passed - {"store.heartbeat"} == POINTS.keys() - elsewhere
 
 
 def test_worker_processes_do_the_work(battlefield: Battlefield) -> None:

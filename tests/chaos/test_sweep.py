@@ -187,20 +187,23 @@ def test_each_point_of_chains_once(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("phase", ["first", "change"])
 @pytest.mark.parametrize("action", ["error", "kill"])
 @pytest.mark.parametrize("point", _OF_CHAINS)
 def test_chains(
-    door: Door, chained_field: Battlefield, tmp_path: Path, point: str, action: str, phase: str
+    door: Door, chained_field: Battlefield, tmp_path: Path, point: str, action: str
 ) -> None:
-    start, names = chained_field.phase(phase), itertools.count()
-
-    def fresh(phase: Phase) -> str:
-        return chained_field.fresh_sqlite(tmp_path / f"{next(names)}.db", phase)
-
+    start, names = chained_field.change, itertools.count()
     usual = start.points[point]
-    fault = point, action
-    hits = sweep(door, chained_field, fresh, fault, start, tmp_path / "fired", usual=usual)
+    hits = sweep(
+        door,
+        chained_field,
+        lambda phase: chained_field.fresh_sqlite(tmp_path / f"{next(names)}.db", phase),
+        (point, action),
+        start,
+        tmp_path / "fired",
+        usual=usual,
+        ends=True,
+    )
     assert hits >= usual > 0
 
 

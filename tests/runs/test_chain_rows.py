@@ -241,10 +241,30 @@ def test_without_the_package_nothing_is_written(
 
 
 def test_the_real_fleet(real_nodes: Path, options: Options, target_file: Path) -> None:
-    """Every chain of nine real nodes: its length, and its last block."""
-    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))["nodes"]
-    sync(options(roots=(str(real_nodes),), chains=True))
-    for name, node in truth.items():
+    """Of nine real nodes every content, all that it names, every chain: length and last block."""
+    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))
+    run = options(roots=(str(real_nodes),), chains=True)
+    sync(run)
+    said = ask(
+        target_file, "SELECT token_id, ipfs_data FROM TokenRecords WHERE ipfs_data IS NOT NULL"
+    )
+    texts = {token: content.get("text") for token, content in truth["content"].items()}
+    assert len(said) > 2_000
+    assert all(data == texts[token] for token, data in said if texts[token] is not None)
+    trees = "SELECT token_kind, attributes -> 'trees' FROM TokenRecords WHERE ipfs_fetched"
+    sizes = Counter(
+        (kind, name, tree["kind"], tree["size"], tree["files"])
+        for kind, found in ask(target_file, trees)
+        for name, tree in json.loads(found or "{}").items()
+    )
+    assert sizes == {
+        ("nft", "artifact_hash", "directory", 3_035, 2): 2,
+        ("contract", "binary_code_hash", "file", 400_008, 1): 2,
+        ("contract", "raw_code_hash", "file", 12, 1): 2,
+        ("contract", "schema_code_hash", "file", 13, 1): 2,
+    }
+    assert sync(run).counters.tokens_read == 0
+    for name, node in truth["nodes"].items():
         if "chains" not in node:
             continue
         wanted = Counter(
