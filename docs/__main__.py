@@ -148,7 +148,7 @@ def metrics_tables() -> str:
         ("During a run (`--metrics-port`)", progress_families("vm1", None)),
         (
             "After a run (`--metrics-file`)",
-            outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited),
+            outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited, {}),
         ),
     ):
         parts.append(f"### {title}\n\n| metric | type | meaning |\n|---|---|---|")

@@ -18,6 +18,7 @@ _OWN = frozenset({"id", "synced_at", "source_deleted_at", "db_last_modified"})
 # Times, durations, and fingerprints (which hold the inode and times of a file).
 _TIMES = frozenset(
     {
+        "chains_read_at",
         "content_checked_at",
         "last_processed",
         "last_seen_at",

@@ -78,8 +78,8 @@ def test_verify(run: Run, broken: Path) -> None:
     told = ended.document
     assert told.keys() == {
         "equal", "exit_code", "target", "duration_seconds", "databases", "records", "differences",
-        "unverified_content", "missing_databases", "failed_databases", "unreadable_databases",
-        "unread_directories", "problems", "examples", "repaired",
+        "unverified_content", "chains_unread", "missing_databases", "failed_databases",
+        "unreadable_databases", "unread_directories", "problems", "examples", "repaired",
     }  # fmt: skip
     assert (told["equal"], told["exit_code"], ended.code) == (False, 5, 5)
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}

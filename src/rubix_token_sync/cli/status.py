@@ -131,6 +131,7 @@ def _answer(
             "problems": found.problems,
             "running": found.running,
             "sources": found.sources,
+            "records_by_kind": found.records_by_kind,
             "audit": found.audit,
         },
         rows=(rts.Problem, found.problems),
@@ -185,6 +186,8 @@ def _show(found: Status, place: str) -> None:
     if found.sources:
         say()
         _show_sources(found)
+        if len(found.records_by_kind) > 1:
+            say(f"Records: {rts.tokens_by_kind(found.records_by_kind)}.")
 
 
 def _show_audit(audit: OpenFindings) -> None:

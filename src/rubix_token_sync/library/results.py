@@ -136,6 +136,7 @@ class VerifyResult(Verification):
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
             unread=self.hiding,
             rejected=self.rejected,
+            chains_unread=self.chains_unread,
         )
 
     @property

@@ -153,6 +153,7 @@ class MetricsFileObserver(Observer):
             write_textfile(
                 self._file, self._options.source, exit_code, result, problems,
                 held.audit if held is not None else None,
+                held.records_by_kind if held is not None else None,
             )  # fmt: skip
         except SyncError as error:
             log_event(_LOG, logging.WARNING, "metrics_not_written", str(error), code=error.code)

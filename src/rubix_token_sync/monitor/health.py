@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unre
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
+from rubix_token_sync.records.kinds import KINDS
 
 __all__ = ["SourceRow", "Status", "read_status"]
 
@@ -51,6 +53,14 @@ class Status:
     databases: list[DatabaseRow]
     audit: OpenFindings | None = None
     """What the audit left open, over all sources; None: there was none yet."""
+
+    @property
+    def records_by_kind(self) -> dict[str, int]:
+        """Live records by ``token_kind``, as the databases' last runs counted them."""
+        total: Counter[str] = Counter()
+        for row in self.databases:
+            total.update(row.kinds)
+        return {kind.name: total[kind.name] for kind in KINDS if total[kind.name]}
 
     @property
     def exit_code(self) -> int:

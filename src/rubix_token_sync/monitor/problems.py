@@ -39,6 +39,10 @@ Severity = Literal["error", "warning"]
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
+_CURE_CHAINS: Final = (
+    "`rubix-token-sync errors --node NODE` says which; the next sync with --chains reads them "
+    "again."
+)
 _CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
 _CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
 
@@ -126,13 +130,25 @@ def judge_comparison(
     failed: Sequence[tuple[str, str, str]],
     unread: Iterable[Skipped],
     rejected: int = 0,
+    chains_unread: int = 0,
 ) -> list[Problem]:
     """What `verify` found.
 
     ``failed`` is (path, code, sentence), ``unread`` may hide nodes, ``rejected`` is how many
-    records the target refused in a repair.
+    records the target refused in a repair, ``chains_unread`` how many directories of token
+    chains could not be read whole.
     """
     problems = []
+    if chains_unread:
+        directories = counted(chains_unread, "directory", "directories")
+        problems.append(
+            Problem(
+                "chains_unread",
+                f"{directories} of token chains could not be read whole.",
+                count=chains_unread,
+                cure=_CURE_CHAINS,
+            )
+        )
     if rejected:
         problems.append(
             Problem(
@@ -239,18 +255,27 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
             )
         )
     if row.chains_error is not None:
-        code = row.chains_error.partition(":")[0]
-        found.append(
-            Problem(
-                "chains_unread",
-                f"{label}: token chains could not be read. {row.chains_error}",
-                *where,
-                detail=code,
-                cure="`rubix-token-sync errors --node NODE` says which; the next sync with "
-                "--chains reads them again.",
-            )
-        )
+        found.append(_chains(label, where, row.chains_error))
     return found + _content(row, rules, label)
+
+
+def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
+    code, _, sentence = said.partition(": ")
+    if code == "chains_wrong":
+        return Problem(
+            code,
+            f"Something is wrong with the chains of {label}: {sentence}.",
+            *where,
+            severity="warning",
+            cure="`rubix-token-sync audit` names each (chain_wrong); TokenChains.error says what.",
+        )
+    return Problem(
+        "chains_unread",
+        f"{label}: token chains could not be read. {said}",
+        *where,
+        detail=code,
+        cure=_CURE_CHAINS,
+    )
 
 
 def _content(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:

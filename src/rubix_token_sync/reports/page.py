@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
+from rubix_token_sync.records.kinds import tokens_by_kind
 from rubix_token_sync.reports.report import write_whole
 from rubix_token_sync.text import counted, shown
 
@@ -115,6 +116,8 @@ def _heading(report: dict[str, Any]) -> list[Element]:
         status += ", something was left undone"
     times = f"{_minute(report['start_time'])} to {_minute(report['end_time'])} UTC"
     lines = [times + (", dry run" if report["dry_run"] else ""), f"Into {report['target']}"]
+    if report["records_by_kind"]:
+        lines.append(f"Holds {tokens_by_kind(report['records_by_kind'])}")
     if report["session_id"]:
         lines.append(f"Session {report['session_id']}, version {report['program_version']}")
     how = _tag("span", status, class_="bad" if report["exit_code"] else "good")

@@ -150,7 +150,7 @@ def _holdings(held: Status | None) -> dict[str, Any]:
     """What the target holds of the source: null where it was not asked (a dry run)."""
     names = ("total_records", "total_records_with_content", "total_records_invalid")
     if held is None:
-        return {**dict.fromkeys(names), "missing_content": None}
+        return {**dict.fromkeys(names), "records_by_kind": None, "missing_content": None}
     missing: Counter[str] = Counter()
     for row in held.databases:
         missing.update(row.content_failures)
@@ -161,6 +161,7 @@ def _holdings(held: Status | None) -> dict[str, Any]:
     )
     return {
         **dict(zip(names, counts, strict=True)),
+        "records_by_kind": held.records_by_kind,
         "missing_content": dict(sorted(missing.items())),
     }
 

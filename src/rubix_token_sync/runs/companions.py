@@ -7,9 +7,10 @@ travel, rows that are gone are marked, and `verify` compares every column of eve
 from __future__ import annotations
 
 import marshal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -91,8 +92,8 @@ class CompanionTables:
         self._note = note
         self._context = CompanionContext(job.source, job.node.name, job.node.db_path, network)
         self._prefix = partial(digest_prefix, job.node.name, None, network=network)
-        kind = _Change if job.task == "sync" else _Comparison
-        self._tables: dict[str, _Change | _Comparison] = {
+        kind: type[_Held] = _Change if job.task == "sync" else _Comparison
+        self._tables: dict[str, _Held] = {
             table.name: kind(job, table, target, publisher) for table in tables
         }
 
@@ -262,8 +263,8 @@ class CompanionRows:
         return _Digested(self.source, rows, b"".join(keys), digests)
 
 
-class _Change:
-    """One companion table in a sync: rows whose digest the target lacks are published."""
+class _Held(ABC):
+    """One companion table beside what the target holds of it."""
 
     def __init__(
         self, job: Job, table: RecordTable, target: Callable[[], Target], publisher: Publishing
@@ -272,19 +273,37 @@ class _Change:
         self._job = job
         self._target = target
         self._publisher = publisher
-        self._known: Known | None = None
 
-    def _held(self) -> Known:
-        if self._known is None:
-            self._known = Known(b"", b"")
-            if self._job.read_known:
-                found = self._target().known_rows(self._job.database_key, self.table)
-                self._known = Known(*found)
-        return self._known
+    @abstractmethod
+    def _read(self) -> tuple[bytes, bytes]:
+        """Keys and digests of the live rows that the target holds, one after the other."""
+
+    @abstractmethod
+    def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
+        """Publish what is to be written of some rows; what differs, where that is asked for."""
+
+    @cached_property
+    def _known(self) -> Known:
+        return Known(*self._read()) if self._job.read_known else Known(b"", b"")
+
+    def lost(self) -> Iterator[Difference]:
+        """What only the target has; only a comparison tells."""
+        return iter(())
+
+    def vanished(self) -> bytes:
+        """Keys of what the node no longer has."""
+        return self._known.vanished()
+
+
+class _Change(_Held):
+    """In a sync: rows whose digest the target lacks are published."""
+
+    def _read(self) -> tuple[bytes, bytes]:
+        return self._target().known_rows(self._job.database_key, self.table)
 
     def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
         """Publish those that changed."""
-        known = self._held()
+        known = self._known
         changed = rows.take(known.changed_rows(rows.digests).tolist())
         if changed.rows:
             held = known.see(changed.keys)
@@ -295,44 +314,28 @@ class _Change:
             self._publisher.add_companion(self.table, records, new)
         return ()
 
-    def lost(self) -> Iterator[Difference]:
-        """Nothing: only a comparison tells."""
-        return iter(())
-
     def vanished(self) -> bytes:
         """Keys of what the node no longer has; asks the target only where it holds anything."""
         held = self._job.held
-        if self._known is None and held is not None and not held.get(self.table.name):
+        if "_known" not in vars(self) and held is not None and not held.get(self.table.name):
             return b""
-        return self._held().vanished()
+        return super().vanished()
 
 
-class _Comparison:
-    """One companion table beside what the target holds of it, every column of every row."""
+class _Comparison(_Held):
+    """In a verify or a repair: every column of every row is compared."""
 
-    def __init__(
-        self, job: Job, table: RecordTable, target: Callable[[], Target], publisher: Publishing
-    ) -> None:
-        self.table = table
-        self._job = job
-        self._target = target
-        self._publisher = publisher
-        self._known: Known | None = None
-
-    def _held(self) -> Known:
-        if self._known is None:
-            keys, digests = bytearray(), bytearray()
-            if self._job.read_known:
-                for block in self._target().stored_records(self._job.database_key, self.table):
-                    keys += b"".join(block.column("record_key").to_pylist())
-                    digests += full_digests(block)
-            self._known = Known(bytes(keys), bytes(digests))
-        return self._known
+    def _read(self) -> tuple[bytes, bytes]:
+        keys, digests = bytearray(), bytearray()
+        for block in self._target().stored_records(self._job.database_key, self.table):
+            keys += b"".join(block.column("record_key").to_pylist())
+            digests += full_digests(block)
+        return bytes(keys), bytes(digests)
 
     def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
         """What differs; a repair publishes it."""
         fresh = companion_batch(rows.source, rows.rows, rows.keys, rows.digests, context)
-        there, same = self._held().match(rows.keys, full_digests(fresh))
+        there, same = self._known.match(rows.keys, full_digests(fresh))
         found = np.flatnonzero(~same).tolist()
         if not found:
             return ()
@@ -379,10 +382,6 @@ class _Comparison:
         keys = [_cell(gone, RECORD_KEY_BYTES, i) for i in range(len(gone) // RECORD_KEY_BYTES)]
         for row in self._stored(keys).values():
             yield self._named("-", row)
-
-    def vanished(self) -> bytes:
-        """Keys of what the node no longer has."""
-        return self._held().vanished()
 
 
 def full_digests(batch: pa.RecordBatch) -> bytes:

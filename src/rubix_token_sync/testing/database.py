@@ -17,9 +17,11 @@ from typing import Final, Literal
 
 __all__ = [
     "FORK_SCHEMA",
+    "KIND_SCHEMAS",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "JournalMode",
+    "add_rows",
     "change_status",
     "create_database",
     "delete_tokens",
@@ -54,6 +56,38 @@ FORK_SCHEMA: Final[Mapping[str, str]] = {
     "updated_at": "text",
 }
 """A fork's table with the timestamps that released nodes do not have."""
+
+_TOKEN: Final = {"token_id": "text"}
+_STATE: Final = {"token_state_hash": "text", "transaction_id": "text"}
+
+KIND_SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
+    "FTTokenTable": {
+        **_TOKEN,
+        "ft_name": "text",
+        "owner_did": "text",
+        "creator_did": "text",
+        "token_status": "integer",
+        "token_value": "real",
+        **_STATE,
+    },
+    "NFTTokensTable": {**_TOKEN, "did": "text", "token_status": "integer", "token_value": "real"},
+    "DataTokensTable": {
+        **_TOKEN,
+        "did": "text",
+        "commiter_did": "text",
+        "batch_id": "text",
+        "token_status": "integer",
+    },
+    "smartcontract": {
+        "smart_contract_hash": "text",
+        "deployer": "text",
+        "binary_code_hash": "text",
+        "raw_code_hash": "text",
+        "schema_code_hash": "text",
+        "contract_status": "integer",
+    },
+}
+"""The tables of the other kinds of token; the first column is the primary key."""
 
 
 def create_database(
@@ -109,11 +143,13 @@ def create_database(
     return count
 
 
-def _insert(db: sqlite3.Connection, rows: Iterable[Row], columns: int) -> int:
+def _insert(
+    db: sqlite3.Connection, rows: Iterable[Row], columns: int, table: str = "TokensTable"
+) -> int:
     with db:
         places = ",".join("?" * columns)
-        # Only question marks are put in.
-        return db.executemany(f"INSERT INTO TokensTable VALUES ({places})", rows).rowcount  # noqa: S608
+        # Only question marks and a name of ours are put in.
+        return db.executemany(f"INSERT INTO {table} VALUES ({places})", rows).rowcount  # noqa: S608
 
 
 def _insert_dids(db: sqlite3.Connection, dids: Iterable[str]) -> None:
@@ -133,6 +169,18 @@ def insert_rows(
     """Add rows to an existing database, as its node would; gives their number."""
     with closing(sqlite3.connect(path)) as db:
         return _insert(db, rows, len(schema))
+
+
+def add_rows(path: str | Path, table: str, rows: Iterable[Row]) -> int:
+    """Add rows to a table of `KIND_SCHEMAS`, which is made where it is not there."""
+    schema = KIND_SCHEMAS[table]
+    columns = ",".join(f"`{name}` {kind}" for name, kind in schema.items())
+    create = (
+        f"CREATE TABLE IF NOT EXISTS `{table}` ({columns},PRIMARY KEY (`{next(iter(schema))}`))"
+    )
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(create)
+        return _insert(db, rows, len(schema), table)
 
 
 def _choose(db: sqlite3.Connection, share: float, seed: int) -> list[tuple[int, str]]:
