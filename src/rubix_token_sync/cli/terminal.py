@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from rubix_token_sync import CancelToken, Observer, Problem, Progress
 
-__all__ = ["interruptible", "print_problems", "showing"]
+__all__ = ["counting", "interruptible", "print_problems", "showing"]
 
+_COUNT_SECONDS: Final = 0.2
 _ALIKE: Final = 3
 """More problems than this of one kind are shown as one, with their count."""
 
@@ -88,6 +89,32 @@ def showing(verb: str, *, quiet: bool, no_progress: bool) -> Iterator[list[Obser
         rts.log_through(sys.stderr),
     ):
         yield [bar]
+
+
+@contextlib.contextmanager
+def counting(verb: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that says on a terminal, in one line, how many records of all are done."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    last = 0.0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > _COUNT_SECONDS:
+            last = now
+            _put(f"\r\x1b[K{verb} {done:,} of {rts.counted(total, 'record')}")
+
+    try:
+        yield on_progress
+    finally:
+        _put("\r\x1b[K")
+
+
+def _put(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> RenderableType:

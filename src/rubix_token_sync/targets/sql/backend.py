@@ -111,6 +111,11 @@ class Backend(Protocol):
     ) -> Iterator[pa.RecordBatch]:
         """Live rows in this range of keys, in key order, in bounded batches."""
 
+    def freeze(self, conn: sa.Connection) -> tuple[sa.Connection, bool]:
+        """Before its transaction begins: the connection of a view, and whether what it reads
+        will be of one moment.  The connection's ``view`` option says it to the `connection`."""
+        return conn, True
+
     def close(self) -> None:
         """Give back what the engine does not hold."""
         return
