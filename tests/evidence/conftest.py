@@ -16,6 +16,7 @@ from tests.state import STATE_DIRECTORY
 __all__ = ["clean_environment", "run"]
 
 SOURCE = "10.0.0.4"
+PLAN = FleetPlan(nodes=2, tokens_per_node=150, absent=0.1, shared=0.1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
     """Some 300 records: more than one block of the tree; only to be read."""
     place = tmp_path_factory.mktemp("evidence")
     fleet, target = place / "fleet", f"sqlite:///{place}/target.db"
-    make_fleet(fleet, FleetPlan(nodes=2, tokens_per_node=150, absent=0.1, shared=0.1))
+    make_fleet(fleet, PLAN)
     result = rts.sync(fleet, target=target, source_ip=SOURCE, state_directory=STATE_DIRECTORY)
     assert result.ok
     key, other_key = place / "key", place / "other"

@@ -168,11 +168,7 @@ def _directory(wanted: Path) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
             raise
     except OSError as error:
-        raise SettingsError(
-            f"The evidence {wanted} cannot be written: {error.strerror or error}.",
-            code="evidence_unwritable",
-            remedy="Choose another place, with room for about a kilobyte a record.",
-        ) from error
+        raise form.unwritable(wanted, error) from error
 
 
 def _write(place: Path, name: str, data: bytes, written: dict[str, tuple[str, int]]) -> str:
@@ -237,10 +233,10 @@ def _write_records(
 def _count(counts: Counts, batch: pa.RecordBatch) -> None:
     counts.records += len(batch)
     counts.with_content += batch.column("ipfs_fetched").true_count
-    for counter, name in ((counts.kinds, "token_kind"), (counts.verdicts, "verdict")):
-        found: Counter[str] = counter
+    for found, name in ((counts.kinds, "token_kind"), (counts.verdicts, "verdict")):
         for value in pc.value_counts(batch.column(name)):
-            found[value["values"].as_py() or "none"] += value["counts"].as_py()
+            word = value["values"].as_py() or "none"
+            found[word] = found.get(word, 0) + value["counts"].as_py()
 
 
 def _write_findings(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from rubix_token_sync.errors import EvidenceRefused
+from rubix_token_sync.errors import EvidenceRefused, SettingsError
 from rubix_token_sync.evidence.tree import BLOCK
 
-__all__ = ["NAMES", "HashedFile", "ascending", "block_offsets", "blocks_file", "sums_text"]
+__all__ = [
+    "NAMES",
+    "HashedFile",
+    "ascending",
+    "block_offsets",
+    "blocks_file",
+    "digest",
+    "sums_text",
+    "unwritable",
+]
 
 RECORDS: Final = "records.parquet"
 """The records as a table, for queries."""
@@ -91,19 +101,34 @@ def ascending(keys: Sequence[bytes], last: bytes) -> bytes:
 
 
 class HashedFile:
-    """A new file, hashed while it is written; what pyarrow wants of a file is there."""
+    """A new file, hashed while it is written; what pyarrow wants of a file is there.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        self._file: BinaryIO = os.fdopen(handle, "wb", buffering=1 << 20)
+        self._path = path
         self._hash = sha256()
         self.size = 0
+        with self._ours():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "wb", 1 << 20)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """A full disk is not the fault of the target that is being read."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._path.parent, error) from error
 
     def write(self, data: bytes) -> int:
         """Add bytes."""
         self._hash.update(data)
         self.size += len(data)
-        return self._file.write(data)
+        with self._ours():
+            return self._file.write(data)
 
     def tell(self) -> int:
         """Where the next bytes go."""
@@ -120,7 +145,16 @@ class HashedFile:
     def close(self) -> str:
         """Bring it to the disk; returns its hash in hexadecimal digits."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            with self._ours(), self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
         return self._hash.hexdigest()
+
+
+def unwritable(place: Path, error: OSError) -> SettingsError:
+    """The error of evidence that cannot be written."""
+    return SettingsError(
+        f"The evidence {place} cannot be written: {error.strerror or error}.",
+        code="evidence_unwritable",
+        remedy="Choose another place, with room for about a kilobyte a record.",
+    )

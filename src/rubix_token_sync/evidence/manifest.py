@@ -6,7 +6,6 @@ counts, the findings, what every verdict rests on, and the evidence before it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,8 +29,8 @@ class Counts:
 
     records: int = 0
     with_content: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    verdicts: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, int] = field(default_factory=dict)
     """``none``: nobody has judged."""
     vanished: int = 0
     """Records that their nodes do not have any more; they are not in the tree."""
