@@ -189,6 +189,23 @@ def findings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def export_tables() -> str:
+    """The columns of every table that `export` writes."""
+    from rubix_token_sync.export.tables import TABLES
+
+    parts = []
+    for table in TABLES.values():
+        parts.append(f"### {table.name}\n\n{_sentence(table.says)}\n")
+        parts.append("| column | type | may be empty |\n|---|---|---|")
+        parts += [
+            f"| `{f.name}` | {f.type} | {'yes' if f.nullable else 'no'} |" for f in table.schema
+        ]
+        filters = ", ".join(f"`--{name.removesuffix('s')}`" if name != "since" else "`--since`"
+                            for name in sorted(table.filters))  # fmt: skip
+        parts.append(f"\nFilters: {filters}.\n")
+    return "\n".join(parts)
+
+
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
@@ -208,6 +225,7 @@ def generated() -> dict[str, str]:
         "REPORT.md": filled((HERE / "REPORT.md").read_text("utf-8"), report_tables()),
         "METRICS.md": filled((HERE / "METRICS.md").read_text("utf-8"), metrics_tables()),
         "RULES.md": rules_pages(),
+        "EXPORT.md": filled((HERE / "EXPORT.md").read_text("utf-8"), export_tables()),
         "TROUBLESHOOTING.md": filled(
             (HERE / "TROUBLESHOOTING.md").read_text("utf-8"), findings_table()
         ),

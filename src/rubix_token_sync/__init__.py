@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.evidence.proofs import Proof as EvidenceProof
     from rubix_token_sync.evidence.proofs import Proven as EvidenceProven
     from rubix_token_sync.evidence.verify import Verified as EvidenceVerified
+    from rubix_token_sync.export.run import Exported
     from rubix_token_sync.library.auditing import (
         RuleRow,
         acknowledge_finding,
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         verify_evidence,
         verify_proof,
     )
+    from rubix_token_sync.library.exporting import export_table
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
     from rubix_token_sync.library.reader import (
@@ -153,11 +155,13 @@ _PLACES: Final = {
     "evidence.notes": "EvidenceCheckpoint=Checkpoint",
     "evidence.proofs": "EvidenceProof=Proof EvidenceProven=Proven",
     "evidence.verify": "EvidenceVerified=Verified",
+    "export.run": "Exported",
     "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
     "suppress_finding",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
     "library.evidence": "EvidenceKey compare_evidence create_evidence make_evidence_key "
     "prove_token verify_evidence verify_proof",
+    "library.exporting": "export_table",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
@@ -222,6 +226,7 @@ __all__ = [
     "EvidenceRefused",
     "EvidenceVerified",
     "Example",
+    "Exported",
     "Failure",
     "FailureReport",
     "Finding",
@@ -288,6 +293,7 @@ __all__ = [
     "describe_settings",
     "discover",
     "explain_failure",
+    "export_table",
     "failures",
     "json_text",
     "keep_out",
