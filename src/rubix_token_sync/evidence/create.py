@@ -9,10 +9,12 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,11 @@ def create(
             request.program_version,
             request.limits_version,
         )
-        counts = Counts(vanished=_vanished(conn, store.tables.records))
+        counts = Counts()
         written: dict[str, tuple[str, int]] = {}
         total = sum(row.record_count for row in status.databases)
         tree = _write_records(store, conn, place, written, counts, lambda n: on_progress(n, total))
+        counts.vanished = _stored(conn, store.tables.records) - counts.records
         found = _write_findings(store, conn, place, written, request.audit_rules, now)
         failpoints.point("evidence.sign")
         key = request.signer.public
@@ -181,9 +184,9 @@ def _write(place: Path, name: str, data: bytes, written: dict[str, tuple[str, in
     return digest
 
 
-def _vanished(conn: sa.Connection, records: sa.Table) -> int:
-    gone = records.c.source_deleted_at.is_not(None)
-    query = sa.select(sa.func.count()).select_from(records).where(gone)
+def _stored(conn: sa.Connection, records: sa.Table) -> int:
+    """Records in the target, vanished ones too."""
+    query = sa.select(sa.func.count()).select_from(records)
     return int(conn.execute(query).scalar_one())
 
 
@@ -204,25 +207,41 @@ def _write_records(
     on_done: Callable[[int], None],
 ) -> BlockTree:
     """Table, leaves and blocks of the tree, in one pass."""
-    tree, last = BlockTree(), b""
+    tree, last, offset = BlockTree(), b"", 0
     table = form.HashedFile(place / form.RECORDS)
     lines = form.HashedFile(place / form.LEAVES)
     offsets: list[int] = []
     try:
         schema = RECORDS.schema.append(pa.field(CONTENT_DIGEST, pa.string()))
-        with ParquetFile(table, schema, {"evidence": form.PREDICATE_TYPE}) as parquet:
-            for batch in store.all_records(conn):
-                failpoints.point("evidence.records")
-                last = form.ascending(batch.column("record_key").to_pylist(), last)
-                digests = content_digests(batch.column("ipfs_data"))
-                batch = batch.append_column(schema.field(CONTENT_DIGEST), digests)
-                parquet.write(batch)
-                some = leaves(batch).cast(pa.binary()).to_pylist()
-                offsets += form.block_offsets(some, tree.size, lines.size)
+        with (
+            ParquetFile(table, schema, {"evidence": form.PREDICATE_TYPE}) as parquet,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            # Arrow makes the leaves of a batch, and those before go to the disk, meanwhile.
+            waiting: Future[pa.Array] | None = None
+            writing: Future[int] | None = None
+            for batch in chain(store.all_records(conn), [None]):
+                if batch is not None:
+                    failpoints.point("evidence.records")
+                    last = form.ascending(batch.column("record_key").to_pylist(), last)
+                    digests = content_digests(batch.column("ipfs_data"))
+                    batch = batch.append_column(schema.field(CONTENT_DIGEST), digests)
+                    parquet.write(batch)
+                    _count(counts, batch)
+                made, waiting = waiting, None if batch is None else beside.submit(leaves, batch)
+                if made is None:
+                    continue
+                some = made.result().cast(pa.binary()).to_pylist()
+                data = b"\n".join(some) + b"\n"
+                offsets += form.block_offsets(some, tree.size, offset)
+                offset += len(data)
+                if writing is not None:
+                    writing.result()
+                writing = beside.submit(lines.write, data)
                 tree.extend(some)
-                lines.write(b"\n".join(some) + b"\n")
-                _count(counts, batch)
                 on_done(tree.size)
+            if writing is not None:
+                writing.result()
     finally:
         written[form.LEAVES] = (lines.close(), lines.size)
         written[form.RECORDS] = (table.close(), table.size)

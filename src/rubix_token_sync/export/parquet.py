@@ -79,11 +79,12 @@ class ParquetFile:
     def _start_group(self) -> None:
         self._finish_group()
         if self._waiting:
-            table = pa.Table.from_batches(self._waiting).cast(self.schema)
+            self._under_way = self._thread.submit(self._write_group, self._waiting)
             self._waiting, self._bytes, self._count = [], 0, 0
-            self._under_way = self._thread.submit(
-                self._writer.write_table, table, row_group_size=ROWS_IN_A_GROUP
-            )
+
+    def _write_group(self, batches: list[pa.RecordBatch]) -> None:
+        table = pa.Table.from_batches(batches).cast(self.schema)
+        self._writer.write_table(table, row_group_size=ROWS_IN_A_GROUP)
 
     def _finish_group(self) -> None:
         under_way, self._under_way = self._under_way, None
