@@ -60,7 +60,8 @@ class ExportArguments(Common):
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="Default: what the file's name ends in; .csv.gz and .jsonl.zst compress.",
+    help="Default: what the file's name ends in (.csv.gz, .jsonl.zst compress); parquet with "
+    "--partition.",
 )
 @click.option(
     "--partition",

@@ -36,9 +36,9 @@ def export_table(
 
     ``form`` is ``parquet``, ``csv`` or ``jsonl``; by default what the file's name ends in
     (before ``.gz`` or ``.zst``, which compress the latter two).  ``partition`` makes ``to`` a
-    directory with one directory for each ``kind``, ``source`` or ``node``.  ``since`` is an
-    age: rows that changed in the target within it.  Memory is bounded by some hundred megabytes,
-    however large the target is.
+    directory, of Parquet by default, with one directory for each ``kind``, ``source`` or
+    ``node``.  ``since`` is an age: rows that changed in the target within it.  Memory is bounded
+    by some hundred megabytes, however large the target is.
 
     Raises:
         SettingsError: the form is not known, a filter has no meaning for this table, or ``to``
@@ -47,7 +47,7 @@ def export_table(
     """
     place = Path(to).absolute() if not hasattr(to, "write") else None
     if form is None:
-        form = _form_of(place)
+        form = "parquet" if partition is not None else _form_of(place)
     if place is not None:
         keep_out(place, "The export")
     filters = ExportFilters(tuple(sources), tuple(nodes), tuple(dids), tuple(kinds), since)
