@@ -29,7 +29,8 @@ Generated from the program by `python docs`; do not edit.
 Exit codes: 0 done, nothing left undone (missing content is data, not a failure);
 1 done, but a database could not be processed or a record could not be stored (for
 `status` and `databases`: something is wrong); 2 usage or settings; 3 the target cannot
-be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences;
+be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences, or
+evidence is not as it was signed;
 6 `audit` found what matters; 130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
 
 A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also

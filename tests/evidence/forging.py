@@ -348,6 +348,9 @@ BY_ANYBODY = [
         edit_manifest(lambda m: m["predicate"].update(previous=None, run="x")),
         "evidence_file_changed",
     ),
+    Forgery("a key that is none", write(form.KEY_PEM, b"\xff-----BEGIN"), "evidence_form"),
+    Forgery("a checkpoint of bytes", write(form.CHECKPOINT, b"\xff\n\n"), "evidence_form"),
+    Forgery("a signature of bytes", write(form.SSH_SIGNATURE, b"\xff"), "evidence_form", False),
     Forgery("sums of nothing", edit_text(form.SUMS, r"(?s).+", ""), "evidence_file_changed"),
     Forgery(
         "another number of records", edit_text(form.CHECKPOINT, r"\n\d+\n", "\n9\n"),

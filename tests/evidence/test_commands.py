@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import rubix_token_sync as rts
 from rubix_token_sync import failpoints, log
 from rubix_token_sync.evidence import form
 from rubix_token_sync.evidence.keys import open_signer
@@ -258,4 +259,15 @@ def test_what_fails_half_way_leaves_nothing(
     ended = run("evidence", "create", "e", "--key", signed.key, "--target", signed.target)
     assert ended.code != 0
     assert "Traceback" not in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_interrupts_it_leaves_nothing(signed: Signed, tmp_path: Path) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise rts.Interrupted(15)
+
+    with pytest.raises(rts.Interrupted):
+        rts.create_evidence("e", key=signed.key, target=signed.target, on_progress=stop)
+    with pytest.raises(rts.Interrupted):
+        rts.export_table("records", "e.parquet", target=signed.target, on_progress=stop)
     assert list(tmp_path.iterdir()) == []

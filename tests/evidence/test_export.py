@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,8 @@ import rubix_token_sync as rts
 from rubix_token_sync import log
 from rubix_token_sync.export.run import _Parts
 from rubix_token_sync.export.tables import TABLES
-from tests.cli.conftest import PROGRAM, Run, clean_environment
+from tests.chaos.door import Door
+from tests.cli.conftest import Run
 from tests.evidence.conftest import Signed
 
 
@@ -109,7 +109,8 @@ def test_every_table(signed: Signed, table: Any) -> None:
 def test_partitions_as_others_read_them(
     run: Run, signed: Signed, records: list[dict[str, Any]]
 ) -> None:
-    ended = run("export", "records", "--to", "p", "--partition", "node", "--target", signed.target)  # fmt: skip
+    wanted_place = ("--to", "p", "--partition", "node")
+    ended = run("export", "records", *wanted_place, "--target", signed.target)
     assert ended.code == 0
     assert sorted(str(path) for path in Path().glob("p/*/*")) == [
         "p/node_name=node001/part-0.parquet", "p/node_name=node002/part-0.parquet",
@@ -150,12 +151,10 @@ def test_hostile_and_many_partitions(tmp_path: Path) -> None:
     assert len(parts.names) == len(set(parts.names)) == len(list(tmp_path.rglob("*.parquet")))
 
 
-def test_standard_output_holds_nothing_else(signed: Signed) -> None:
-    ended = subprocess.run(
-        [*PROGRAM, "export", "records", "--to", "-", "--format", "jsonl", "--target",
-         signed.target],
-        capture_output=True, timeout=60, check=True, env=clean_environment(),
-    )  # fmt: skip
+def test_standard_output_holds_nothing_else(signed: Signed, door: Door) -> None:
+    ended = door.run(
+        "export", "records", "--to", "-", "--format", "jsonl", "--target", signed.target
+    ).expect(0)
     assert len([json.loads(line) for line in ended.stdout.splitlines()]) == 300
 
 

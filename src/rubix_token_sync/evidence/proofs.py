@@ -13,7 +13,7 @@ from typing import Any, Final
 from rubix_token_sync.errors import EvidenceRefused, SettingsError
 from rubix_token_sync.evidence import form
 from rubix_token_sync.evidence.directory import EvidenceFiles, opened_directory, refused
-from rubix_token_sync.evidence.keys import PublicKey, parse_public_key
+from rubix_token_sync.evidence.keys import PublicKey
 from rubix_token_sync.evidence.leaves import LEAF_TYPE, canonical
 from rubix_token_sync.evidence.notes import Checkpoint, parse_note
 from rubix_token_sync.evidence.tree import (
@@ -24,6 +24,7 @@ from rubix_token_sync.evidence.tree import (
     root_from_path,
     root_of,
 )
+from rubix_token_sync.evidence.verify import own_key
 
 __all__ = ["Proof", "Proven", "check_proof", "prove"]
 
@@ -65,7 +66,7 @@ def prove(directory: Path, token: str, *, nodes: tuple[str, ...] = ()) -> list[P
         EvidenceRefused: the leaves are not those that were signed.
     """
     with opened_directory(directory) as files:
-        key = parse_public_key(files.read(form.KEY_PEM), form.KEY_PEM)
+        key = own_key(files)
         note = files.read(form.CHECKPOINT)
         checkpoint, _ = parse_note(note, key)
         starts, hashes = _blocks(files, checkpoint)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.evidence import form
 from rubix_token_sync.evidence.directory import EvidenceFiles, opened_directory, refused
 from rubix_token_sync.evidence.keys import NAMESPACE, PublicKey, check_sshsig, parse_public_key
@@ -24,7 +25,7 @@ from rubix_token_sync.evidence.tree import BlockTree
 from rubix_token_sync.export.parquet import ROWS_IN_A_GROUP, in_utc
 from rubix_token_sync.records.schema import RECORDS
 
-__all__ = ["Verified", "lines_of", "previous_of", "verify"]
+__all__ = ["Verified", "lines_of", "own_key", "previous_of", "verify"]
 
 _MALFORMED: Final = (
     ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException,
@@ -94,9 +95,17 @@ def _verify(
     return Verified(checkpoint, signer, key is not None, predicate)
 
 
+def own_key(files: EvidenceFiles) -> PublicKey:
+    """The key that came with the evidence."""
+    try:
+        return parse_public_key(files.read(form.KEY_PEM), form.KEY_PEM)
+    except SettingsError as error:
+        raise refused("evidence_form", error.message) from error
+
+
 def _checkpoint(files: EvidenceFiles, key: PublicKey | None) -> tuple[PublicKey, Checkpoint]:
     """The signed text, with each of its three signatures checked."""
-    own = parse_public_key(files.read(form.KEY_PEM), form.KEY_PEM)
+    own = own_key(files)
     if key is not None and own != key:
         raise refused(
             "evidence_other_key",

@@ -13,7 +13,7 @@ import rubix_token_sync as rts
 from rubix_token_sync.evidence import form
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.sql.target import SqlTarget
-from tests.targets.records_made import SESSION, SOURCE, batch_of, mark
+from tests.targets.records_made import SESSION, SOURCE, batch_of, mark, root_of_evidence
 
 from .engine import SqliteEngine
 
@@ -64,6 +64,7 @@ def test_evidence_says_whether_it_was_one_moment(
     rts.make_evidence_key(tmp_path / "k")
     made = rts.create_evidence(tmp_path / "e", key=tmp_path / "k", target=address)
     assert made.one_moment is allowed
+    assert made.checkpoint.root == root_of_evidence(batch_of(range(300)))
     done = rts.verify_evidence(tmp_path / "e", key=tmp_path / "k.pub")
     assert (done.checkpoint.size, done.one_moment) == (300, allowed)
     assert done.exit_code == (0 if allowed and done.complete else 1)
