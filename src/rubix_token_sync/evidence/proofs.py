@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from rubix_token_sync.evidence.verify import own_key
 __all__ = ["Proof", "Proven", "check_proof", "prove"]
 
 _HEAD: Final = "c2sp.org/tlog-proof@v1"
+_RECORD_KEY: Final = re.compile(r"[0-9a-f]{48}")
 _INDEX: Final = re.compile(r"index (0|[1-9][0-9]{0,17})")
 _MOST_BYTES: Final = 64 * 2**20
 _LONGEST_PATH: Final = 63
@@ -97,19 +99,17 @@ def _blocks(files: EvidenceFiles, checkpoint: Checkpoint) -> tuple[list[int], li
 
 def _found(files: EvidenceFiles, token: str) -> Iterator[int]:
     """Where in the file of leaves the token's id, or the record's key, stands."""
-    text = canonical(token)
-    marks = [b',"token_id":' + text + b",", b',"record_key":' + text + b","]
-    longest = max(map(len, marks))
+    column = b"record_key" if _RECORD_KEY.fullmatch(token) else b"token_id"
+    mark = b',"' + column + b'":' + canonical(token) + b","
     with files.open(form.LEAVES) as file:
         rest, begin = b"", 0
         while chunk := file.read(_CHUNK):
             data = rest + chunk
-            for mark in marks:
-                at = data.find(mark)
-                while at >= 0:
-                    yield begin + at
-                    at = data.find(mark, at + 1)
-            rest = data[-(longest - 1) :]
+            at = data.find(mark)
+            while at >= 0:
+                yield begin + at
+                at = data.find(mark, at + 1)
+            rest = data[-(len(mark) - 1) :]
             begin += len(data) - len(rest)
 
 
@@ -122,7 +122,7 @@ def _prove(
     key: PublicKey,
 ) -> Proof:
     """The proof of the leaf around ``offset``."""
-    number = max(n for n, start in enumerate(starts) if start <= offset)
+    number = bisect_right(starts, offset) - 1
     with files.open(form.LEAVES) as file:
         file.seek(starts[number])
         end = starts[number + 1] if number + 1 < len(starts) else None
