@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.audit.run import AuditOutcome, RuleOutcome, UnreadDatabase
     from rubix_token_sync.errors import (
         CommitAmbiguous,
+        EvidenceRefused,
         LeaseHeld,
         LeaseLost,
         RecordRefused,
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
         TransactionTooLarge,
         WorkerCrashed,
     )
+    from rubix_token_sync.evidence.against import Comparison as EvidenceComparison
+    from rubix_token_sync.evidence.create import Created as EvidenceCreated
+    from rubix_token_sync.evidence.notes import Checkpoint as EvidenceCheckpoint
+    from rubix_token_sync.evidence.proofs import Proof as EvidenceProof
+    from rubix_token_sync.evidence.proofs import Proven as EvidenceProven
+    from rubix_token_sync.evidence.verify import Verified as EvidenceVerified
+    from rubix_token_sync.export.run import Exported
     from rubix_token_sync.library.auditing import (
         RuleRow,
         acknowledge_finding,
@@ -60,6 +68,16 @@ if TYPE_CHECKING:
         configure,
         settings_of,
     )
+    from rubix_token_sync.library.evidence import (
+        EvidenceKey,
+        compare_evidence,
+        create_evidence,
+        make_evidence_key,
+        prove_token,
+        verify_evidence,
+        verify_proof,
+    )
+    from rubix_token_sync.library.exporting import export_table
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
     from rubix_token_sync.library.reader import (
@@ -124,7 +142,8 @@ if TYPE_CHECKING:
     from rubix_token_sync.text import cell, counted, json_text, shown, told_apart
 
 _ERRORS: Final = (
-    "CommitAmbiguous LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError SettingsError "
+    "CommitAmbiguous EvidenceRefused LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError "
+    "SettingsError "
     "SourceError SourceUnsettled SyncError TargetError TargetOverloaded TargetRefused "
     "TargetUnavailable TransactionTooLarge WorkerCrashed"
 )
@@ -132,10 +151,19 @@ _PLACES: Final = {
     "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
     "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
+    "evidence.against": "EvidenceComparison=Comparison",
+    "evidence.create": "EvidenceCreated=Created",
+    "evidence.notes": "EvidenceCheckpoint=Checkpoint",
+    "evidence.proofs": "EvidenceProof=Proof EvidenceProven=Proven",
+    "evidence.verify": "EvidenceVerified=Verified",
+    "export.run": "Exported",
     "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
     "suppress_finding",
     "library.backups": "BackupResult back_up",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
+    "library.evidence": "EvidenceKey compare_evidence create_evidence make_evidence_key "
+    "prove_token verify_evidence verify_proof",
+    "library.exporting": "export_table",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
@@ -192,7 +220,16 @@ __all__ = [
     "Difference",
     "Discovery",
     "Evidence",
+    "EvidenceCheckpoint",
+    "EvidenceComparison",
+    "EvidenceCreated",
+    "EvidenceKey",
+    "EvidenceProof",
+    "EvidenceProven",
+    "EvidenceRefused",
+    "EvidenceVerified",
     "Example",
+    "Exported",
     "Failure",
     "FailureReport",
     "Finding",
@@ -252,20 +289,25 @@ __all__ = [
     "cell",
     "check",
     "check_settings",
+    "compare_evidence",
     "configure",
     "counted",
+    "create_evidence",
     "databases",
     "describe_settings",
     "discover",
     "explain_failure",
+    "export_table",
     "failures",
     "json_text",
     "keep_out",
     "log_event",
     "log_through",
+    "make_evidence_key",
     "migrate_records",
     "open_target",
     "parse_age",
+    "prove_token",
     "redact",
     "reopen_finding",
     "report_of",
@@ -286,6 +328,8 @@ __all__ = [
     "told_apart",
     "upgrade_schema",
     "verify",
+    "verify_evidence",
+    "verify_proof",
     "watchers_of",
 ]
 

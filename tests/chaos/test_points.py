@@ -42,6 +42,7 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
         "store.records",  # verify: test_verify_faults.py
         *(name for name in POINTS if name.startswith("migrate.")),  # tests/migrate
         *(name for name in POINTS if name.startswith("audit.")),  # tests/audit
+        *(name for name in POINTS if name.startswith("evidence.")),  # tests/evidence
     }
     assert elsewhere <= POINTS.keys()
     # The heart beats where a run takes seconds, as on a busy machine.

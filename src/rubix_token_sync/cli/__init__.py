@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "rules": ("audit", "Show the rules of the audit."),
     "findings": ("findings", "Show what audits found, with the evidence; decide about it."),
     "token": ("token", "Show everything that the target knows of one token."),
+    "export": ("export", "Write records, transactions or findings for other programs."),
+    "evidence": ("evidence", "Sign what the target holds; check it; prove single records."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
     "config": ("config", "Show every setting with its origin; test a settings file."),

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
     from rubix_token_sync import CancelToken, Observer, Problem, Progress
 
-__all__ = ["interruptible", "print_problems", "showing"]
+__all__ = ["counting", "interruptible", "print_problems", "showing"]
 
+_STOPPING: Final = (
+    "Stopping after the chunk under way … What is stored stays; run the command again to go on."
+)
+_COUNT_SECONDS: Final = 0.2
 _ALIKE: Final = 3
 """More problems than this of one kind are shown as one, with their count."""
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[CancelToken]:
-    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
+def interruptible(stopping: str = _STOPPING) -> Iterator[CancelToken]:
+    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once.
+
+    ``stopping`` is said at the first one.
+    """
     stop = rts.CancelToken()
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -35,10 +42,7 @@ def interruptible() -> Iterator[CancelToken]:
             _say("Stopped at once; the next run takes over.")
             os._exit(128 + number)  # nothing that could wait any longer
         stop.signal_number = number  # before anything is said: a second one may come at once
-        _say(
-            "Stopping after the chunk under way … What is stored stays; run the command again "
-            "to go on."
-        )
+        _say(stopping)
         stop.give(number)
 
     before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -88,6 +92,35 @@ def showing(verb: str, *, quiet: bool, no_progress: bool) -> Iterator[list[Obser
         rts.log_through(sys.stderr),
     ):
         yield [bar]
+
+
+@contextlib.contextmanager
+def counting(verb: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that says on a terminal, in one line, how many records of all are done.
+
+    Ctrl-C and SIGTERM end the work when it is called next; what was begun is removed.
+    """
+    shown, last = not quiet and sys.stderr.isatty(), 0.0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last
+        stop.check()
+        if shown and (now := time.monotonic()) - last > _COUNT_SECONDS:
+            last = now
+            _put(f"\r\x1b[K{verb} {done:,} of {rts.counted(total, 'record')}")
+
+    with interruptible("Stopping … What was begun is removed.") as stop:
+        try:
+            yield on_progress
+        finally:
+            if shown:
+                _put("\r\x1b[K")
+
+
+def _put(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> RenderableType:

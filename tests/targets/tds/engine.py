@@ -40,6 +40,7 @@ class SqliteEngine:
         self.bulk = bulk
         self.has_default = True  # of synced_at: what the server says of it
         self.schema = "dbo"  # of the user, by default
+        self.snapshots = True  # ALLOW_SNAPSHOT_ISOLATION, as Azure SQL has it
         self.tables = build_tables(SPELLING)
         self.kinds = {
             column.name: _kind(column.type)
@@ -87,6 +88,7 @@ class SqliteSession:
     def __init__(self, engine: SqliteEngine) -> None:
         self.engine = engine
         self.open = False
+        self.level = "READ COMMITTED"
         self.conn = sqlite3.connect(
             engine.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -167,6 +169,8 @@ class SqliteSession:
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"
+            elif level := re.fullmatch(r"SET TRANSACTION ISOLATION LEVEL (.+)", head):
+                self.level = level[1]
             elif head == "BEGIN TRANSACTION":
                 self.begin()
             elif head.startswith("DECLARE "):
@@ -201,6 +205,8 @@ class SqliteSession:
         return self._run(sql, values)
 
     def _run(self, sql: str, values: dict[str, Any]) -> RunResult:
+        if self.level == "SNAPSHOT" and self.open and not self.conn.in_transaction:
+            self.conn.execute("BEGIN")
         used = {name: values[name] for name in values if re.search(rf"@{name}\b", sql)}
         cursor = self.conn.execute(sql, used)
         if cursor.description is None:
@@ -300,12 +306,17 @@ def _has_default(engine: SqliteEngine) -> RunResult:
     return RunResult(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
 
 
+def _snapshots(engine: SqliteEngine) -> RunResult:
+    return RunResult(names=[""], kinds=[wire.INT4], rows=[(int(engine.snapshots),)])
+
+
 _ANSWERS: list[tuple[str, Callable[[SqliteEngine], RunResult]]] = [
     (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),
     (r"FROM sys\.columns", _has_default),
+    (r"FROM sys\.databases", _snapshots),
     (
         r"(?:INFORMATION_SCHEMA|sys)[\].\[]+tables\b|sys\.objects",
         _one("name", wire.nvarchar(128), "alembic_version"),

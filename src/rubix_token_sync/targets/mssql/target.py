@@ -164,5 +164,14 @@ class MssqlBackend(Backend):
     def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
         return self.writers[chunk.table].write(conn, chunk)
 
+    def freeze(self, conn: sa.Connection) -> tuple[sa.Connection, bool]:
+        """Azure SQL allows snapshots by default; another server's owner may not."""
+        query = "SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()"
+        allowed = conn.exec_driver_sql(query).scalar() == 1
+        conn.rollback()  # the level of a transaction that has begun cannot be changed
+        if allowed:
+            conn = conn.execution_options(isolation_level="SNAPSHOT")
+        return conn, allowed
+
     def close(self) -> None:
         self.bulk.close()

@@ -125,6 +125,11 @@ class Backend(Protocol):
             "own, which its portal restores.",
         )
 
+    def freeze(self, conn: sa.Connection) -> tuple[sa.Connection, bool]:
+        """Before its transaction begins: the connection of a view, and whether what it reads
+        will be of one moment.  The connection's ``view`` option says it to the `connection`."""
+        return conn, True
+
     def close(self) -> None:
         """Give back what the engine does not hold."""
         return

@@ -224,6 +224,14 @@ class Questions:
         with self._database.view() as conn:
             yield from self._database.backend.scan(conn, low, high, own)
 
+    def all_records(
+        self, conn: sa.Connection, table: RecordTable = RECORDS
+    ) -> Iterator[pa.RecordBatch]:
+        """Live rows of every database, in key order; on a connection of `Database.moment`."""
+        own = self._tables.stored[table.name].columns
+        low, high = bytes(RECORD_KEY_BYTES), b"\xff" * RECORD_KEY_BYTES
+        yield from self._database.backend.scan(conn, low, high, own)
+
 
 def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:
     """Rows of a driver, with the columns of a batch, as one."""
