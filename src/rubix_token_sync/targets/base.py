@@ -39,7 +39,7 @@ __all__ = [
     "TargetOptions",
 ]
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
 
 

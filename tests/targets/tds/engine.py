@@ -96,6 +96,7 @@ class SqliteSession:
         self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
         self.conn.create_function("left_of", 2, lambda text, n: None if n is None else text[:n])
         self.conn.create_function("charindex", 2, lambda part, text: text.find(part) + 1)
+        self.conn.create_function("CONCAT", -1, lambda *texts: "".join(t or "" for t in texts))
         self.conn.create_function("USER_NAME", 0, lambda: "dbo")
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
@@ -279,7 +280,7 @@ def translated(sql: str) -> str:
         sql,
         flags=re.DOTALL,
     )
-    sql = sql.replace("WITH (REPEATABLEREAD)", "")
+    sql = re.sub(r"WITH \((?:REPEATABLEREAD|UPDLOCK)\)", "", sql)
     sql = sql.replace("left(", "left_of(")
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:

@@ -8,6 +8,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SchemaError
 from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.history_view import view_statement
 from rubix_token_sync.targets.sql.tables import build_tables
 
 __all__ = ["Schema"]
@@ -77,4 +78,5 @@ class Schema:
             f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');"  # noqa: S608
         )
         parts += [f"{statement};" for statement in spelling.after]
+        parts.append(f"{view_statement(dialect, tables)};")
         return "\n\n".join(parts) + "\n"

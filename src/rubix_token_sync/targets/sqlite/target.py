@@ -80,5 +80,8 @@ class SqliteBackend(Backend):
     def schema_lock(self, conn: sa.Connection) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()  # BEGIN IMMEDIATE already keeps everybody else out
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self._writers[chunk.table].write(conn, chunk)
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        return self._writers[chunk.table].write(conn, chunk, run)
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        self._writers[chunk.table].keep(conn, chunk, run)

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Published
+from rubix_token_sync.targets.sql.history import keep_sql
 from rubix_token_sync.targets.sqlite.connection import driver
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["NOW", "Writer"]
+
+_KEYS: Final = 900
+"""Parameters that any SQLite takes in one statement."""
 
 NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
@@ -32,17 +36,33 @@ class Writer:
         table = columns.name
         self._highest = f"SELECT coalesce(max(id), 0) FROM {table}"  # noqa: S608 - our names
         self._names = columns.names
+        self._versioned = columns.versioned
+        number = {name: at for at, name in enumerate(self._names, 1)}
+        run = f"?{len(self._names) + 2}"  # behind synced_at
         # SQLite rewrites the indexes of whatever is set, equal or not; the key says the one
         # kind already, and what is indexed is mostly as it was in a record that changed.
         set_always = [c.name for c in columns.staged if not (c.by_key or c.indexed)]
         self._seldom = [c.name for c in columns.staged if c.indexed and not c.by_key]
+        stamps = ("synced_at", "since_run") if self._versioned else ("synced_at",)
         sets = ", ".join(f"{name} = excluded.{name}" for name in (*set_always, "synced_at"))
+        if self._versioned:  # see `later_run`
+            sets += f", since_run = max(coalesce({table}.since_run, 0), excluded.since_run)"
         differs = " OR ".join(
             f"{table}.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
         )
+        self._there = f"SELECT record_key FROM {table} WHERE record_key IN "  # noqa: S608
+        replaced = " OR ".join(f"r.{c.name} IS NOT ?{number[c.name]}" for c in columns.compared)
+        self._keep = keep_sql(
+            columns,
+            run=run,
+            found=f"{table} AS r",
+            differs=lambda column: f"r.{column.name} IS NOT ?{number[column.name]}",
+            replaced=f"r.record_key = ?{number['record_key']}"
+            f" AND ({replaced} OR r.source_deleted_at IS NOT NULL)",
+        )
         self._upsert = (
-            f"INSERT INTO {table} ({', '.join(self._names)}, synced_at)"  # noqa: S608 - our names
-            f" VALUES ({', '.join('?' * len(self._names))}, ?)"
+            f"INSERT INTO {table} ({', '.join((*self._names, *stamps))})"  # noqa: S608 - our names
+            f" VALUES ({', '.join('?' * (len(self._names) + len(stamps)))})"
             f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
             f" WHERE {differs} OR {table}.source_deleted_at IS NOT NULL"
         )
@@ -53,16 +73,20 @@ class Writer:
             f" WHERE record_key = ?{len(self._seldom) + 1} AND ({seldom}) IS NOT ({marks})"
         )
 
-    def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
+    def write(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
         """Insert new and update different records."""
+        if not chunk.replace:
+            self.keep(conn, chunk, run)
         before = conn.exec_driver_sql(self._highest).scalar_one()
-        now = str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one())
+        stamps: tuple[Any, ...] = (str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one()),)
+        if self._versioned:
+            stamps += (run,)
         raw = driver(conn)
         changes = raw.total_changes
         rows = chunk.rows.sort_by("record_key")  # neighbours in the unique index, one after another
         for start in range(0, rows.num_rows, self._batch_size):
             failpoints.point("store.stage")
-            raw.executemany(self._upsert, _tuples(rows.slice(start, self._batch_size), now))
+            raw.executemany(self._upsert, _tuples(rows.slice(start, self._batch_size), *stamps))
         changed = raw.total_changes - changes
         inserted = int(conn.exec_driver_sql(self._highest).scalar_one()) - int(before)
         if changed > inserted and self._seldom:
@@ -71,13 +95,36 @@ class Writer:
             raw.executemany(self._set_seldom, values)
         return Published(inserted=inserted, updated=changed - inserted, batches=1)
 
+    def keep(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        """Keep the records that ``chunk`` changes; those that it adds are not looked for twice."""
+        if not self._versioned:
+            return
+        keys = chunk.rows.column("record_key")
+        there: list[bytes] = []
+        for start in range(0, len(keys), _KEYS):
+            part = keys.slice(start, _KEYS).to_pylist()
+            marks = f"({', '.join('?' * len(part))})"
+            there += [row[0] for row in driver(conn).execute(self._there + marks, part)]
+        if not there:
+            return
+        rows = chunk.rows
+        if len(there) < rows.num_rows:
+            import pyarrow as pa
+            import pyarrow.compute as pc
 
-def _tuples(rows: pa.RecordBatch, now: str) -> Iterator[tuple[Any, ...]]:
-    """The rows as SQLite takes them: times as SQLAlchemy's text form, ``synced_at`` last."""
+            rows = rows.filter(pc.is_in(keys, pa.array(there, keys.type)))
+        for start in range(0, rows.num_rows, self._batch_size):
+            part = rows.slice(start, self._batch_size)
+            driver(conn).executemany(self._keep, _tuples(part, None, run))
+
+
+def _tuples(rows: pa.RecordBatch, *stamps: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows as SQLite takes them: times as SQLAlchemy's text form, ``stamps`` last."""
     import pyarrow as pa
 
     columns = [
         column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column
         for column in rows.columns
     ]
-    return zip(*(column.to_pylist() for column in columns), itertools.repeat(now))
+    values = (column.to_pylist() for column in columns)
+    return zip(*values, *map(itertools.repeat, stamps), strict=False)  # stamps never end
