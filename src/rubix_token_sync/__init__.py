@@ -45,6 +45,9 @@ if TYPE_CHECKING:
         TransactionTooLarge,
         WorkerCrashed,
     )
+    from rubix_token_sync.history.changes import Change, ChangeCounts
+    from rubix_token_sync.history.prune import Pruned
+    from rubix_token_sync.history.versions import PastDatabase, Version
     from rubix_token_sync.library.auditing import (
         RuleRow,
         acknowledge_finding,
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
         configure,
         settings_of,
     )
+    from rubix_token_sync.library.history import ChangeFeed, PastReader, prune_history
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
     from rubix_token_sync.library.reader import (
@@ -105,7 +109,6 @@ if TYPE_CHECKING:
     from rubix_token_sync.migrate.report import MigrationReport
     from rubix_token_sync.monitor.databases import DatabaseFailure, DatabaseRow
     from rubix_token_sync.monitor.failures import Example, FailureReport, NodeRow, Reason
-    from rubix_token_sync.monitor.filters import parse_age
     from rubix_token_sync.monitor.health import SourceRow, Status
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.monitor.runs import RunRow, Trend
@@ -120,7 +123,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.runs.progress import Counters, Progress
     from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.text import cell, counted, json_text, shown, told_apart
+    from rubix_token_sync.text import cell, counted, json_text, parse_age, shown, told_apart
 
 _ERRORS: Final = (
     "CommitAmbiguous LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError SettingsError "
@@ -131,9 +134,13 @@ _PLACES: Final = {
     "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
     "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
+    "history.changes": "Change ChangeCounts",
+    "history.prune": "Pruned",
+    "history.versions": "PastDatabase Version",
     "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
     "suppress_finding",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
+    "library.history": "ChangeFeed PastReader prune_history",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
@@ -147,7 +154,6 @@ _PLACES: Final = {
     "migrate.report": "MigrationReport MovedDatabase=DatabaseOutcome",
     "monitor.databases": "DatabaseFailure DatabaseRow",
     "monitor.failures": "Example FailureReport NodeRow Reason",
-    "monitor.filters": "parse_age",
     "monitor.health": "SourceRow Status",
     "monitor.problems": "Problem",
     "monitor.runs": "RunRow Trend",
@@ -162,7 +168,7 @@ _PLACES: Final = {
     "runs.result": "DatabaseOutcome RunOptions RunResult",
     "settings": "Settings",
     "records.kinds": "tokens_by_kind",
-    "text": "cell counted json_text shown told_apart",
+    "text": "cell counted json_text parse_age shown told_apart",
 }
 """Module → the names it gives (``name=its own name there``)."""
 
@@ -178,6 +184,9 @@ __all__ = [
     "AuditOutcome",
     "AuditRow",
     "CancelToken",
+    "Change",
+    "ChangeCounts",
+    "ChangeFeed",
     "CheckReport",
     "CheckResult",
     "CommitAmbiguous",
@@ -205,8 +214,11 @@ __all__ = [
     "NodeRow",
     "Observer",
     "OpenFindings",
+    "PastDatabase",
+    "PastReader",
     "Problem",
     "Progress",
+    "Pruned",
     "Reason",
     "RecordRefused",
     "ReportMismatch",
@@ -241,6 +253,7 @@ __all__ = [
     "Trend",
     "UnreadDatabase",
     "VerifyResult",
+    "Version",
     "WorkerCrashed",
     "__version__",
     "acknowledge_finding",
@@ -262,6 +275,7 @@ __all__ = [
     "migrate_records",
     "open_target",
     "parse_age",
+    "prune_history",
     "redact",
     "reopen_finding",
     "report_of",

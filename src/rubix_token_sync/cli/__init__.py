@@ -39,6 +39,8 @@ COMMANDS: Final = {
     "rules": ("audit", "Show the rules of the audit."),
     "findings": ("findings", "Show what audits found, with the evidence; decide about it."),
     "token": ("token", "Show everything that the target knows of one token."),
+    "history": ("history", "Show who held a token when, and what each run did to a node."),
+    "changes": ("changes", "Show what runs changed, from any moment on; a feed for programs."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
     "config": ("config", "Show every setting with its origin; test a settings file."),

@@ -26,6 +26,7 @@ __all__ = [
     "reopen_finding",
     "rules",
     "suppress_finding",
+    "writable",
 ]
 
 
@@ -62,7 +63,7 @@ def audit_records(**settings: Unpack[CallSettings]) -> AuditOutcome:
 def audit_target(configuration: Configuration) -> AuditOutcome:
     """`audit_records`, of the target of this configuration."""
     options = configuration.audit_options()
-    with _writable(configuration) as store:
+    with writable(configuration) as store:
         return run_audit(store, options)
 
 
@@ -104,7 +105,7 @@ def acknowledge_finding(
     Raises:
         SettingsError: no finding, several, or a resolved one go by this name.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.acknowledge(store, reference, by=by or _this_user(), note=note)
 
 
@@ -121,7 +122,7 @@ def suppress_finding(
     Raises:
         SettingsError: as there; or the reason or the end is missing.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.suppress(
             store, reference, by=by or _this_user(), reason=reason, lasting=lasting
         )
@@ -135,12 +136,12 @@ def reopen_finding(
     **settings: Unpack[CallSettings],
 ) -> Finding:
     """Take back whatever was decided about the finding; see `acknowledge_finding`."""
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.reopen(store, reference, by=by or _this_user(), note=note)
 
 
 @contextlib.contextmanager
-def _writable(configuration: Configuration) -> Iterator[SqlTarget]:
+def writable(configuration: Configuration) -> Iterator[SqlTarget]:
     """The target, with its tables in place."""
     if not configuration.target.exists():
         raise TargetRefused(

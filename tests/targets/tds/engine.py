@@ -156,15 +156,17 @@ class SqliteSession:
     def _batch(self, sql: str, values: dict[str, Any]) -> list[RunResult]:
         outcomes: list[RunResult] = []
         variables: dict[str, Any] = {"@@ROWCOUNT": 0}
-        silent = skipping = False
+        silent = skipping = inside = False
         for statement in _split(sql):
             if condition := re.match(r"IF (@\w+) < @(\w+) BEGIN\s+(.*)$", statement, re.DOTALL):
                 skipping = not variables[condition[1].upper()] < values[condition[2]]
-                statement = condition[3]
+                statement, inside = condition[3], True
+            ends = inside and statement.endswith(" END")  # a CASE ends with that, too
+            inside = inside and not ends
             if skipping:
-                skipping = not statement.endswith(" END")
+                skipping = not ends
                 continue
-            statement = statement.removesuffix(" END")
+            statement = statement.removesuffix(" END") if ends else statement
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"

@@ -12,7 +12,16 @@ from rubix_token_sync.records.schema import Column, RecordTable
 from rubix_token_sync.targets.sql.history_tables import RUN_COUNTS
 from rubix_token_sync.targets.sql.tables import StoredTable, Tables
 
-__all__ = ["VANISHED", "begin_run", "count_run", "end_run", "keep", "keep_sql", "later_run"]
+__all__ = [
+    "VANISHED",
+    "begin_run",
+    "count_run",
+    "end_run",
+    "keep",
+    "keep_sql",
+    "later_run",
+    "was_there",
+]
 
 VANISHED = "source_deleted_at"
 """The column that a record's vanishing, and its return, change."""
@@ -108,6 +117,15 @@ def end_run(conn: sa.Connection, tables: Tables, session_id: str, when: Any) -> 
         conn.execute(sa.update(runs).where(runs.c.number == number).values(ended_at=when, **counts))
 
 
+def was_there(history: sa.FromClause) -> sa.ColumnElement[int]:
+    """1 where the node had the record, else 0.
+
+    Numbers in the text: parameters would be two expressions to SELECT and GROUP BY.
+    """
+    one, none = (sa.literal_column(text, sa.Integer()) for text in ("1", "0"))
+    return sa.case((history.c.source_deleted_at.is_(None), one), else_=none)
+
+
 def count_run(conn: sa.Connection, tables: Tables, number: int) -> dict[str, int]:
     """What a run replaced, by the names of `RUN_COUNTS`."""
     counts: Counter[str] = Counter(dict.fromkeys(RUN_COUNTS, 0))
@@ -115,11 +133,11 @@ def count_run(conn: sa.Connection, tables: Tables, number: int) -> dict[str, int
         if stored.history is None:
             continue
         history = stored.history
-        here: sa.ColumnElement[int] = sa.case((history.c.source_deleted_at.is_(None), 1), else_=0)
+        here = was_there(history)
         grouped = (
             sa.select(history.c.changed, here.label("here"), sa.func.count().label("records"))
             .where(history.c.ended_run == number)
-            .group_by(history.c.changed, history.c.source_deleted_at.is_(None))
+            .group_by(history.c.changed, here)
         )
         for row in conn.execute(grouped):
             columns = row.changed.split(",")

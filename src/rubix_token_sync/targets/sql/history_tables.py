@@ -88,6 +88,7 @@ def all_versions(
     keyed = [c.name for c in columns.columns if c.by_key and c.name != "record_key"]
     kept = [*(c.name for c in columns.kept), "source_deleted_at"]
     present: list[sa.ColumnElement[Any]] = [
+        records.c.id,
         records.c.record_key,
         sa.func.coalesce(records.c.since_run, 0).label("since_run"),
         sa.cast(sa.null(), sa.BigInteger()).label("ended_run"),
@@ -97,6 +98,7 @@ def all_versions(
     ]
     had_content = sa.case((history.c.ipfs_fetched == sa.true(), records.c.ipfs_data))
     old: list[sa.ColumnElement[Any]] = [
+        records.c.id,
         history.c.record_key,
         history.c.since_run,
         history.c.ended_run,

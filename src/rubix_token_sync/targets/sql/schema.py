@@ -8,7 +8,6 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SchemaError
 from rubix_token_sync.targets.base import SCHEMA_VERSION
 from rubix_token_sync.targets.sql.database import Database
-from rubix_token_sync.targets.sql.history_view import view_statement
 from rubix_token_sync.targets.sql.tables import build_tables
 
 __all__ = ["Schema"]
@@ -61,6 +60,8 @@ class Schema:
 
     def script(self) -> str:
         from sqlalchemy.schema import CreateIndex, CreateTable
+
+        from rubix_token_sync.targets.sql.history_view import view_statement
 
         backend, dialect = self._database.backend, self._database.engine.dialect
         spelling = backend.spelling()

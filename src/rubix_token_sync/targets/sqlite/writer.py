@@ -6,8 +6,9 @@ The transaction itself is the staging.
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NOW", "Writer"]
 
+_Row: TypeAlias = tuple[Any, ...]
+"""A row's values; its key comes first."""
 _KEYS: Final = 900
 """Parameters that any SQLite takes in one statement."""
 
@@ -50,7 +53,7 @@ class Writer:
         differs = " OR ".join(
             f"{table}.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
         )
-        self._there = f"SELECT record_key FROM {table} WHERE record_key IN "  # noqa: S608
+        self._held = f"SELECT record_key FROM {table} WHERE record_key IN "  # noqa: S608
         replaced = " OR ".join(f"r.{c.name} IS NOT ?{number[c.name]}" for c in columns.compared)
         self._keep = keep_sql(
             columns,
@@ -75,19 +78,21 @@ class Writer:
 
     def write(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
         """Insert new and update different records."""
-        if not chunk.replace:
-            self.keep(conn, chunk, run)
         before = conn.exec_driver_sql(self._highest).scalar_one()
-        stamps: tuple[Any, ...] = (str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one()),)
-        if self._versioned:
-            stamps += (run,)
+        now = str(conn.exec_driver_sql(f"SELECT {NOW}").scalar_one())
+        stamps = (now, run) if self._versioned else (now,)
+        keeps = not chunk.replace and self._may_replace(conn, run)
         raw = driver(conn)
-        changes = raw.total_changes
+        changed = 0
         rows = chunk.rows.sort_by("record_key")  # neighbours in the unique index, one after another
         for start in range(0, rows.num_rows, self._batch_size):
             failpoints.point("store.stage")
-            raw.executemany(self._upsert, _tuples(rows.slice(start, self._batch_size), *stamps))
-        changed = raw.total_changes - changes
+            batch = list(_tuples(rows.slice(start, self._batch_size), *stamps))
+            if keeps:
+                raw.executemany(self._keep, self._there(raw, batch))
+            changes = raw.total_changes
+            raw.executemany(self._upsert, batch)
+            changed += raw.total_changes - changes
         inserted = int(conn.exec_driver_sql(self._highest).scalar_one()) - int(before)
         if changed > inserted and self._seldom:
             names = (*self._seldom, "record_key")
@@ -96,29 +101,32 @@ class Writer:
         return Published(inserted=inserted, updated=changed - inserted, batches=1)
 
     def keep(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
-        """Keep the records that ``chunk`` changes; those that it adds are not looked for twice."""
+        """Keep the records that ``chunk`` replaces."""
+        if not self._may_replace(conn, run):
+            return
+        raw = driver(conn)
+        for start in range(0, chunk.rows.num_rows, self._batch_size):
+            batch = list(_tuples(chunk.rows.slice(start, self._batch_size), None, run))
+            raw.executemany(self._keep, self._there(raw, batch))
+
+    def _may_replace(self, conn: sa.Connection, run: int) -> bool:
+        """Whether there is anything that is not this run's own."""
         if not self._versioned:
-            return
-        keys = chunk.rows.column("record_key")
-        there: list[bytes] = []
-        for start in range(0, len(keys), _KEYS):
-            part = keys.slice(start, _KEYS).to_pylist()
-            marks = f"({', '.join('?' * len(part))})"
-            there += [row[0] for row in driver(conn).execute(self._there + marks, part)]
-        if not there:
-            return
-        rows = chunk.rows
-        if len(there) < rows.num_rows:
-            import pyarrow as pa
-            import pyarrow.compute as pc
+            return False
+        query = "SELECT last_record_id FROM SyncRuns WHERE number = ?"
+        return bool(conn.exec_driver_sql(query, (run,)).scalar())
 
-            rows = rows.filter(pc.is_in(keys, pa.array(there, keys.type)))
-        for start in range(0, rows.num_rows, self._batch_size):
-            part = rows.slice(start, self._batch_size)
-            driver(conn).executemany(self._keep, _tuples(part, None, run))
+    def _there(self, raw: sqlite3.Connection, batch: list[_Row]) -> list[_Row]:
+        """Those rows whose records the target holds; what it does not need not be looked for."""
+        found: set[bytes] = set()
+        for start in range(0, len(batch), _KEYS):
+            keys = [row[0] for row in batch[start : start + _KEYS]]
+            marks = f"({', '.join('?' * len(keys))})"
+            found.update(row[0] for row in raw.execute(self._held + marks, keys))
+        return [row for row in batch if row[0] in found]
 
 
-def _tuples(rows: pa.RecordBatch, *stamps: Any) -> Iterator[tuple[Any, ...]]:
+def _tuples(rows: pa.RecordBatch, *stamps: Any) -> Iterator[_Row]:
     """The rows as SQLite takes them: times as SQLAlchemy's text form, ``stamps`` last."""
     import pyarrow as pa
 
