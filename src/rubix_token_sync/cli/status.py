@@ -185,6 +185,23 @@ def _show(found: Status, place: str) -> None:
     if found.sources:
         say()
         _show_sources(found)
+        _show_changes(found)
+
+
+def _show_changes(found: Status) -> None:
+    """What the last sync of each machine changed, with what is usual."""
+    for source in found.sources:
+        changes = source.changes
+        if changes is None:
+            continue
+        parts = []
+        for name in ("transfers", "statuses", "new", "vanished", "returned"):
+            number, usual = getattr(changes, name), changes.usual.get(name)
+            if number or usual:
+                parts.append(f"{name} {number:,}" + ("" if usual is None else f" ({usual:,.0f})"))
+        if parts:
+            beside = " (usual)" if changes.usual else ""
+            say(f"Changed by the last sync of {source.source_ip}{beside}: {', '.join(parts)}")
 
 
 def _show_audit(audit: OpenFindings) -> None:

@@ -16,7 +16,15 @@ from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.sql.history import VANISHED, was_there
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["Change", "ChangeCounts", "ChangeFilters", "count_changes", "read_changes", "unpruned"]
+__all__ = [
+    "Change",
+    "ChangeCounts",
+    "ChangeFilters",
+    "count_changes",
+    "read_changes",
+    "replaced_by",
+    "unpruned",
+]
 
 _COLUMNS: Final = tuple(column.name for column in RECORDS.told_apart)
 _ROWS: Final = 2_000
@@ -174,7 +182,23 @@ def count_changes(
     Raises:
         SettingsError: history before them was removed.
     """
-    parts = _Parts(conn, tables, since, until)
+    return _counted(conn, _Parts(conn, tables, since, until), filters, by_run=by_run)
+
+
+def replaced_by(conn: sa.Connection, tables: Tables, run: int) -> list[ChangeCounts]:
+    """Changes of one run by node, without what is new: that takes looking at records."""
+    only = _Parts(conn, tables, Runs(run - 1), Runs(run))
+    return _counted(conn, only, ChangeFilters(), by_run=False, added=False)
+
+
+def _counted(
+    conn: sa.Connection,
+    parts: _Parts,
+    filters: ChangeFilters,
+    *,
+    by_run: bool,
+    added: bool = True,
+) -> list[ChangeCounts]:
     found: dict[tuple[int, str, str], ChangeCounts] = {}
 
     def rows(part: _Part, **more: sa.ColumnElement[Any]) -> Iterator[tuple[ChangeCounts, Any]]:
@@ -205,7 +229,7 @@ def count_changes(
         totals = Counter(counts.columns)
         totals.update(dict.fromkeys(columns, row.records))
         counts.columns = dict(sorted(totals.items()))
-    for part in () if filters.columns else parts.added:
+    for part in parts.added if added and not filters.columns else ():
         for counts, row in rows(part):
             counts.new += row.records
     every = (found[place] for place in sorted(found))
