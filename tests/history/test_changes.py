@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync import failpoints
+from rubix_token_sync.errors import SettingsError, TargetUnavailable
 from rubix_token_sync.history.prune import prune_history
 from rubix_token_sync.library.history import PastReader
 from rubix_token_sync.targets.base import Lease
@@ -158,6 +159,16 @@ def test_what_was_removed_is_not_asked_for(store: SqlTarget) -> None:
     _find(store, source.key(72))
     assert prune_history(store, timedelta(days=1)).versions == 0
     assert source.versions(71) != []
+    failpoints.arm("history.prune:1:error:forever")
+    try:
+        with pytest.raises(TargetUnavailable):
+            prune_history(store, timedelta(0))
+    finally:
+        failpoints.arm("")
+    # All of it is there still; but the next moment it may not be.
+    assert source.versions(71) != []
+    with pytest.raises(SettingsError, match="was removed"):
+        reader.changes(first)
     done = prune_history(store, timedelta(0))
     assert done.versions > 0
     assert done.kept == 1

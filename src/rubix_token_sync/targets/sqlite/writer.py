@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -39,9 +40,7 @@ class Writer:
         table = columns.name
         self._highest = f"SELECT coalesce(max(id), 0) FROM {table}"  # noqa: S608 - our names
         self._names = columns.names
-        self._versioned = columns.versioned
-        number = {name: at for at, name in enumerate(self._names, 1)}
-        run = f"?{len(self._names) + 2}"  # behind synced_at
+        self._columns, self._versioned = columns, columns.versioned
         # SQLite rewrites the indexes of whatever is set, equal or not; the key says the one
         # kind already, and what is indexed is mostly as it was in a record that changed.
         set_always = [c.name for c in columns.staged if not (c.by_key or c.indexed)]
@@ -54,15 +53,6 @@ class Writer:
             f"{table}.{c.name} IS NOT excluded.{c.name}" for c in columns.compared
         )
         self._held = f"SELECT record_key FROM {table} WHERE record_key IN "  # noqa: S608
-        replaced = " OR ".join(f"r.{c.name} IS NOT ?{number[c.name]}" for c in columns.compared)
-        self._keep = keep_sql(
-            columns,
-            run=run,
-            found=f"{table} AS r",
-            differs=lambda column: f"r.{column.name} IS NOT ?{number[column.name]}",
-            replaced=f"r.record_key = ?{number['record_key']}"
-            f" AND ({replaced} OR r.source_deleted_at IS NOT NULL)",
-        )
         self._upsert = (
             f"INSERT INTO {table} ({', '.join((*self._names, *stamps))})"  # noqa: S608 - our names
             f" VALUES ({', '.join('?' * (len(self._names) + len(stamps)))})"
@@ -74,6 +64,22 @@ class Writer:
         self._set_seldom = (
             f"UPDATE {table} SET ({seldom}) = ({marks})"  # noqa: S608 - our names
             f" WHERE record_key = ?{len(self._seldom) + 1} AND ({seldom}) IS NOT ({marks})"
+        )
+
+    @cached_property
+    def _keep(self) -> str:
+        """Takes what the upsert takes, which most nights need not."""
+        columns = self._columns
+        number = {name: at for at, name in enumerate(self._names, 1)}
+        run = f"?{len(self._names) + 2}"  # behind synced_at
+        replaced = " OR ".join(f"r.{c.name} IS NOT ?{number[c.name]}" for c in columns.compared)
+        return keep_sql(
+            columns,
+            run=run,
+            found=f"{columns.name} AS r",
+            differs=lambda column: f"r.{column.name} IS NOT ?{number[column.name]}",
+            replaced=f"r.record_key = ?{number['record_key']}"
+            f" AND ({replaced} OR r.source_deleted_at IS NOT NULL)",
         )
 
     def write(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
