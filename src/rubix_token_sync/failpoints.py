@@ -64,6 +64,7 @@ POINTS: Final = {
     "store.connect": "take a connection to the target, for one transaction",
     "store.content": "ask the target for contents that it holds",
     "store.errors": "store errors",
+    "history.prune": "remove some old versions (the lease is held)",
     "store.heartbeat": "tell the target that this run lives",
     "store.indexes.build": "build one secondary index",
     "store.indexes.drop": "drop the secondary indexes before a first load",

@@ -39,6 +39,7 @@ def test_the_battlefield_passes_what_a_sync_can_pass(battlefield: Battlefield) -
         "store.heartbeat",  # after seconds: test_two_at_once.py
         "store.publish.rows",  # PostgreSQL: test_sweep.py
         "store.source.adopt",  # only where it is asked for: tests/targets/test_faults.py
+        "history.prune",  # tests/history/test_changes.py
         "store.records",  # verify: test_verify_faults.py
         *(name for name in POINTS if name.startswith("migrate.")),  # tests/migrate
         *(name for name in POINTS if name.startswith("audit.")),  # tests/audit

@@ -22,7 +22,7 @@ GUIDES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 OWN = [
     "DISTRIBUTED_TOKENS_GUIDE.md", "QUICK_REFERENCE.md", "TROUBLESHOOTING.md", "AZURE_SQL.md",
     "REPORT.md", "METRICS.md", "SCHEDULING.md", "JSON.md", "ALERTS.md",
-    "AUDIT.md", "EVIDENCE.md", "EXPORT.md",
+    "AUDIT.md", "EVIDENCE.md", "EXPORT.md", "HISTORY.md",
 ]  # fmt: skip
 _COMMAND = re.compile(r"(?:^|[ `/])rubix-token-sync ([a-z][^`|>&;\n\\]*)", re.MULTILINE)
 

@@ -366,10 +366,20 @@ def _evidence(
 
 
 def read_token(
-    conn: sa.Connection, tables: Tables, rules: Sequence[Rule], token_id: str, now: datetime
+    conn: sa.Connection,
+    tables: Tables,
+    rules: Sequence[Rule],
+    token_id: str,
+    now: datetime,
+    *,
+    records: sa.FromClause | None = None,
 ) -> TokenView:
-    """Every record of the token, live or vanished, its content, and what was found about it."""
-    records, databases = tables.records, tables.databases
+    """Every record of the token, live or vanished, its content, and what was found about it.
+
+    ``records`` stands for TokenRecords: as it was earlier.
+    """
+    databases = tables.databases
+    records = tables.records if records is None else records
     chains = tables.stored[CHAINS.name].table
     read = sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed).label("read_at")
     of_chain = [

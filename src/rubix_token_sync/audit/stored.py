@@ -7,7 +7,9 @@ audit's lease: what was judged stays judged, whatever ends the work.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -20,13 +22,16 @@ from rubix_token_sync.records.build import (
     VERDICT_COLUMNS,
     decode_content,
 )
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import Lease
+from rubix_token_sync.targets.sql.history import keep, later_run
+from rubix_token_sync.targets.sql.questions import parts
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 if TYPE_CHECKING:
     from rubix_token_sync.audit.judge import Judge
 
-__all__ = ["judge_stored", "stored_content"]
+__all__ = ["judge_stored", "keep_rows", "stored_content"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK: Final = 5_000
@@ -71,8 +76,8 @@ def judge_stored(store: SqlTarget, lease: Lease, options: JudgeOptions | None) -
 
 def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnElement[bool]) -> None:
     records = store.tables.records
-    names = ("id", "token_id", "ipfs_data", "token_kind", "verdict")
-    columns = [records.c[name] for name in names]
+    columns = [records.c[name] for name in ("id", "token_id", "ipfs_data", "token_kind")]
+    held = tuple(records.c[name] for name in VERDICT_COLUMNS)
     changed = (
         sa.update(records)
         .where(records.c.id == sa.bindparam("row"))
@@ -81,9 +86,9 @@ def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnEle
     last = 0
 
     def work(conn: sa.Connection) -> int | None:
-        store.sessions.fence(conn, lease)
+        run = store.sessions.fence(conn, lease)
         failpoints.point("audit.judge")
-        query = sa.select(*columns).where(stale, records.c.id > last)
+        query = sa.select(*columns, *held).where(stale, records.c.id > last)
         rows = conn.execute(query.order_by(records.c.id).limit(_CHUNK)).all()
         if not rows:
             return None
@@ -92,18 +97,55 @@ def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnEle
             [stored_content(row.ipfs_data) for row in rows],
             [row.token_kind for row in rows],
         ).to_pylist()
-        changes = [
-            {"row": row.id, **new}
+        judged = [
+            (row, new)
             for row, new in zip(rows, verdicts, strict=True)
             # What was checked stays so: it does not rest on limits.
             if not (new["verdict"] == SIGNATURE_NOT_CHECKED and row.verdict in SIGNATURE_VERDICTS)
         ]
-        if changes:
-            conn.execute(changed, changes)
+        if judged:
+            _keep(conn, store, run, judged)
+            conn.execute(changed, [{"row": row.id, **new} for row, new in judged])
         return int(rows[-1].id)
 
     while (done := store.transact(work)) is not None:
         last = done
+
+
+def _keep(
+    conn: sa.Connection,
+    store: SqlTarget,
+    run: int,
+    judged: Sequence[tuple[sa.Row[Any], dict[str, Any]]],
+) -> None:
+    """Keep what is judged anew and differently.
+
+    A verdict that nobody had given before is not a change of the record.
+    """
+    revised: defaultdict[str, list[int]] = defaultdict(list)
+    for row, new in judged:
+        differing = [name for name in VERDICT_COLUMNS if row._mapping[name] != new[name]]
+        if row.verdict is not None and differing:
+            revised[",".join(differing)].append(row.id)
+    for names, ids in revised.items():
+        keep_rows(conn, store, run, names, ids)
+
+
+def keep_rows(
+    conn: sa.Connection,
+    store: SqlTarget,
+    run: int,
+    changed: str,
+    ids: Sequence[int],
+    *where: sa.ColumnElement[bool],
+) -> None:
+    """Keep records as they are, which the caller changes next in these columns."""
+    records = store.tables.records
+    for part in parts(ids):
+        chosen = sa.and_(records.c.id.in_(part), *where)
+        keep(conn, store.tables.stored[RECORDS.name], run, changed, chosen)
+        since = later_run(records, run)
+        conn.execute(sa.update(records).where(chosen).values(since_run=since))
 
 
 def stored_content(text: str | None) -> bytes | None:

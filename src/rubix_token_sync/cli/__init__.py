@@ -45,6 +45,8 @@ COMMANDS: Final = {
     "token": ("token", "Show everything that the target knows of one token."),
     "export": ("export", "Write records, transactions or findings for other programs."),
     "evidence": ("evidence", "Sign what the target holds; check it; prove single records."),
+    "history": ("history", "Show who held a token when, and what each run did to a node."),
+    "changes": ("changes", "Show what runs changed, from any moment on; a feed for programs."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
     "config": ("config", "Show every setting with its origin; test a settings file."),

@@ -13,6 +13,7 @@ import rubix_token_sync as rts
 from rubix_token_sync.cli.options import (
     Judging,
     Looking,
+    as_of_option,
     common_options,
     csv_option,
     judging_options,
@@ -36,7 +37,7 @@ from rubix_token_sync.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from rubix_token_sync import DatabaseRow, Problem
+    from rubix_token_sync import DatabaseRow, PastDatabase, Problem
 
 __all__ = ["databases"]
 
@@ -55,6 +56,7 @@ class DatabasesArguments(Looking, Judging):
     failed: bool
     sort: Order | None
     limit: int | None
+    as_of: str | None
 
 
 @click.command()
@@ -73,6 +75,7 @@ class DatabasesArguments(Looking, Judging):
     help="By state (failures first; the default of the table), name, records, missing content "
     "or age.",
 )
+@as_of_option
 @limit_option(None)
 @csv_option
 @takes(DatabasesArguments)
@@ -81,8 +84,11 @@ def databases(arguments: DatabasesArguments) -> int:
 
     Exit codes: 0 every database is current; 1 one failed, was not reached by the
     last run, lacks records or content that a cure would bring, or (with --max-age) is
-    overdue; 2 usage; 3 the target cannot be reached.
+    overdue; 2 usage; 3 the target cannot be reached.  With --as-of: what the target
+    held of each then, and 0.
     """
+    if arguments.as_of is not None:
+        return _as_of(arguments, arguments.as_of)
     with rts.open_target(configuration=arguments.configured()) as target:
         found = target.databases(
             since=arguments.since,
@@ -115,6 +121,49 @@ def databases(arguments: DatabasesArguments) -> int:
             table=lambda: _show(rows, found, problems),
         )
     return exit_code
+
+
+def _as_of(arguments: DatabasesArguments, as_of: str) -> int:
+    given = (arguments.since, arguments.max_age, arguments.failed or None, arguments.sort)
+    if any(value is not None for value in given):
+        raise click.UsageError("--as-of goes with --source, --node and --limit only.")
+    with rts.open_target(configuration=arguments.configured()) as target:
+        found = target.databases_as_of(as_of, sources=arguments.sources, nodes=arguments.nodes)
+        rows = found[: arguments.limit]
+        answer(
+            as_json=arguments.as_json,
+            as_csv=arguments.as_csv,
+            quiet=arguments.quiet,
+            document={
+                "server_time": target.server_time(),
+                "target": target.place,
+                "as_of": as_of,
+                "databases": rows,
+            },
+            rows=(rts.PastDatabase, rows),
+            table=lambda: _show_past(rows, found),
+        )
+    return 0
+
+
+def _show_past(rows: list[PastDatabase], everything: list[PastDatabase]) -> None:
+    print_table(
+        [
+            Column("Source", 4), Column("Node"), Column("Records", right=True),
+            Column("Content", 1, right=True), Column("Missing", 1, right=True),
+            Column("Invalid", 1, right=True), Column("File", 2),
+        ],
+        [
+            [
+                row.source_ip, row.node_name, count(row.record_count),
+                count(row.ipfs_success_count), count(row.ipfs_fail_count),
+                count(row.validation_error_count), row.db_path,
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    total = sum(row.record_count for row in everything)
+    say(f"{rts.counted(len(everything), 'database')}, {rts.counted(total, 'record')} then.")
 
 
 def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:

@@ -34,6 +34,7 @@ __all__ = [
     "per_cent",
     "print_csv",
     "print_json",
+    "print_json_line",
     "print_table",
     "rate",
     "say",
@@ -262,6 +263,11 @@ def to_json(value: Any) -> Any:
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on stdout."""
     _write(rts.json_text(to_json(document)) + "\n")
+
+
+def print_json_line(document: Mapping[str, Any]) -> None:
+    """One line of JSON Lines on stdout."""
+    _write(rts.json_text(to_json(document), indent=None) + "\n")
 
 
 def columns_of(row: type[Any]) -> list[str]:

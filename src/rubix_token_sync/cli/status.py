@@ -188,6 +188,23 @@ def _show(found: Status, place: str) -> None:
         _show_sources(found)
         if len(found.records_by_kind) > 1:
             say(f"Records: {rts.tokens_by_kind(found.records_by_kind)}.")
+        _show_changes(found)
+
+
+def _show_changes(found: Status) -> None:
+    """What the last sync of each machine changed, with what is usual."""
+    for source in found.sources:
+        changes = source.changes
+        if changes is None:
+            continue
+        parts = []
+        for name in ("transfers", "statuses", "new", "vanished", "returned"):
+            number, usual = getattr(changes, name), changes.usual.get(name)
+            if number or usual:
+                parts.append(f"{name} {number:,}" + ("" if usual is None else f" ({usual:,.0f})"))
+        if parts:
+            beside = " (usual)" if changes.usual else ""
+            say(f"Changed by the last sync of {source.source_ip}{beside}: {', '.join(parts)}")
 
 
 def _show_audit(audit: OpenFindings) -> None:

@@ -9,7 +9,7 @@ import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.findings import show_findings
-from rubix_token_sync.cli.options import Common, common_options, takes
+from rubix_token_sync.cli.options import Common, as_of_option, common_options, takes
 from rubix_token_sync.cli.output import answer, say, when
 
 if TYPE_CHECKING:
@@ -25,21 +25,27 @@ class TokenArguments(Common):
     """Options of `token`."""
 
     token_id: str
+    as_of: str | None
 
 
 @click.command()
 @click.argument("token_id", metavar="ID")
+@as_of_option
 @common_options
 @takes(TokenArguments)
 def token(arguments: TokenArguments) -> int:
     """Show everything that the target knows of one token.
 
     Every holder side by side, on all machines, those included whose row is gone; its
-    proven content, what was judged of it, and what audits found.  Exit codes: 0; 2
-    usage, or the target has no such token; 3 the target cannot be reached.
+    proven content, what was judged of it, and what audits found.  With --as-of the
+    holders as they were; findings are those of today.  Exit codes: 0; 2 usage, or the
+    target has no such token; 3 the target cannot be reached.
     """
     with rts.open_target(configuration=arguments.configured()) as target:
-        found = target.token(arguments.token_id)
+        if arguments.as_of is None:
+            found = target.token(arguments.token_id)
+        else:
+            found = target.token_as_of(arguments.token_id, arguments.as_of)
     if not found.holders and not found.findings:
         raise rts.SettingsError(
             "The target has no token with this id.",

@@ -27,6 +27,7 @@ __all__ = [
     "reopen_finding",
     "rules",
     "suppress_finding",
+    "writable",
 ]
 
 
@@ -71,7 +72,7 @@ def audit_target(configuration: Configuration) -> AuditOutcome:
 def audit_and_list(configuration: Configuration) -> tuple[AuditOutcome, list[Finding]]:
     """`audit_target`, and the worst of what is open then."""
     options = configuration.audit_options()
-    with _writable(configuration) as store:
+    with writable(configuration) as store:
         return run_audit(store, options), worst_findings(store)
 
 
@@ -119,7 +120,7 @@ def acknowledge_finding(
     Raises:
         SettingsError: no finding, several, or a resolved one go by this name.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.acknowledge(store, reference, by=by or _this_user(), note=note)
 
 
@@ -136,7 +137,7 @@ def suppress_finding(
     Raises:
         SettingsError: as there; or the reason or the end is missing.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.suppress(
             store, reference, by=by or _this_user(), reason=reason, lasting=lasting
         )
@@ -150,12 +151,12 @@ def reopen_finding(
     **settings: Unpack[CallSettings],
 ) -> Finding:
     """Take back whatever was decided about the finding; see `acknowledge_finding`."""
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.reopen(store, reference, by=by or _this_user(), note=note)
 
 
 @contextlib.contextmanager
-def _writable(configuration: Configuration) -> Iterator[SqlTarget]:
+def writable(configuration: Configuration) -> Iterator[SqlTarget]:
     """The target, with its tables in place."""
     if not configuration.target.exists():
         raise TargetRefused(

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from rubix_token_sync.audit.questions import OpenFindings, open_findings
 from rubix_token_sync.monitor.answers import Answers
+from rubix_token_sync.monitor.changes import LastChanges, last_changes
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unread_directories
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
@@ -40,6 +41,8 @@ class SourceRow:
     ipfs_success_rate: float | None
     validation_error_count: int
     rejected_count: int
+    changes: LastChanges | None = None
+    """What the newest completed sync changed; None: none since history began."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def read_status(
     last = last_runs(store, now, sources=filters.sources)
     completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
     databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
-    sources = _sources(running, last, completed, databases, now)
+    changes = last_changes(store, filters.sources)
+    sources = _sources(running, last, completed, databases, changes, now)
     unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
     facts = Facts(running, sources, databases, unread)
     audit = store.read(lambda conn: open_findings(conn, store.tables, now))
@@ -103,6 +107,7 @@ def _sources(
     last: Mapping[str, RunRow],
     completed: Mapping[str, RunRow],
     databases: Sequence[DatabaseRow],
+    changes: Mapping[str, LastChanges],
     now: datetime,
 ) -> list[SourceRow]:
     names = {run.source_ip for run in running} | set(last) | {d.source_ip for d in databases}
@@ -132,6 +137,7 @@ def _sources(
                 ipfs_success_rate=round(content * 100 / records, 2) if records else None,
                 validation_error_count=sum(d.validation_error_count for d in mine),
                 rejected_count=sum(d.rejected_count for d in mine),
+                changes=changes.get(name),
             )
         )
     return rows

@@ -17,6 +17,7 @@ from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
 from rubix_token_sync.text import counted, told_apart
 
 if TYPE_CHECKING:
+    from rubix_token_sync.monitor.changes import LastChanges
     from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
     from rubix_token_sync.monitor.health import SourceRow
     from rubix_token_sync.monitor.runs import RunRow
@@ -43,6 +44,15 @@ _CURE_CHAINS: Final = (
     "`rubix-token-sync errors --node NODE` says which; the next sync with --chains reads them "
     "again."
 )
+_WATCHED: Final = {
+    "transfers": "with another owner",
+    "statuses": "with another status",
+    "vanished": "gone from their nodes",
+}
+_UNUSUAL: Final = 100
+"""Records below which no night is unusual."""
+_UNUSUAL_TIMES: Final = 10
+
 _CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
 _CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
 
@@ -102,6 +112,8 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
         run = source.last_run
         if run is not None and run.status in ("FAILED", "INTERRUPTED"):
             problems.append(_ended_badly(run))
+        if source.changes is not None:
+            problems += _unusual(source.source_ip, source.changes)
     problems += [_unread(directory) for directory in facts.unread]
     problems += _of_databases(facts.databases, rules)
     if rules.max_age is not None:
@@ -325,6 +337,28 @@ def _ended_badly(run: RunRow) -> Problem:
         session_id=run.session_id,
         cure=_CURE_RUN,
     )
+
+
+def _unusual(source_ip: str, changes: LastChanges) -> list[Problem]:
+    """Far more than usual of what makes somebody else the owner, or takes tokens away."""
+    found = []
+    for name, what in _WATCHED.items():
+        number, usual = getattr(changes, name), changes.usual.get(name)
+        if usual is not None and number >= _UNUSUAL and number > _UNUSUAL_TIMES * usual:
+            found.append(
+                Problem(
+                    "unusual_change",
+                    f"The last sync of {source_ip} found {counted(number, 'record')} {what}; "
+                    f"usual are {usual:,.0f}.",
+                    source_ip,
+                    session_id=changes.session_id,
+                    detail=name,
+                    severity="warning",
+                    count=number,
+                    cure=f"`rubix-token-sync changes --since {changes.run - 1}` shows them.",
+                )
+            )
+    return found
 
 
 def _unread(directory: UnreadDirectory) -> Problem:

@@ -111,6 +111,7 @@ def build_report(
             for one in findings
         ],
         **_holdings(held),
+        "changes": _changes(outcome, held),
     }
 
 
@@ -164,6 +165,19 @@ def _holdings(held: Status | None) -> dict[str, Any]:
         "records_by_kind": held.records_by_kind,
         "missing_content": dict(sorted(missing.items())),
     }
+
+
+def _changes(outcome: RunResult, held: Status | None) -> dict[str, Any] | None:
+    """What this sync changed, beside the ones before; null where the target does not say it."""
+    for source in held.sources if held is not None else ():
+        changes = source.changes
+        if changes is not None and changes.session_id == outcome.session_id:
+            values = asdict(changes)
+            del values["session_id"], values["ended_at"]
+            for node in values["nodes"]:
+                del node["run"], node["at"], node["new"]
+            return values
+    return None
 
 
 def prepare_directory(directory: Path) -> None:

@@ -98,6 +98,7 @@ class SqliteSession:
         self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
         self.conn.create_function("left_of", 2, lambda text, n: None if n is None else text[:n])
         self.conn.create_function("charindex", 2, lambda part, text: text.find(part) + 1)
+        self.conn.create_function("CONCAT", -1, lambda *texts: "".join(t or "" for t in texts))
         self.conn.create_function("USER_NAME", 0, lambda: "dbo")
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
@@ -157,15 +158,17 @@ class SqliteSession:
     def _batch(self, sql: str, values: dict[str, Any]) -> list[RunResult]:
         outcomes: list[RunResult] = []
         variables: dict[str, Any] = {"@@ROWCOUNT": 0}
-        silent = skipping = False
+        silent = skipping = inside = False
         for statement in _split(sql):
             if condition := re.match(r"IF (@\w+) < @(\w+) BEGIN\s+(.*)$", statement, re.DOTALL):
                 skipping = not variables[condition[1].upper()] < values[condition[2]]
-                statement = condition[3]
+                statement, inside = condition[3], True
+            ends = inside and statement.endswith(" END")  # a CASE ends with that, too
+            inside = inside and not ends
             if skipping:
-                skipping = not statement.endswith(" END")
+                skipping = not ends
                 continue
-            statement = statement.removesuffix(" END")
+            statement = statement.removesuffix(" END") if ends else statement
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"
@@ -285,7 +288,7 @@ def translated(sql: str) -> str:
         sql,
         flags=re.DOTALL,
     )
-    sql = sql.replace("WITH (REPEATABLEREAD)", "")
+    sql = re.sub(r"WITH \((?:REPEATABLEREAD|UPDLOCK)\)", "", sql)
     sql = sql.replace("left(", "left_of(")
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:

@@ -91,15 +91,16 @@ def _check_all(
 ) -> bool:
     """Check at most ``most`` signatures of records that wait; whether none was left."""
     # What decodes contents is loaded by audits alone, not by everyone who lists rules.
-    from rubix_token_sync.audit.stored import stored_content
+    from rubix_token_sync.audit.stored import keep_rows, stored_content
     from rubix_token_sync.nodes.chain_signatures import parse_public_key
     from rubix_token_sync.records.rac import decode_rac
 
     records = store.tables.records
     verifiers = {did: parse_public_key(pem) for did, pem in keys.items()}
+    not_checked = records.c.verdict == SIGNATURE_NOT_CHECKED
     changed = (
         sa.update(records)
-        .where(records.c.id == sa.bindparam("row"), records.c.verdict == SIGNATURE_NOT_CHECKED)
+        .where(records.c.id == sa.bindparam("row"), not_checked)
         .values(verdict=sa.bindparam("new"))
     )
     last = checked = 0
@@ -113,7 +114,7 @@ def _check_all(
         return "signature_checked" if right else "signature_wrong"
 
     def work(conn: sa.Connection) -> tuple[int, int] | None:
-        store.sessions.fence(conn, lease)
+        run = store.sessions.fence(conn, lease)
         failpoints.point("audit.signatures")
         query = sa.select(records.c.id, records.c.ipfs_data).where(*waiting, records.c.id > last)
         rows = conn.execute(query.order_by(records.c.id).limit(_CHUNK)).all()
@@ -122,6 +123,7 @@ def _check_all(
         judged = [(row.id, verdict(stored_content(row.ipfs_data))) for row in rows]
         changes = [{"row": row, "new": new} for row, new in judged if new is not None]
         if changes:
+            keep_rows(conn, store, run, "verdict", [int(c["row"]) for c in changes], not_checked)
             conn.execute(changed, changes)
         return int(rows[-1].id), len(changes)
 

@@ -99,8 +99,14 @@ class Backend(Protocol):
         """Send rows ahead, before the lease is held; else the transaction is the staging."""
         return
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        """Insert new and update different rows of a chunk, set-based, in this transaction."""
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        """Insert new and update different rows of a chunk, set-based, in this transaction.
+
+        Those that are updated are kept first, as `keep_versions` does.
+        """
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        """Keep records as they are that the chunk's rows are about to replace in this ``run``."""
 
     def known_rows(
         self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
