@@ -239,7 +239,7 @@ def test_an_empty_place_is_told(
     (tmp_path / "empty").mkdir()
     outcome = sync(options(roots=(str(tmp_path / "empty"),)))
     assert outcome.exit_code == 0
-    assert f"There is no node database below {tmp_path / 'empty'}." in caplog.text
+    assert f"No node database was found below {tmp_path / 'empty'}." in caplog.text
 
 
 def test_retry_failed_reads_only_databases_with_failed_content(

@@ -37,7 +37,7 @@ def interruptible() -> Iterator[CancelToken]:
         stop.signal_number = number  # before anything is said: a second one may come at once
         _say(
             "Stopping after the chunk under way … What is stored stays; run the command again "
-            "to go on."
+            "to continue."
         )
         stop.give(number)
 
@@ -99,19 +99,21 @@ def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int)
 
 def bar_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> tuple[str, str]:
     """The bar: phase, share, time left and gone; databases, records, content."""
-    share = progress.share if progress is not None else 0.0
     if progress is None or not progress.weights:
         return f"Looking for nodes  elapsed {length(seconds)}"[:width], ""
-    phase = verb if share < 1 else "Building indexes" if verb == "Syncing" else "Finishing"
+    counters = progress.counters
+    done = counters.databases_processed + counters.databases_failed
+    ended = done >= len(progress.weights)
+    # What was read of a database may still have to be stored.
+    share = progress.share if ended else min(progress.share, 0.99)
+    phase = verb if not ended else "Building indexes" if verb == "Syncing" else "Finishing"
     tail = f" {share * 100:3.0f} %"
     if 0.01 < share < 1:
         tail += f"  ETA {length(seconds * (1 - share) / share)}"
     tail += f"  elapsed {length(seconds)}"
     room = max(8, min(40, width - len(phase) - len(tail) - 2))
     full = round(room * share)
-    counters = progress.counters
     records, content = progress.so_far()
-    done = counters.databases_processed + counters.databases_failed
     parts = [
         f"{done:,} of {rts.counted(len(progress.weights), 'database')}",
         rts.counted(records, "record"),

@@ -40,7 +40,7 @@ MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
 _CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
-_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
+_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it continues from what is stored."
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
                 "overdue",
                 f"{label} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
                 *where,
-                cure="Look at why the runs of its machine stopped.",
+                cure="Find out why the runs of its machine stopped.",
             )
         )
     if row.rejected_count:
@@ -282,7 +282,7 @@ def _stuck(run: RunRow) -> Problem:
     return Problem(
         "stuck",
         f"The run on {run.host or run.source_ip} (process {run.pid or 'unknown'}) has been silent "
-        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died, or hangs.",
+        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died or hangs.",
         run.source_ip,
         session_id=run.session_id,
         cure="Look at that process; the next `rubix-token-sync sync` there takes over once the "
@@ -320,5 +320,5 @@ def _source_overdue(source: SourceRow) -> Problem:
         hours = source.age_seconds / 3600
         said = f"{source.source_ip} last completed a sync {hours:,.1f} hours ago."
     return Problem(
-        "overdue", said, source.source_ip, cure="Look at why the runs of that machine stopped."
+        "overdue", said, source.source_ip, cure="Find out why the runs of that machine stopped."
     )

@@ -32,6 +32,7 @@ from rubix_token_sync.records.build import (
     finish_batch,
 )
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
+from rubix_token_sync.records.validate import without_sentences
 from rubix_token_sync.runs.content import ContentOfRows
 from rubix_token_sync.runs.jobs import Difference, Job, Tally
 from rubix_token_sync.runs.known_rows import Known
@@ -41,10 +42,16 @@ from rubix_token_sync.targets.base import Target
 __all__ = ["Comparison", "held_records", "record_digests"]
 
 _READ_ERROR: Final = FailureCode.READ_ERROR
+_FOUND: Final = "validation_errors"
 _CONTENT: Final = ("ipfs_data", "ipfs_fetched")
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)
+
+
+def _compared(name: str, value: Any) -> Any:
+    """A value as it counts: of findings, not how this version words them."""
+    return without_sentences(value) if name == _FOUND else value
 
 
 def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
@@ -62,7 +69,8 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
             column = pc.if_else(batch.column("ipfs_fetched"), column, None)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        columns.append(column.to_pylist())
+        values = column.to_pylist()
+        columns.append([_compared(name, value) for value in values] if name == _FOUND else values)
     return b"".join(
         [
             blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()
@@ -153,7 +161,8 @@ class Comparison:
             columns = [
                 name
                 for name in _COMPARED
-                if row[name] != other[name] and (judged or name not in VERDICT_COLUMNS)
+                if _compared(name, row[name]) != _compared(name, other[name])
+                and (judged or name not in VERDICT_COLUMNS)
             ]
             if not row["ipfs_fetched"] and other["ipfs_fetched"]:
                 # The target got it elsewhere or earlier; content is immutable, so it can be proven.
@@ -161,9 +170,9 @@ class Comparison:
                 self.unverified += proven is None
                 if proven is not False:
                     kept[i] = decode_content(other["ipfs_data"])
-                    columns = [c for c in columns if c not in (*_CONTENT, "validation_errors")]
+                    columns = [c for c in columns if c not in (*_CONTENT, _FOUND)]
             if columns:
-                only_content = set(columns) <= {*_CONTENT, "validation_errors"}
+                only_content = set(columns) <= {*_CONTENT, _FOUND}
                 letter: Literal["c", "*"] = "c" if only_content else "*"
                 found[i] = Difference(letter, path, row["token_id"], tuple(columns))
         return found, kept

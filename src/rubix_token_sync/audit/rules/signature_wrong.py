@@ -21,9 +21,9 @@ RULE: Final = StatementRule(
     code="signature_wrong",
     severity="error",
     says="the signature of the token's content is not its creator's",
-    means="The content names its creator, and the signature in it was checked against the public "
-    "key of that DID: it does not fit. Where the key is not at hand the token is not listed.",
-    cause="the content was made up or changed, or the DID's key files were replaced",
+    means="The content names its creator, and the signature in it does not match the public key of "
+    "that DID. A token whose creator's key is not available is not listed.",
+    cause="the content was fabricated or changed, or the DID's key files were replaced",
     cure="Compare the creator's public key with another node's copy of it; then take the token up "
     "with whoever paid with it.",
     compares_nodes=False,
