@@ -106,6 +106,20 @@ def test_the_bar_has_two_lines_that_fit(width: int) -> None:
         assert "content 100.0 %" in second
 
 
+def test_a_cure_that_kinds_share_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    print_problems(
+        [
+            rts.Problem("last_run_interrupted", "The run.", cure="Run again."),
+            rts.Problem("database_pending", "node001.", cure="Run again."),
+            rts.Problem("stuck", "The other run.", cure="Wait."),
+        ]
+    )
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "✗ The run. [last_run_interrupted]", "✗ node001. [database_pending]", "Run again.",
+        "✗ The other run. [stuck]", "Wait.",
+    ]  # fmt: skip
+
+
 def test_the_bar_is_full_once_every_database_is_stored() -> None:
     """What was read still has to be stored: no index is built until then."""
     progress = rts.Progress()

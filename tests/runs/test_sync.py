@@ -295,7 +295,7 @@ def test_a_signal_under_way_leaves_an_interrupted_session(
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 143)
     assert _sessions(target_file) == ["INTERRUPTED"]
     (summary,) = _rows(target_file, "SELECT error_summary FROM SyncSessions")[0]
-    assert summary.startswith("Stopped by a signal.")
+    assert summary.startswith("Stopped by a signal; ")
     assert {d.status for d in outcome.databases} & {"pending"}
     report = build_report(outcome)
     assert (report["status"], report["exit_code"]) == ("INTERRUPTED", 143)

@@ -133,7 +133,8 @@ def print_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         kind = (problem.severity, problem.code, problem.detail, problem.cure)
         kinds.setdefault(kind, []).append(problem)
-    for (severity, code, detail, cure), alike in kinds.items():
+    cures = [cure for _, _, _, cure in kinds]
+    for number, ((severity, code, detail, cure), alike) in enumerate(kinds.items(), 1):
         mark, style = ("✗", "31") if severity == "error" else ("!", "33")
         for problem in alike[:_ALIKE]:
             say(f"{mark} {problem.message} [{detail or code}]", style)
@@ -143,5 +144,5 @@ def print_problems(problems: Sequence[Problem]) -> None:
             if rest > len(alike) - _ALIKE:
                 more += f", {rest:,} in all"
             say(f"{more}: `--json` lists them.", indent="  ")
-        if cure:
+        if cure and cures[number : number + 1] != [cure]:  # else the next kind's is the same
             say(cure, indent="  ")

@@ -292,7 +292,7 @@ def _stuck(run: RunRow) -> Problem:
 
 def _ended_badly(run: RunRow) -> Problem:
     how = "failed" if run.status == "FAILED" else "was interrupted"
-    why = f": {run.error_summary}" if run.error_summary else "."
+    why = f": {run.error_summary.removesuffix('.')}." if run.error_summary else "."
     return Problem(
         f"last_run_{run.status.lower()}",
         f"The last run of {run.source_ip} {how}{why}",
