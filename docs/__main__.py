@@ -168,9 +168,9 @@ def rules_pages() -> str:
     parts += [f"| `{r.code}` | {r.severity} | {r.says} |" for r in RULES]
     for rule in RULES:
         first = (
-            "Suspected until every database of it was read again"
+            "Suspected until every database of its evidence was read again"
             if rule.compares_nodes
-            else "Confirmed at once: it does not depend on when which node was read"
+            else "Confirmed immediately: it does not depend on when a node was read"
         )
         parts.append(
             f"\n## {rule.code}\n\n{_sentence(rule.says)} Severity: {rule.severity}. {first}.\n\n"

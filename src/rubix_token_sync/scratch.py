@@ -60,7 +60,7 @@ class Scratch:
                 reason = f"{room[place]:,} bytes are free, {needed:,} are needed"
             reasons.append(f"{place} ({reason})")
         raise SourceError(
-            f"There is no place for a private copy: {'; '.join(reasons)}.",
+            f"No directory can take a private copy: {'; '.join(reasons)}.",
             code="no_scratch_space",
             remedy=NO_SCRATCH_REMEDY,
             context={"needed": needed, "free": max(room.values(), default=0)},

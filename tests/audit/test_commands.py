@@ -253,7 +253,7 @@ def test_token(run: Run) -> None:
 def test_status_has_a_line(run: Run) -> None:
     assert json.loads(run("status", "--json")[1])["audit"] is None
     run("audit")
-    assert "open: 1 error, 1 warning, 1 info; see `findings`." in run("status")[1]
+    assert "open: 1 error, 1 warning, 1 info; see `rubix-token-sync findings`." in run("status")[1]
     assert json.loads(run("status", "--json")[1])["audit"]["errors"] == 1
 
 

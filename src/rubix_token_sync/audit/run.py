@@ -67,7 +67,7 @@ class AuditOptions:
         unknown = sorted((self.off | self.severities.keys()) - known)
         if unknown:
             raise SettingsError(
-                f"There is no rule named {', '.join(unknown)}.",
+                f"No rule is named {', '.join(unknown)}.",
                 code="unknown_rule",
                 remedy="`rubix-token-sync rules` lists them.",
                 context={"rules": unknown},

@@ -43,6 +43,7 @@ __all__ = ["databases"]
 
 Order = Literal["state", "node", "records", "missing", "age"]
 _ORDERS: Final = ("state", "node", "records", "missing", "age")
+_LONGEST_WHY: Final = 250
 _URGENCY: Final = {"failed": 0, "pending": 1, "overdue": 2}
 
 
@@ -232,11 +233,21 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
         chains = rts.counted(sum(row.chain_count for row in everything), "chain")
         parts.append(f"{chains} (read {min(read):%Y-%m-%d %H:%M} UTC or later)")
     say(", ".join(parts) + ".")
+    errors = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
+    if errors:
+        needs = "needs" if len(errors) == 1 else "need"
+        say(
+            f"{rts.counted(len(errors), 'database')} {needs} attention: `rubix-token-sync status` "
+            "says why, and what to do.",
+            "31",
+        )
 
 
 def _why(row: DatabaseRow) -> str:
     if row.error is not None:
-        return f"{row.error.message[:200]} [{row.error.code}]"
+        said = row.error.message
+        said = said if len(said) <= _LONGEST_WHY else f"{said[: _LONGEST_WHY - 1]}…"
+        return f"{said} [{row.error.code}]"
     parts = [f"{code} {number:,}" for code, number in row.content_failures.items()]
     if row.rejected_count:
         parts.insert(0, f"rejected {row.rejected_count:,}")

@@ -322,6 +322,11 @@ def count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
+def by_severity(number: int, severity: str) -> str:
+    """``2 errors``, ``1 warning``, ``3 info``."""
+    return f"{number:,} info" if severity == "info" else rts.counted(number, severity)
+
+
 def per_cent(value: float | None) -> str:
     """A share with one decimal; 100.0 and 0.0 only where it is all or nothing."""
     if value is None:

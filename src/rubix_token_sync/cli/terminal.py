@@ -132,19 +132,21 @@ def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int)
 
 def bar_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> tuple[str, str]:
     """The bar: phase, share, time left and gone; databases, records, content."""
-    share = progress.share if progress is not None else 0.0
     if progress is None or not progress.weights:
         return f"Looking for nodes  elapsed {length(seconds)}"[:width], ""
-    phase = verb if share < 1 else "Building indexes" if verb == "Syncing" else "Finishing"
+    counters = progress.counters
+    done = counters.databases_processed + counters.databases_failed
+    ended = done >= len(progress.weights)
+    # What was read of a database may still have to be stored.
+    share = progress.share if ended else min(progress.share, 0.99)
+    phase = verb if not ended else "Building indexes" if verb == "Syncing" else "Finishing"
     tail = f" {share * 100:3.0f} %"
     if 0.01 < share < 1:
         tail += f"  ETA {length(seconds * (1 - share) / share)}"
     tail += f"  elapsed {length(seconds)}"
     room = max(8, min(40, width - len(phase) - len(tail) - 2))
     full = round(room * share)
-    counters = progress.counters
     records, content = progress.so_far()
-    done = counters.databases_processed + counters.databases_failed
     parts = [
         f"{done:,} of {rts.counted(len(progress.weights), 'database')}",
         rts.counted(records, "record"),
@@ -164,7 +166,8 @@ def print_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         kind = (problem.severity, problem.code, problem.detail, problem.cure)
         kinds.setdefault(kind, []).append(problem)
-    for (severity, code, detail, cure), alike in kinds.items():
+    cures = [cure for _, _, _, cure in kinds]
+    for number, ((severity, code, detail, cure), alike) in enumerate(kinds.items(), 1):
         mark, style = ("✗", "31") if severity == "error" else ("!", "33")
         for problem in alike[:_ALIKE]:
             say(f"{mark} {problem.message} [{detail or code}]", style)
@@ -174,5 +177,5 @@ def print_problems(problems: Sequence[Problem]) -> None:
             if rest > len(alike) - _ALIKE:
                 more += f", {rest:,} in all"
             say(f"{more}: `--json` lists them.", indent="  ")
-        if cure:
+        if cure and cures[number : number + 1] != [cure]:  # else the next kind's is the same
             say(cure, indent="  ")

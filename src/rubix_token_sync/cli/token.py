@@ -50,8 +50,8 @@ def token(arguments: TokenArguments) -> int:
         raise rts.SettingsError(
             "The target has no token with this id.",
             code="no_such_token",
-            remedy="Ids are compared letter by letter; `rubix-token-sync databases` shows which "
-            "nodes were synced.",
+            remedy="Give the whole id, as `rubix-token-sync findings show FINDING` prints it "
+            "(tables shorten it); `rubix-token-sync databases` shows which nodes were synced.",
         )
     answer(
         as_json=arguments.as_json,

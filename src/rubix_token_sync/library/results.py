@@ -55,7 +55,7 @@ class SyncResult(RunResult):
             problems.append(
                 Problem(
                     "target_not_asked",
-                    "The target could not be asked how it stands after the run.",
+                    "The target's state after the run could not be read.",
                     run.options.source,
                     cure="Run `rubix-token-sync status` once it answers again.",
                 )
@@ -74,7 +74,7 @@ class SyncResult(RunResult):
             problems.append(
                 Problem(
                     "no_nodes",
-                    f"There is no node database below {', '.join(run.options.roots)}.",
+                    f"No node database was found below {', '.join(run.options.roots)}.",
                     run.options.source,
                     severity="error" if strict else "warning",
                     cure="`rubix-token-sync discover` says what was skipped, and why.",

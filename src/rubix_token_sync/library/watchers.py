@@ -220,7 +220,7 @@ class AlertObserver(Observer):
         if result.held is None:
             log_event(
                 _LOG, logging.WARNING, "alerts_not_judged",
-                "The target could not be asked what there is to alert of.",
+                "The target could not be read to find out what to alert about.",
             )  # fmt: skip
             return
         facts = RunFacts(
@@ -262,7 +262,7 @@ def send_status_alerts(configuration: Configuration, status: Status) -> None:
     desk = _desk(configuration, "monitor")
     if not desk.active:
         raise SettingsError(
-            "There is nobody to alert: neither alert_urls nor alert_urls_file is set.",
+            "Alerts have no recipient: neither alert_urls nor alert_urls_file is set.",
             code="no_alert_urls",
             remedy="Set one of them in the settings file; see docs/ALERTS.md.",
         )

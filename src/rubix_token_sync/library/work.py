@@ -205,7 +205,7 @@ def migrate_records(
         )
     if bool(source) == bool(source_file):
         raise SettingsError(
-            "Where from is missing, or given twice.",
+            "The source is missing, or given twice.",
             code="no_source",
             remedy="Name the source by --from or by --from-file.",
         )
@@ -352,7 +352,7 @@ def _held(
     except SyncError as error:
         log_event(
             _LOG, logging.WARNING, "target_not_asked",
-            f"The target could not be asked how it stands: {error}", code=error.code,
+            f"The target's state could not be read: {error}", code=error.code,
         )  # fmt: skip
         return None
 
@@ -372,7 +372,7 @@ def _know_nodes(found: Configuration, options: RunOptions) -> None:
             store.close()
     if unknown:
         raise SettingsError(
-            f"There is no node named {', '.join(sorted(unknown))} below the roots.",
+            f"No node below the roots is named {', '.join(sorted(unknown))}.",
             code="no_such_node",
             remedy="`rubix-token-sync discover` lists the nodes with their names.",
             context={"nodes": sorted(unknown)},

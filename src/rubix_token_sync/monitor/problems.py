@@ -54,7 +54,7 @@ _UNUSUAL: Final = 100
 _UNUSUAL_TIMES: Final = 10
 
 _CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
-_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
+_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it continues from what is stored."
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
                 "overdue",
                 f"{label} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
                 *where,
-                cure="Look at why the runs of its machine stopped.",
+                cure="Find out why the runs of its machine stopped.",
             )
         )
     if row.rejected_count:
@@ -319,7 +319,7 @@ def _stuck(run: RunRow) -> Problem:
     return Problem(
         "stuck",
         f"The run on {run.host or run.source_ip} (process {run.pid or 'unknown'}) has been silent "
-        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died, or hangs.",
+        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died or hangs.",
         run.source_ip,
         session_id=run.session_id,
         cure="Look at that process; the next `rubix-token-sync sync` there takes over once the "
@@ -329,7 +329,7 @@ def _stuck(run: RunRow) -> Problem:
 
 def _ended_badly(run: RunRow) -> Problem:
     how = "failed" if run.status == "FAILED" else "was interrupted"
-    why = f": {run.error_summary}" if run.error_summary else "."
+    why = f": {run.error_summary.removesuffix('.')}." if run.error_summary else "."
     return Problem(
         f"last_run_{run.status.lower()}",
         f"The last run of {run.source_ip} {how}{why}",
@@ -379,5 +379,5 @@ def _source_overdue(source: SourceRow) -> Problem:
         hours = source.age_seconds / 3600
         said = f"{source.source_ip} last completed a sync {hours:,.1f} hours ago."
     return Problem(
-        "overdue", said, source.source_ip, cure="Look at why the runs of that machine stopped."
+        "overdue", said, source.source_ip, cure="Find out why the runs of that machine stopped."
     )

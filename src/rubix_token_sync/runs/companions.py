@@ -33,6 +33,7 @@ from rubix_token_sync.records.schema import (
     row_digest,
     row_digests,
 )
+from rubix_token_sync.records.validate import without_sentences
 from rubix_token_sync.runs.jobs import Difference, Job
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.publishing import Publishing
@@ -392,7 +393,10 @@ def full_digests(batch: pa.RecordBatch) -> bytes:
             continue
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        columns.append(column.to_pylist())
+        values = column.to_pylist()
+        if name == "validation_errors":
+            values = [without_sentences(value) for value in values]
+        columns.append(values)
     return b"".join(
         [
             blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()

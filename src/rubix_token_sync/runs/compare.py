@@ -36,6 +36,7 @@ from rubix_token_sync.records.build import (
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.records.token_content import named_trees, stored_trees
+from rubix_token_sync.records.validate import without_sentences
 from rubix_token_sync.runs.content import ContentOfRows, content_of_node, prove_trees
 from rubix_token_sync.runs.jobs import Difference, Job, Tally
 from rubix_token_sync.runs.known_rows import Known
@@ -45,12 +46,18 @@ from rubix_token_sync.targets.base import Target
 __all__ = ["Comparison", "held_records", "record_digests"]
 
 _READ_ERROR: Final = FailureCode.READ_ERROR
-_CONTENT: Final = frozenset({"ipfs_data", "ipfs_fetched", "validation_errors"})
+_FOUND: Final = "validation_errors"
+_CONTENT: Final = frozenset({"ipfs_data", "ipfs_fetched", _FOUND})
 _OF_CONTENT: Final = _CONTENT | {"attributes", *VERDICT_COLUMNS}
 """Columns that content decides, some of them together with the row."""
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)
+
+
+def _compared(name: str, value: Any) -> Any:
+    """A value as it counts: of findings, not how this version words them."""
+    return without_sentences(value) if name == _FOUND else value
 
 
 def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
@@ -72,7 +79,8 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
                 column = pc.if_else(checked, SIGNATURE_NOT_CHECKED, column)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        columns.append(column.to_pylist())
+        values = column.to_pylist()
+        columns.append([_compared(name, value) for value in values] if name == _FOUND else values)
     return b"".join(
         [
             blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()
@@ -197,7 +205,7 @@ class Comparison:
             columns = {
                 name
                 for name in _COMPARED
-                if row[name] != other[name]
+                if _compared(name, row[name]) != _compared(name, other[name])
                 and (judged or name not in VERDICT_COLUMNS)
                 and not (row[name] == SIGNATURE_NOT_CHECKED and other[name] in SIGNATURE_VERDICTS)
             }

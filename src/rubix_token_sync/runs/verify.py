@@ -79,7 +79,7 @@ def verify(
     run.require_extras()
     if not options.target.exists():
         raise SchemaError(
-            "There is no target to compare with yet.",
+            "The target does not exist yet, so nothing can be compared.",
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )

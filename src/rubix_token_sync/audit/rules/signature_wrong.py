@@ -144,7 +144,7 @@ RULE: Final = SignatureRule(
     "DID itself follows (lite DIDs). It does not fit: the creator has not signed this content. "
     "Of tokens whose creator's key is not at hand nothing is known, and the audit says how many "
     "there are. It checks 100,000 signatures at a time and leaves the rest to the next audit.",
-    cause="the content was made up or changed",
+    cause="the content was fabricated or changed",
     cure="Compare the content with another node's copy of it; then take the token up with whoever "
     "paid with it.",
     compares_nodes=False,
