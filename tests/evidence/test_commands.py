@@ -186,6 +186,22 @@ def test_what_was_not_read_is_never_green(run: Run, signed: Signed, target: Path
     assert (unread["node_name"], unread["error"]) == ("node001", "not_a_database")
 
 
+def test_a_run_under_way_is_not_green(run: Run, signed: Signed, tmp_path: Path) -> None:
+    """It may have stored half of a database."""
+    path = shutil.copy(signed.target.removeprefix("sqlite:///"), tmp_path / "t.db")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "INSERT INTO SyncSessions (session_id, start_time, heartbeat_at, source_ip, status)"
+            " SELECT ?, max(start_time), max(heartbeat_at), 'vm2', 'RUNNING' FROM SyncSessions",
+            ("00000000-0000-4000-8000-000000000009",),
+        )
+    assert run("evidence", "create", "e", "--key", signed.key, "--target",
+               f"sqlite:///{path}").code == 1  # fmt: skip
+    checked = run("evidence", "verify", "e", "--key", signed.public)
+    assert checked.code == 1
+    assert "the run 00000000-0000-4000-8000-000000000009 was under way" in checked.out
+
+
 def test_against_the_nodes(run: Run, signed: Signed, target: Path, tmp_path: Path) -> None:
     fleet = make_fleet(tmp_path / "nodes", PLAN)  # the same once more, to be changed
     nodes = fleet.directory

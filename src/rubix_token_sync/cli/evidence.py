@@ -249,6 +249,8 @@ def _show_verified(done: EvidenceVerified, compared: EvidenceComparison | None) 
         say("It says itself that not everything had been read:", "33")
         for one in unread["databases"][:_MANY]:
             say(f"{one['node_name']}, {one['db_path']}: {one['state']}", indent="  ")
+        for run in done.predicate["scope"]["runs_under_way"][:_MANY]:
+            say(f"the run {run} was under way", indent="  ")
         for one in unread["problems"][:_MANY]:
             say(f"{one['message']} [{one['code']}]", indent="  ")
     if not done.one_moment:

@@ -69,7 +69,7 @@ class Created:
     status: Status
     one_moment: bool
     complete: bool
-    """Every database was read, and nothing is wrong with what was."""
+    """Every database was read, nothing is wrong with what was, and no run was under way."""
     findings: dict[str, int]
 
 

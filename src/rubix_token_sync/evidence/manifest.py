@@ -97,7 +97,8 @@ def statement(
             "one_moment": origin.one_moment,
             "tree": {"hash": "RFC 6962, SHA-256", "leaves": size, "root": root},
             "sizes": {name: files[name][1] for name in CONTENTS},
-            "complete": status.ok and not unread,
+            # A run under way may have stored half of a database.
+            "complete": status.ok and not unread and not status.running,
             "not_read": {
                 "databases": [_database(d) for d in unread],
                 "problems": [_problem(p) for p in status.problems],
