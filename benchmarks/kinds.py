@@ -52,7 +52,7 @@ def touch(database: Path, kind: str) -> None:
 
 
 def main() -> None:
-    """Print each round, and the medians."""
+    """Print the medians so far after each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -71,13 +71,14 @@ def main() -> None:
                     spent(home / kind, place / "t.db")
                 )
                 shutil.rmtree(place)
-    for what in ("new", "read again"):
-        micro = {kind: median(times[what, kind]) / options.rows * 1e6 for kind in _KINDS}
-        print(
-            f"{options.rows:,} rows, {what}: RBT {micro['rbt']:.1f} µs of processor a row, "
-            f"FT {micro['ft']:.1f} µs; FT takes {micro['ft'] / micro['rbt']:.2f} of RBT's time "
-            f"(medians of {options.rounds} rounds by turns)"
-        )
+            for what in ("new", "read again"):
+                micro = {kind: median(times[what, kind]) / options.rows * 1e6 for kind in _KINDS}
+                print(
+                    f"{options.rows:,} rows, {what}: RBT {micro['rbt']:.1f} µs of processor a row, "
+                    f"FT {micro['ft']:.1f} µs; FT takes {micro['ft'] / micro['rbt']:.2f} of RBT's "
+                    f"time (medians of {number + 1} rounds by turns)",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
