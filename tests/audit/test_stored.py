@@ -62,6 +62,8 @@ def test_what_a_sync_could_not_judge_the_audit_does(door: Door, synced: str) -> 
         (1, 2): ("genuine", "all"),
         (4, 9): ("genuine", "all"),
     }
+    # What nobody had said before is not a change.
+    assert ask(synced, "SELECT count(*) FROM TokenRecordHistory") == [(0,)]
 
 
 def test_other_limits_judge_every_stored_record_anew(door: Door, synced: str) -> None:
@@ -73,8 +75,12 @@ def test_other_limits_judge_every_stored_record_anew(door: Door, synced: str) ->
     other = {"RUBIX_SYNC_LIMITS_SOURCE": "node-2024-08"}
     audit(door, synced, **other).expect(6)
     assert {row[1:3] for row in ask(synced, VERDICTS)} == {("genuine", "node-2024-08")}
+    kept = "SELECT changed, count(*) FROM TokenRecordHistory GROUP BY 1 ORDER BY 1"
+    assert ask(synced, kept) == [("verdict,verdict_source", 2), ("verdict_source", 6)]
     audit(door, synced).expect(6)
     assert ask(synced, VERDICTS) == first
+    verdicts = "SELECT DISTINCT verdict_source FROM TokenRecordVersions WHERE ended_run IS NOT NULL"
+    assert {row[0] for row in ask(synced, verdicts)} >= {"all", "node-2024-08"}
 
 
 @pytest.mark.parametrize(
