@@ -87,6 +87,8 @@ def test_what_a_sync_could_not_judge_the_audit_does(door: Door, nodes: Path, syn
     }
     # A sync checks no signatures: that an audit did is no difference.
     door.run("verify", str(nodes), "--target", synced, "--source-ip", "10.0.0.4").expect(0)
+    # What nobody had said before is not a change.
+    assert ask(synced, "SELECT count(*) FROM TokenRecordHistory") == [(0,)]
 
 
 def test_other_limits_judge_every_stored_record_anew(door: Door, synced: str) -> None:
@@ -101,8 +103,12 @@ def test_other_limits_judge_every_stored_record_anew(door: Door, synced: str) ->
         ("genuine", "node-2024-08"),
         ("signature_checked", None),
     }
+    kept = "SELECT changed, count(*) FROM TokenRecordHistory GROUP BY 1 ORDER BY 1"
+    assert ask(synced, kept) == [("verdict,verdict_source", 2), ("verdict_source", 6)]
     audit(door, synced).expect(6)
     assert ask(synced, VERDICTS) == first
+    verdicts = "SELECT DISTINCT verdict_source FROM TokenRecordVersions WHERE ended_run IS NOT NULL"
+    assert {row[0] for row in ask(synced, verdicts)} >= {"all", "node-2024-08"}
 
 
 @pytest.mark.long

@@ -31,7 +31,7 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 if TYPE_CHECKING:
     from rubix_token_sync.audit.judge import Judge
 
-__all__ = ["judge_stored", "keep_rows", "stored_content"]
+__all__ = ["judge_stored", "stored_content"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK: Final = 5_000
@@ -120,32 +120,21 @@ def _keep(
 ) -> None:
     """Keep what is judged anew and differently.
 
-    A verdict that nobody had given before is not a change of the record.
+    A verdict that nobody had given before is not a change of the record, nor is it that a
+    signature was checked which nobody had checked.
     """
+    records = store.tables.records
     revised: defaultdict[str, list[int]] = defaultdict(list)
     for row, new in judged:
         differing = [name for name in VERDICT_COLUMNS if row._mapping[name] != new[name]]
         if row.verdict is not None and differing:
             revised[",".join(differing)].append(row.id)
     for names, ids in revised.items():
-        keep_rows(conn, store, run, names, ids)
-
-
-def keep_rows(
-    conn: sa.Connection,
-    store: SqlTarget,
-    run: int,
-    changed: str,
-    ids: Sequence[int],
-    *where: sa.ColumnElement[bool],
-) -> None:
-    """Keep records as they are, which the caller changes next in these columns."""
-    records = store.tables.records
-    for part in parts(ids):
-        chosen = sa.and_(records.c.id.in_(part), *where)
-        keep(conn, store.tables.stored[RECORDS.name], run, changed, chosen)
-        since = later_run(records, run)
-        conn.execute(sa.update(records).where(chosen).values(since_run=since))
+        for part in parts(ids):
+            chosen = records.c.id.in_(part)
+            keep(conn, store.tables.stored[RECORDS.name], run, names, chosen)
+            since = later_run(records, run)
+            conn.execute(sa.update(records).where(chosen).values(since_run=since))
 
 
 def stored_content(text: str | None) -> bytes | None:

@@ -154,7 +154,7 @@ def print_counts(counts: Sequence[ChangeCounts]) -> int:
         return 0
     print_table(
         [
-            Column("Run", right=True), Column("Ended (UTC)", 2), Column("Source", 4),
+            Column("Run", 1, right=True), Column("Ended (UTC)", 2), Column("Source", 4),
             Column("Node"), Column("New", right=True), Column("Changed", right=True),
             Column("Vanished", right=True), Column("Returned", 3, right=True),
             Column("Columns", 1, wraps=True),

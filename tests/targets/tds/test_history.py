@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from rubix_token_sync.history.prune import prune_history
 from rubix_token_sync.targets.base import Chunk
 from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.history.fleet_made import Source
+from tests.history.test_changes import Reader
 
 from .engine import SqliteEngine
 
@@ -39,3 +43,24 @@ def test_the_same_again_keeps_nothing(store: SqlTarget, engine: SqliteEngine) ->
     store.publish(lease, Chunk(source.rows(range(60)), bulk=True))
     source.end(lease)
     assert engine.query("SELECT count(*) FROM TokenRecordHistory") == [(0,)]
+
+
+def test_questions_about_the_past(store: SqlTarget) -> None:
+    """The same statements as everywhere, as T-SQL."""
+    source, reader = Source(store, "s", tokens={1: {}, 2: {}}), Reader(store)
+    first = source.run()
+    second = source.run(lambda: source.tokens.update({1: {"did": "B"}, 3: {}}))
+    feed = reader.changes(first)
+    assert {(change.what, change.new["did"][:3]) for change in feed} == {
+        ("changed", "B"),
+        ("new", "baf"),
+    }
+    assert (feed.since, feed.cursor) == (str(first), str(second))
+    (counts,) = feed.counts()
+    assert (counts.new, counts.changed, counts.columns) == (1, 1, {"did": 1})
+    assert [one.run for one in feed.counts(by_run=True)] == [second]
+    (token, *_) = source.said(first)
+    assert [one.until_run for one in reader.history(token)] == [second, None]
+    assert [one.record_count for one in reader.databases_as_of(first)] == [2]
+    done = prune_history(store, timedelta(0))
+    assert (done.versions, done.kept) == (1, 0)

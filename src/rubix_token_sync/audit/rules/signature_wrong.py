@@ -91,16 +91,15 @@ def _check_all(
 ) -> bool:
     """Check at most ``most`` signatures of records that wait; whether none was left."""
     # What decodes contents is loaded by audits alone, not by everyone who lists rules.
-    from rubix_token_sync.audit.stored import keep_rows, stored_content
+    from rubix_token_sync.audit.stored import stored_content
     from rubix_token_sync.nodes.chain_signatures import parse_public_key
     from rubix_token_sync.records.rac import decode_rac
 
     records = store.tables.records
     verifiers = {did: parse_public_key(pem) for did, pem in keys.items()}
-    not_checked = records.c.verdict == SIGNATURE_NOT_CHECKED
     changed = (
         sa.update(records)
-        .where(records.c.id == sa.bindparam("row"), not_checked)
+        .where(records.c.id == sa.bindparam("row"), records.c.verdict == SIGNATURE_NOT_CHECKED)
         .values(verdict=sa.bindparam("new"))
     )
     last = checked = 0
@@ -114,7 +113,7 @@ def _check_all(
         return "signature_checked" if right else "signature_wrong"
 
     def work(conn: sa.Connection) -> tuple[int, int] | None:
-        run = store.sessions.fence(conn, lease)
+        store.sessions.fence(conn, lease)
         failpoints.point("audit.signatures")
         query = sa.select(records.c.id, records.c.ipfs_data).where(*waiting, records.c.id > last)
         rows = conn.execute(query.order_by(records.c.id).limit(_CHUNK)).all()
@@ -123,7 +122,6 @@ def _check_all(
         judged = [(row.id, verdict(stored_content(row.ipfs_data))) for row in rows]
         changes = [{"row": row, "new": new} for row, new in judged if new is not None]
         if changes:
-            keep_rows(conn, store, run, "verdict", [int(c["row"]) for c in changes], not_checked)
             conn.execute(changed, changes)
         return int(rows[-1].id), len(changes)
 

@@ -54,7 +54,7 @@ class Writer:
             self._copy_new = f"COPY {table} ({names}, since_run) FROM STDIN (FORMAT BINARY)"
         old = ", ".join(f"r.{c.name}" for c in columns.compared)
         new = ", ".join(f"s.{c.name}" for c in columns.compared)
-        # Locked, so that nobody changes them before they are replaced.
+        # Locked, so that nobody changes them before they are replaced; in order, as by the upsert.
         self._keep = (
             keep_sql(
                 columns,
@@ -63,7 +63,7 @@ class Writer:
                 differs=lambda c: f"r.{c.name} IS DISTINCT FROM s.{c.name}",
                 replaced=f"({old}) IS DISTINCT FROM ({new}) OR r.source_deleted_at IS NOT NULL",
             )
-            + " FOR UPDATE OF r"
+            + " ORDER BY r.record_key FOR UPDATE OF r"
         )
         stored = ", ".join(f"{table}.{c.name}" for c in columns.compared)
         fresh = ", ".join(f"excluded.{c.name}" for c in columns.compared)

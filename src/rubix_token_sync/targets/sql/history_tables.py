@@ -50,7 +50,7 @@ def add_runs(metadata: sa.MetaData, name: Callable[[str], str]) -> sa.Table:
         # When retention removed the versions that it ended.
         sa.Column("pruned_at", TIME),
     )
-    sa.Index("ux_syncruns_session_id", runs.c.session_id, unique=True)
+    sa.Index("ix_syncruns_session_id", runs.c.session_id)
     sa.Index("ix_syncruns_source_ip", runs.c.source_ip, runs.c.number)
     return runs
 
