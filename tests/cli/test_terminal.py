@@ -251,6 +251,8 @@ def test_databases_first_the_failed_then_as_asked(run: Run, broken: Path) -> Non
     only = run("databases", *TARGET, "--failed").out
     assert "node003" in only
     assert "node001" not in only
+    assert " more." not in only  # what did not fail is not more of it
+    assert "1 database needs attention: `rubix-token-sync status`" in only
     assert "… and 2 more." in run("databases", *TARGET, "--limit", "1").out
     assert run("databases", *TARGET, "--sort", "node").out.splitlines()[1].split()[1] == "node001"
 

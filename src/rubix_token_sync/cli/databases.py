@@ -105,6 +105,7 @@ def databases(arguments: DatabasesArguments) -> int:
         if arguments.failed:
             wrong = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
             rows = [r for r in rows if r.state != "current" or (r.source_ip, r.db_path) in wrong]
+        left = len(rows) - len(rows[: arguments.limit])
         rows = rows[: arguments.limit]
         answer(
             as_json=arguments.as_json,
@@ -119,7 +120,7 @@ def databases(arguments: DatabasesArguments) -> int:
                 "problems": problems,
             },
             rows=(rts.DatabaseRow, rows),
-            table=lambda: _show(rows, found, problems),
+            table=lambda: _show(rows, left, found, problems),
         )
     return exit_code
 
@@ -179,8 +180,13 @@ def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:
     return sorted(rows, key=lambda row: -(row.age_seconds or float("inf")))
 
 
-def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list[Problem]) -> None:
-    """One line a database, then the sum."""
+def _show(
+    rows: list[DatabaseRow],
+    left: int,
+    everything: list[DatabaseRow],
+    problems: list[Problem],
+) -> None:
+    """One line a database, how many were left out by --limit, then the sum."""
     wrong = {(problem.source_ip, problem.db_path) for problem in problems}
     if not everything:
         say("No databases.")
@@ -208,8 +214,8 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
             for row in rows
         ],
     )  # fmt: skip
-    if len(rows) < len(everything):
-        say(f"… and {len(everything) - len(rows):,} more.")
+    if left:
+        say(f"… and {left:,} more.")
     say()
     parts = [rts.counted(len(everything), "database")]
     for word in _URGENCY:

@@ -104,4 +104,4 @@ def _show_holder(one: Holder) -> None:
         if value:
             say(f"{title + ':':<13}{value}", indent="  ")
     for name, value in (one.attributes or {}).items():
-        say(f"{name}: {value}", indent="  ")
+        say(f"{name + ':':<13}{value}", indent="  ")
