@@ -23,6 +23,8 @@ depends_on = None
 def upgrade() -> None:
     conn, tables = op.get_bind(), context.config.attributes["tables"]
     assert isinstance(tables, Tables)
+    if sa.inspect(conn).has_table(tables.runs.name):
+        return  # the first revision has just made everything
     for stored in tables.stored.values():
         if stored.history is not None:
             _number(conn, stored.table)
