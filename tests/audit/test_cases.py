@@ -31,7 +31,6 @@ from rubix_token_sync.testing import (
     encode_file,
     insert_rows,
     make_identity,
-    make_signer,
     make_test,
     whole_token,
     write_block,
@@ -42,7 +41,7 @@ TRUTH = "double_holdings"
 NODES = ("alice", "bob", "bob-backup")
 BACKUP = {"held_twice", "spent_copy"}
 """What is found about each of the two tokens that the backup still has."""
-MAKER, KEEPER = make_signer(1, 1), make_signer(1, 2)
+MAKER, KEEPER = make_identity(1, 1), make_identity(1, 2)
 Case = tuple[set[tuple[str, str]], Callable[[], None]]
 """What must be found, and how the case is taken back."""
 

@@ -76,7 +76,7 @@ def in_text(pattern: str, replacement: str) -> Change:
 
 FORGED: dict[str, Change] = {
     "another holder": leaf(did="somebody else"),
-    "another status": leaf(token_status="9"),
+    "another status": leaf(token_status="77"),
     "another verdict": leaf(verdict="genuine", verdict_source="me"),
     "another content": leaf(content_sha256="0" * 64),
     "another type": leaf(**{"@type": "rubix-token-record/2"}),

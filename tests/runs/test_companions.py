@@ -23,7 +23,7 @@ from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.sync import sync
 from rubix_token_sync.runs.verify import repair, verify
 from rubix_token_sync.targets.registry import parse_target
-from rubix_token_sync.testing import make_signer, write_public_keys
+from rubix_token_sync.testing import make_identity, write_public_keys
 
 Options = Callable[..., RunOptions]
 
@@ -106,7 +106,7 @@ def test_the_nodes_dids_with_the_keys_that_prove_themselves(
     options: Options, node: Path, target_file: Path
 ) -> None:
     """Only what the DID follows from; a key that comes later is noticed with the next change."""
-    own, late, forged, foreign = (make_signer(1, number) for number in range(4))
+    own, late, forged, foreign = (make_identity(1, number) for number in range(4))
     write_public_keys(node.parent, "main", [own, foreign])
     write_public_keys(node.parent, "main", [replace(foreign, did=forged.did)])
     with closing(sqlite3.connect(node)) as db, db:
@@ -120,7 +120,7 @@ def test_the_nodes_dids_with_the_keys_that_prove_themselves(
     found = {row[0]: row[1:] for row in ask(target_file, query, node.parents[1].name)}
     without = ("4", "0", None)
     assert found == {
-        own.did: ("4", "0", own.pem.decode()), late.did: without, forged.did: without,
+        own.did: ("4", "0", own.public_key.decode()), late.did: without, forged.did: without,
         "../../etc/passwd": without,
     }  # fmt: skip
     assert b"secret" not in target_file.read_bytes()

@@ -27,6 +27,8 @@ depends_on = None
 def upgrade() -> None:
     conn, tables = op.get_bind(), context.config.attributes["tables"]
     assert isinstance(tables, Tables)
+    if sa.inspect(conn).has_table(tables.runs.name):
+        return  # the first revision has just made everything
     counted = DIDS.counted_as in _columns(conn, tables.databases)
     for stored in tables.stored.values():
         if stored.history is not None:
