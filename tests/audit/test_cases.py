@@ -280,7 +280,7 @@ def _twin(fleet: Fleet) -> Case:
 
 def _signed(fleet: Fleet) -> Case:
     """A content that names the maker and was signed by somebody else."""
-    forger = replace(make_identity(1, 1), did=MAKER.did)
+    forger = replace(make_identity(1, 9), did=MAKER.did)
     token, take_back = _put(fleet, make_test(forger, 1).content, maker=(0, False))
     return {("signature_wrong", token)}, take_back
 
