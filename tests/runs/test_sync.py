@@ -398,7 +398,7 @@ def test_a_target_that_fails_ends_the_run_with_that_error(
     assert raised.value is gone
     assert _sessions(target_file) == ["FAILED"]
     (summary,) = _rows(target_file, "SELECT error_summary FROM SyncSessions")[0]
-    assert summary.startswith("The server is gone.")
+    assert summary.startswith("The server is gone")
     # What was wrong with sources until then is told, once.
     told = _rows(target_file, "SELECT count(*) FROM SyncErrors WHERE code = 'empty_file'")
     assert told == [(0 if name == "database_states" else 1,)]
