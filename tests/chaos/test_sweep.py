@@ -31,7 +31,7 @@ _ENDLESS = 400
 # Points that a sync of the battlefield passes, in one phase or the other.
 _OF_A_SYNC = sorted(
     POINTS.keys()
-    - {name for name in POINTS if name.startswith(("audit.", "migrate."))}
+    - {name for name in POINTS if name.startswith(("audit.", "evidence.", "history.", "migrate."))}
     - {"store.clean", "store.insert", "store.publish.rows"}  # of other targets
     - {"chains.copy", "chains.read"}  # only where chains are read: below
     - {"store.source.adopt"}  # only where it is asked for
