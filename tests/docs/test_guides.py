@@ -101,9 +101,13 @@ def test_the_program_knows_it(guide: str, text: str) -> None:
     command: click.Command | None = command_line
     context = click.Context(command_line)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name = words.pop(0)
-        command = command.get_command(context, name)
+        group, name = command, words.pop(0)
+        command = group.get_command(context, name)
+        if command is None and group.name == "history":  # `history TOKEN` is `history show TOKEN`
+            command = group.get_command(context, "show")
         assert command is not None, name
+    if isinstance(command, click.Group) and command.name == "history" and words:
+        command = command.get_command(context, "show")
     assert command is not None
     known = {
         option for parameter in command.params for option in (*parameter.opts,

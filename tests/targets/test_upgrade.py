@@ -137,6 +137,7 @@ def test_targets_without_the_nodes_dids(target: TargetAddress) -> None:
                 sa.insert(tables.databases).values(database_key=b"\x01" * 8, **seen, **times)
             )
             tables.stored[DIDS.name].table.drop(conn)
+            tables.runs.drop(conn)
             for column in fresh:
                 conn.exec_driver_sql(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
             conn.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
