@@ -156,7 +156,9 @@ def _torn_versions(conn: sa.Connection, store: SqlTarget) -> list[str]:
         if since >= ended or last.get(key, since) != since:
             told.append(f"version {since} to {ended} follows {last.get(key)}")
         last[key] = ended
-    told += [f"{begins[key]} follows {ended}" for key, ended in last.items() if begins[key] != ended]
+    told += [
+        f"{begins[key]} follows {ended}" for key, ended in last.items() if begins[key] != ended
+    ]
     return told
 
 
