@@ -2,7 +2,8 @@
 
 The target (empty at first; one that was filled before is used again) gets a fleet that is
 honest but for one token in ten thousand: each token at its holder, every second one at its
-sender (4) as well, some split into parts, whose parents are burnt.  Measured are
+sender (4) as well, some split into parts, whose parents are burnt; each node has its DID, and
+every transfer stands in the histories of both.  Measured are
 
 * the bare statements: each rule's statement, read to its end, and nothing else;
 * the first audit, an audit in which nothing changed, and one after 1 % of the rows changed.
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.audit.run import AuditOptions, run_audit
 from rubix_token_sync.ipfs.cid import cid_v0
+from rubix_token_sync.records.companions import DIDS, TRANSACTIONS, companion_key
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key, record_key
 from rubix_token_sync.targets.base import Chunk, DatabaseMark, Lease, TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
@@ -47,7 +49,14 @@ def _rows(node: int, nodes: int, count: int) -> Iterator[dict[str, Any]]:
     database = database_key(source, path)
     made = 0
 
-    def row(token: str, status: str, owner: int, value: str = "1.0", parent: str = "") -> Any:
+    def row(
+        token: str,
+        status: str,
+        owner: int,
+        value: str = "1.0",
+        parent: str = "",
+        transaction: str | None = None,
+    ) -> Any:
         key = record_key(database, token)
         return {
             "record_key": key,
@@ -58,6 +67,7 @@ def _rows(node: int, nodes: int, count: int) -> Iterator[dict[str, Any]]:
             "token_id": token,
             "token_status": status,
             "parent_token_id": parent,
+            "transaction_id": transaction,
             "token_value": value,
             "ipfs_data": "001" + hashlib.sha256(token.encode()).hexdigest(),
             "ipfs_fetched": True,
@@ -81,14 +91,53 @@ def _rows(node: int, nodes: int, count: int) -> Iterator[dict[str, Any]]:
             yield row(_token_id(token, 2), "0", node, "0.75", parent)
             made += 3
         elif number % 2:  # this one came from the node before
-            yield row(_token_id(token), "0", node)
+            yield row(_token_id(token), "0", node, transaction=_transaction(node, number))
             made += 1
         else:  # this one was sent to the next node, which has it with an odd number
-            sent = ((node + 1) % nodes) * 10_000_000 + number + 1
+            receiver = (node + 1) % nodes
+            sent = receiver * 10_000_000 + number + 1
             twice = number % _TWICE == 2
-            yield row(_token_id(sent), "0" if twice else "4", node)
+            moved = _transaction(receiver, number + 1)
+            yield row(_token_id(sent), "0" if twice else "4", node, transaction=moved)
             made += 1
         number += 1
+
+
+def _transaction(receiver: int, number: int) -> str:
+    """Of the transfer by which a token came; ten tokens have one."""
+    return hashlib.sha256(f"{receiver} {number // 20}".encode()).hexdigest()
+
+
+def _beside(conn: sa.Connection, store: SqlTarget, records: int, nodes: int) -> None:
+    """Each node's DID, and every transfer at its sender and its receiver."""
+    dids, history = (store.tables.stored[t.name].table for t in (DIDS, TRANSACTIONS))
+
+    def common(node: int, table: str, key: str) -> dict[str, Any]:
+        source, path = f"vm{node % 3}", f"/mnt/node{node:03d}/Rubix/rubix.db"
+        name = companion_key(database_key(source, path), table, key)
+        return {
+            "source_ip": source,
+            "node_name": f"node{node:03d}",
+            "db_path": path,
+            "record_key": name,
+            "row_digest": name[8:],
+        }
+
+    owned = [(node, f"bafybmi{node:052d}") for node in range(nodes)]
+    conn.execute(sa.insert(dids), [common(n, "DIDTable", did) | {"did": did} for n, did in owned])
+    for receiver, did in owned:
+        sender, sent_by = owned[receiver - 1]
+        moved = {_transaction(receiver, number) for number in range(1, records // nodes, 2)}
+        conn.execute(
+            sa.insert(history),
+            [
+                common(node, "TransactionHistory", key)
+                | {"transaction_id": key, "transaction_type": "02", "status": "1",
+                   "sender_did": sent_by, "receiver_did": did, "date_time": _TIME}
+                for key in sorted(moved)
+                for node in (sender, receiver)
+            ],
+        )  # fmt: skip
 
 
 def fill(store: SqlTarget, records: int, nodes: int) -> None:
@@ -108,6 +157,7 @@ def fill(store: SqlTarget, records: int, nodes: int) -> None:
                 _TIME, len(rows), 0, 0.0,
             )  # fmt: skip
             store.publish(lease[source], Chunk(part, bulk=True, mark=mark if last else None))
+    store.transact(lambda conn: _beside(conn, store, records, nodes))
     store.finish_load()
     for held in lease.values():
         store.release_lease(held)

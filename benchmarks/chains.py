@@ -24,7 +24,7 @@ from rubix_token_sync.nodes.did_keys import NodeKeys
 from rubix_token_sync.testing import (
     block_id,
     generated_block,
-    make_signer,
+    make_identity,
     transferred_block,
     write_chains,
     write_public_keys,
@@ -37,8 +37,8 @@ _SEED = 18
 
 
 def _blocks(node: int, tokens: int) -> Iterator[bytes]:
-    owner, buyer = make_signer(_SEED, node), make_signer(_SEED, 1_000_000 + node)
-    quorum = [make_signer(_SEED, 2_000_000 + number) for number in range(5)]
+    owner, buyer = make_identity(_SEED, node), make_identity(_SEED, 1_000_000 + node)
+    quorum = [make_identity(_SEED, 2_000_000 + number) for number in range(5)]
     sold: dict[str, str] = {}
     for number in range(tokens):
         token = f"Qm{node:04}{number * 2_654_435_761 % 2**64:040}"
@@ -59,7 +59,7 @@ def make(directory: Path, node: int, tokens: int) -> str:
     rubix = directory / f"node{node}" / "Rubix"
     write_chains(rubix, "test", _blocks(node, tokens))
     people = [node, 1_000_000 + node, *(2_000_000 + number for number in range(5))]
-    write_public_keys(rubix, "test", [make_signer(_SEED, number) for number in people])
+    write_public_keys(rubix, "test", [make_identity(_SEED, number) for number in people])
     return str(rubix / "rubix.db")
 
 

@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from rubix_token_sync.audit.authenticity import Ruling, WholeToken
 from rubix_token_sync.audit.judge import Judge
 from rubix_token_sync.audit.limits import Limits, package_limits
-from rubix_token_sync.audit.signatures import lite_did
 from rubix_token_sync.audit.table_files import open_or_build
 from rubix_token_sync.audit.token_numbers import (
     DEFAULT_LEVELS,
@@ -33,6 +32,7 @@ from rubix_token_sync.audit.token_numbers import (
     numbers_spec,
 )
 from rubix_token_sync.ipfs.cid import cid_v0
+from rubix_token_sync.ipfs.lite_did import lite_did_of
 from rubix_token_sync.ipfs.unixfs import encode_leaf
 
 
@@ -93,7 +93,7 @@ def _signed(count: int) -> tuple[pa.Array, pa.Array, bytes, str]:
     pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    did = lite_did(pem)
+    did = lite_did_of(pem)
     algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
     contents = []
     for number in range(count):

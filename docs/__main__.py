@@ -29,7 +29,8 @@ Generated from the program by `python docs`; do not edit.
 Exit codes: 0 done, nothing left undone (missing content is data, not a failure);
 1 done, but a database could not be processed or a record could not be stored (for
 `status` and `databases`: something is wrong); 2 usage or settings; 3 the target cannot
-be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences;
+be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences, or
+evidence is not as it was signed;
 6 `audit` found what matters; 130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
 
 A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also
@@ -148,7 +149,7 @@ def metrics_tables() -> str:
         ("During a run (`--metrics-port`)", progress_families("vm1", None)),
         (
             "After a run (`--metrics-file`)",
-            outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited),
+            outcome_families("vm1", 1.0, 1.0, 0, outcome, (), audited, {}),
         ),
     ):
         parts.append(f"### {title}\n\n| metric | type | meaning |\n|---|---|---|")
@@ -167,9 +168,9 @@ def rules_pages() -> str:
     parts += [f"| `{r.code}` | {r.severity} | {r.says} |" for r in RULES]
     for rule in RULES:
         first = (
-            "Suspected until every database of it was read again"
+            "Suspected until every database of its evidence was read again"
             if rule.compares_nodes
-            else "Confirmed at once: it does not depend on when which node was read"
+            else "Confirmed immediately: it does not depend on when a node was read"
         )
         parts.append(
             f"\n## {rule.code}\n\n{_sentence(rule.says)} Severity: {rule.severity}. {first}.\n\n"
@@ -187,6 +188,23 @@ def findings_table() -> str:
     rows = ["| code | what it says | cause | cure |", "|---|---|---|---|"]
     rows += [f"| `{r.code}` | {r.says} | {r.cause} | {r.cure} |" for r in RULES]
     return "\n".join(rows) + "\n"
+
+
+def export_tables() -> str:
+    """The columns of every table that `export` writes."""
+    from rubix_token_sync.export.tables import TABLES
+
+    parts = []
+    for table in TABLES.values():
+        parts.append(f"### {table.name}\n\n{_sentence(table.says)}\n")
+        parts.append("| column | type | may be empty |\n|---|---|---|")
+        parts += [
+            f"| `{f.name}` | {f.type} | {'yes' if f.nullable else 'no'} |" for f in table.schema
+        ]
+        filters = ", ".join(f"`--{name.removesuffix('s')}`" if name != "since" else "`--since`"
+                            for name in sorted(table.filters))  # fmt: skip
+        parts.append(f"\nFilters: {filters}.\n")
+    return "\n".join(parts)
 
 
 def _sentence(text: str) -> str:
@@ -208,6 +226,7 @@ def generated() -> dict[str, str]:
         "REPORT.md": filled((HERE / "REPORT.md").read_text("utf-8"), report_tables()),
         "METRICS.md": filled((HERE / "METRICS.md").read_text("utf-8"), metrics_tables()),
         "RULES.md": rules_pages(),
+        "EXPORT.md": filled((HERE / "EXPORT.md").read_text("utf-8"), export_tables()),
         "TROUBLESHOOTING.md": filled(
             (HERE / "TROUBLESHOOTING.md").read_text("utf-8"), findings_table()
         ),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.audit.run import AuditOutcome, RuleOutcome, UnreadDatabase
     from rubix_token_sync.errors import (
         CommitAmbiguous,
+        EvidenceRefused,
         LeaseHeld,
         LeaseLost,
         RecordRefused,
@@ -45,6 +46,16 @@ if TYPE_CHECKING:
         TransactionTooLarge,
         WorkerCrashed,
     )
+    from rubix_token_sync.evidence.against import Comparison as EvidenceComparison
+    from rubix_token_sync.evidence.create import Created as EvidenceCreated
+    from rubix_token_sync.evidence.notes import Checkpoint as EvidenceCheckpoint
+    from rubix_token_sync.evidence.proofs import Proof as EvidenceProof
+    from rubix_token_sync.evidence.proofs import Proven as EvidenceProven
+    from rubix_token_sync.evidence.verify import Verified as EvidenceVerified
+    from rubix_token_sync.export.run import Exported
+    from rubix_token_sync.history.changes import Change, ChangeCounts
+    from rubix_token_sync.history.prune import Pruned
+    from rubix_token_sync.history.versions import PastDatabase, Version
     from rubix_token_sync.library.auditing import (
         RuleRow,
         acknowledge_finding,
@@ -60,6 +71,17 @@ if TYPE_CHECKING:
         configure,
         settings_of,
     )
+    from rubix_token_sync.library.evidence import (
+        EvidenceKey,
+        compare_evidence,
+        create_evidence,
+        make_evidence_key,
+        prove_token,
+        verify_evidence,
+        verify_proof,
+    )
+    from rubix_token_sync.library.exporting import export_table
+    from rubix_token_sync.library.history import ChangeFeed, PastReader, prune_history
     from rubix_token_sync.library.logs import Failure, explain_failure, start_log
     from rubix_token_sync.library.observers import Observer
     from rubix_token_sync.library.reader import (
@@ -106,7 +128,6 @@ if TYPE_CHECKING:
     from rubix_token_sync.migrate.report import MigrationReport
     from rubix_token_sync.monitor.databases import DatabaseFailure, DatabaseRow
     from rubix_token_sync.monitor.failures import Example, FailureReport, NodeRow, Reason
-    from rubix_token_sync.monitor.filters import parse_age
     from rubix_token_sync.monitor.health import SourceRow, Status
     from rubix_token_sync.monitor.problems import Problem
     from rubix_token_sync.monitor.runs import RunRow, Trend
@@ -121,10 +142,11 @@ if TYPE_CHECKING:
     from rubix_token_sync.runs.progress import Counters, Progress
     from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
     from rubix_token_sync.settings import Settings
-    from rubix_token_sync.text import cell, counted, json_text, shown, told_apart
+    from rubix_token_sync.text import cell, counted, json_text, parse_age, shown, told_apart
 
 _ERRORS: Final = (
-    "CommitAmbiguous LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError SettingsError "
+    "CommitAmbiguous EvidenceRefused LeaseHeld LeaseLost RecordRefused ReportMismatch SchemaError "
+    "SettingsError "
     "SourceError SourceUnsettled SyncError TargetError TargetOverloaded TargetRefused "
     "TargetUnavailable TransactionTooLarge WorkerCrashed"
 )
@@ -132,10 +154,23 @@ _PLACES: Final = {
     "audit.questions": "AuditRow Evidence Finding Holder OpenFindings TokenView",
     "audit.run": "AuditOutcome RuleOutcome UnreadDatabase",
     "errors": _ERRORS,
+    "evidence.against": "EvidenceComparison=Comparison",
+    "evidence.create": "EvidenceCreated=Created",
+    "evidence.notes": "EvidenceCheckpoint=Checkpoint",
+    "evidence.proofs": "EvidenceProof=Proof EvidenceProven=Proven",
+    "evidence.verify": "EvidenceVerified=Verified",
+    "export.run": "Exported",
+    "history.changes": "Change ChangeCounts",
+    "history.prune": "Pruned",
+    "history.versions": "PastDatabase Version",
     "library.auditing": "RuleRow acknowledge_finding audit_records reopen_finding rules "
     "suppress_finding",
     "library.backups": "BackupResult back_up",
     "library.configuration": "Configuration SettingsOverrides configure settings_of",
+    "library.evidence": "EvidenceKey compare_evidence create_evidence make_evidence_key "
+    "prove_token verify_evidence verify_proof",
+    "library.exporting": "export_table",
+    "library.history": "ChangeFeed PastReader prune_history",
     "library.logs": "Failure explain_failure start_log",
     "library.observers": "Observer",
     "library.reader": "RECORD_COLUMNS SchemaChange SchemaScript TargetReader databases failures "
@@ -149,7 +184,6 @@ _PLACES: Final = {
     "migrate.report": "MigrationReport MovedDatabase=DatabaseOutcome",
     "monitor.databases": "DatabaseFailure DatabaseRow",
     "monitor.failures": "Example FailureReport NodeRow Reason",
-    "monitor.filters": "parse_age",
     "monitor.health": "SourceRow Status",
     "monitor.problems": "Problem",
     "monitor.runs": "RunRow Trend",
@@ -164,7 +198,7 @@ _PLACES: Final = {
     "runs.result": "DatabaseOutcome RunOptions RunResult",
     "settings": "Settings",
     "records.kinds": "tokens_by_kind",
-    "text": "cell counted json_text shown told_apart",
+    "text": "cell counted json_text parse_age shown told_apart",
 }
 """Module → the names it gives (``name=its own name there``)."""
 
@@ -181,6 +215,9 @@ __all__ = [
     "AuditRow",
     "BackupResult",
     "CancelToken",
+    "Change",
+    "ChangeCounts",
+    "ChangeFeed",
     "CheckReport",
     "CheckResult",
     "CommitAmbiguous",
@@ -192,7 +229,16 @@ __all__ = [
     "Difference",
     "Discovery",
     "Evidence",
+    "EvidenceCheckpoint",
+    "EvidenceComparison",
+    "EvidenceCreated",
+    "EvidenceKey",
+    "EvidenceProof",
+    "EvidenceProven",
+    "EvidenceRefused",
+    "EvidenceVerified",
     "Example",
+    "Exported",
     "Failure",
     "FailureReport",
     "Finding",
@@ -208,8 +254,11 @@ __all__ = [
     "NodeRow",
     "Observer",
     "OpenFindings",
+    "PastDatabase",
+    "PastReader",
     "Problem",
     "Progress",
+    "Pruned",
     "Reason",
     "RecordRefused",
     "ReportMismatch",
@@ -244,6 +293,7 @@ __all__ = [
     "Trend",
     "UnreadDatabase",
     "VerifyResult",
+    "Version",
     "WorkerCrashed",
     "__version__",
     "acknowledge_finding",
@@ -252,20 +302,26 @@ __all__ = [
     "cell",
     "check",
     "check_settings",
+    "compare_evidence",
     "configure",
     "counted",
+    "create_evidence",
     "databases",
     "describe_settings",
     "discover",
     "explain_failure",
+    "export_table",
     "failures",
     "json_text",
     "keep_out",
     "log_event",
     "log_through",
+    "make_evidence_key",
     "migrate_records",
     "open_target",
     "parse_age",
+    "prove_token",
+    "prune_history",
     "redact",
     "reopen_finding",
     "report_of",
@@ -286,6 +342,8 @@ __all__ = [
     "told_apart",
     "upgrade_schema",
     "verify",
+    "verify_evidence",
+    "verify_proof",
     "watchers_of",
 ]
 

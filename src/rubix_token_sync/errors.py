@@ -16,6 +16,7 @@
     ├── SourceError              one node's database cannot be read     exit 1
     │   └── SourceUnsettled      transient: busy, or changed while it was read
     ├── WorkerCrashed            a worker process ended or raised       exit 1
+    ├── EvidenceRefused          evidence is not as it was signed       exit 5
     ├── TokenTableError          the table of token numbers             exit 1
     └── ReportMismatch           counters and target disagree           exit 1
 
@@ -139,6 +140,12 @@ class SourceUnsettled(SourceError):
 
 class WorkerCrashed(SyncError):
     """A worker process was killed or raised something unforeseen."""
+
+
+class EvidenceRefused(SyncError):
+    """A directory of evidence or a proof is not what its maker signed."""
+
+    exit_code = 5
 
 
 class TokenTableError(SyncError):

@@ -53,14 +53,19 @@ def explanations() -> tuple[Explanation, ...]:
 
 def find(code: str) -> tuple[Explanation, ...]:
     """The entries of ``code``; none: it is unknown."""
-    wanted = code.strip().strip("[]`.:").lower().replace("-", "_")
+    wanted = _name_of(code)
     return tuple(entry for entry in explanations() if entry.code == wanted)
 
 
 def nearest(code: str) -> list[str]:
     """Up to three known codes that look like ``code``."""
-    wanted = code.strip().lower().replace("-", "_")
+    wanted = _name_of(code)
     return get_close_matches(wanted, sorted({e.code for e in explanations()}), 3, 0.6)
+
+
+def _name_of(code: str) -> str:
+    """A code as it was pasted: in brackets, or behind its category (``ipfs/no_repository``)."""
+    return code.strip().strip("[]`.:").rpartition("/")[2].lower().replace("-", "_")
 
 
 def _plain(cell: str) -> str:

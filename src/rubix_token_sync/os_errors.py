@@ -26,7 +26,7 @@ _REMEDIES: Final = {
     "disk_full": "Free disk space or raise the quota, and run again: nothing stored is lost.",
     "out_of_memory": "Lower BATCH_SIZE and NUM_IPFS_WORKERS or allow more memory, and run again: "
     "nothing stored is lost.",
-    "system_error": "Run again when the cause is gone: nothing stored is lost.",
+    "system_error": "Run again once the cause is removed: nothing stored is lost.",
     "too_many_files": "Raise the limit of open files (ulimit -n), and run again: nothing stored "
     "is lost.",
     "too_many_processes": "Raise the limit of processes (ulimit -u) or lower NUM_IPFS_WORKERS, "

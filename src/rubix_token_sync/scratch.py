@@ -59,8 +59,9 @@ class Scratch:
                     return place
                 reason = f"{room[place]:,} bytes are free, {needed:,} are needed"
             reasons.append(f"{place} ({reason})")
+        why = "; ".join(reasons) or "neither scratch nor TMPDIR names one, and there is no default"
         raise SourceError(
-            f"There is no place for a private copy: {'; '.join(reasons)}.",
+            f"No directory can take a private copy: {why}.",
             code="no_scratch_space",
             remedy=NO_SCRATCH_REMEDY,
             context={"needed": needed, "free": max(room.values(), default=0)},

@@ -13,15 +13,19 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
-__all__ = ["cell", "counted", "json_text", "shown", "told_apart"]
+__all__ = ["cell", "counted", "json_text", "parse_age", "shown", "told_apart"]
 
 _FORMULA: Final = ("=", "+", "-", "@")
 _RISKY: Final = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 """What JSON may hold as it is but no terminal should get: controls and invisible marks."""
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", re.IGNORECASE)
 
 
 def shown(text: object) -> str:
@@ -70,3 +74,23 @@ def told_apart(nodes: Sequence[tuple[str, str]]) -> list[str]:
 def _short(path: str, alike: Iterable[str]) -> str:
     """The name of the file where all are in one directory: a node of the main and the test net."""
     return os.path.basename(path) if len({*map(os.path.dirname, alike)}) == 1 else path
+
+
+def parse_age(text: str) -> timedelta:
+    """``90s``, ``30m``, ``24h``, ``7d``, ``2w``.
+
+    Raises:
+        ValueError: it is none of these, or longer than a hundred years.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an age: write 90s, 30m, 24h, 7d or 2w")
+    number = float(match[1])
+    unit = _UNITS[match[2].lower()]
+    try:
+        age = timedelta(**{unit: number})
+    except OverflowError:
+        age = timedelta.max
+    if age > timedelta(days=36_525):
+        raise ValueError(f"{text!r} is more than a hundred years")
+    return age

@@ -9,13 +9,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rubix_token_sync.records.companions import CHAINS, companion_key
+from rubix_token_sync.records.companions import CHAINS, DIDS, TRANSACTIONS, companion_key
 from rubix_token_sync.records.schema import database_key, record_key
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["BEGAN", "Row", "insert", "node_path", "put_database"]
+__all__ = ["BEGAN", "Row", "Sent", "insert", "node_path", "put_database"]
 
 BEGAN = datetime(2026, 1, 1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A transfer in a node's TransactionHistory."""
+
+    transaction: str
+    sender: str
+    receiver: str
+    day: int
+    status: str = "1"
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,16 @@ class Row:
     """Type of the latest block of its chain on the node; None: there is no chain."""
     block_owner: str | None = None
     chain_error: str | None = None
+    block_number: int | None = 1
+    content: str = "content"
+    owns: str | None = None
+    """A DID that is one of the node's own."""
+    key: str | None = None
+    """The public key of that DID."""
+    transaction: str | None = None
+    """By which the row came, or was sent away."""
+    history: tuple[Sent, ...] = ()
+    """Transfers that the node has noted."""
 
     def but(self, **changes: Any) -> Row:
         """The same with other values."""
@@ -64,11 +85,12 @@ def _values(row: Row) -> dict[str, Any]:
         "token_id": row.token_id,
         "token_kind": row.kind,
         "token_status": row.token_status,
+        "transaction_id": row.transaction,
         "did": row.did,
         "parent_token_id": row.parent,
         "token_value": row.value,
         "ipfs_fetched": row.fetched,
-        "ipfs_data": "content" if row.fetched else None,
+        "ipfs_data": row.content if row.fetched else None,
         "ipfs_error": row.error,
         "verdict": row.verdict,
         "token_level": row.level,
@@ -86,6 +108,7 @@ def _chain(row: Row) -> dict[str, Any]:
         "db_path": path,
         "token_id": row.token_id,
         "token_kind": row.kind,
+        "latest_block_number": row.block_number,
         "latest_block_type": row.block,
         "latest_block_owner": row.block_owner,
         "hashes_valid": True,
@@ -96,10 +119,49 @@ def _chain(row: Row) -> dict[str, Any]:
     }
 
 
+def _beside(row: Row, table: str, key: str | None, **own: Any) -> dict[str, Any]:
+    """A row of a companion table; a node's rows with one key are one."""
+    path = node_path(row.node)
+    return {
+        "source_ip": row.source,
+        "node_name": row.node,
+        "db_path": path,
+        "record_key": companion_key(database_key(row.source, path), table, key),
+        "row_digest": b"\x01" * 16,
+        **own,
+    }
+
+
 def insert(conn: sa.Connection, tables: Tables, rows: Sequence[Row]) -> None:
     """Put rows in; one for each node and token."""
     if rows:
         conn.execute(sa.insert(tables.records), [_values(row) for row in rows])
+    beside: dict[str, dict[bytes, dict[str, Any]]] = {DIDS.name: {}, TRANSACTIONS.name: {}}
+    for row in rows:
+        owned = (
+            [_beside(row, "DIDTable", row.owns, did=row.owns, public_key=row.key)]
+            if row.owns
+            else []
+        )
+        noted = [
+            _beside(
+                row,
+                "TransactionHistory",
+                sent.transaction,
+                transaction_id=sent.transaction,
+                transaction_type="02",
+                sender_did=sent.sender,
+                receiver_did=sent.receiver,
+                status=sent.status,
+                date_time=BEGAN + timedelta(days=sent.day),
+            )
+            for sent in row.history
+        ]
+        for name, found in ((DIDS.name, owned), (TRANSACTIONS.name, noted)):
+            beside[name] |= {one["record_key"]: one for one in found}
+    for name, found_rows in beside.items():
+        if found_rows:
+            conn.execute(sa.insert(tables.stored[name].table), list(found_rows.values()))
     chained = [row for row in rows if row.block is not None]
     if chained:
         table = tables.stored[CHAINS.name].table
@@ -125,5 +187,6 @@ def put_database(
                 last_modified=BEGAN,
                 last_processed=read_at - timedelta(days=1),
                 last_seen_at=read_at,
+                record_count=1,
             )
         )

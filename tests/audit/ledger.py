@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from rubix_token_sync.audit.questions import Finding, FindingFilters, list_findings
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.audit.run import AuditOptions, AuditOutcome, run_audit
-from rubix_token_sync.records.companions import CHAINS
+from rubix_token_sync.records.companions import COMPANIONS
 from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.audit.fleets import Row, insert, put_database
 
@@ -30,7 +30,8 @@ class Ledger:
         def work(conn: sa.Connection) -> None:
             tables, now = self.store.tables, self.store.database.time(conn)
             conn.execute(sa.delete(tables.records))
-            conn.execute(sa.delete(tables.stored[CHAINS.name].table))
+            for beside in COMPANIONS:
+                conn.execute(sa.delete(tables.stored[beside.name].table))
             insert(conn, tables, rows)
             for node in nodes:
                 put_database(conn, tables, node, now)

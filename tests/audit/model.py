@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
-from tests.audit.fleets import Row
+from tests.audit.fleets import Row, Sent
 
 __all__ = ["MODELS", "Found", "Token"]
 
@@ -213,6 +213,73 @@ def row_against_chain(rows: Sequence[Row]) -> Found:
     return _each_token(rows, lambda held: sum(map(contradicts, held)))
 
 
+def owner_unknown(rows: Sequence[Row]) -> Found:
+    own: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.owns:
+            own[row.node].add(row.owns)
+
+    def unknown(row: Row) -> bool:
+        dids = own[row.node]
+        held = row.token_status in OWNING and row.kind != "contract"
+        return bool(held and row.did and dids and row.did not in dids)
+
+    return _each_token(rows, lambda held: sum(map(unknown, held)))
+
+
+def spent_copy(rows: Sequence[Row]) -> Found:
+    noted: dict[str, dict[str, Sent]] = defaultdict(dict)  # of two with one key the last stays
+    for row in rows:
+        noted[row.node] |= {sent.transaction: sent for sent in row.history}
+
+    def away(row: Row, other: Row) -> bool:
+        """The other row's transaction is one by which this row's DID sent the token away."""
+        return other.transaction is not None and any(
+            sent.sender == row.did != sent.receiver and sent.status != "0"
+            for history in noted.values()
+            for sent in history.values()
+            if sent.transaction == other.transaction
+        )
+
+    def by_transaction(row: Row, other: Row) -> bool:
+        if not away(row, other):
+            return False
+        if row.transaction == other.transaction:
+            return True
+        if row.transaction is None:
+            return other.transaction not in noted[row.node]
+        return any(
+            row.transaction in history
+            and other.transaction in history
+            and history[row.transaction].day < history[other.transaction].day
+            for history in noted.values()
+        )
+
+    def by_chain(row: Row, other: Row) -> bool:
+        if None in (row.block, other.block, row.block_number, other.block_number):
+            return False
+        if row.chain_error is not None or other.chain_error is not None:
+            return False
+        longer = other.block_number > row.block_number  # type: ignore[operator]
+        elsewhere = other.block_owner is not None and other.block_owner != row.did
+        return longer and (other.block in ("08", "13") or (other.block == "02" and elsewhere))
+
+    def copies(held: list[Row]) -> int:
+        # Where there is a row, there is its chain, whether the row lives or not.
+        chained = [o for o in rows if (o.kind, o.token_id) == (held[0].kind, held[0].token_id)]
+        spendable = [
+            row
+            for row in held
+            if row.did and row.token_status in OWNING and row.kind in ("rbt", "ft")
+        ]
+        return sum(
+            any(by_transaction(row, o) for o in held) or any(by_chain(row, o) for o in chained)
+            for row in spendable
+        )
+
+    return _each_token(rows, copies)
+
+
 def chain_wrong(rows: Sequence[Row]) -> Found:
     def wrong(row: Row) -> bool:
         return row.block is not None and row.chain_error is not None
@@ -227,6 +294,8 @@ def _judged(verdict: str) -> Callable[[Sequence[Row]], Found]:
 MODELS: dict[str, Callable[[Sequence[Row]], Found]] = {
     "held_twice": held_twice,
     "status_conflict": status_conflict,
+    "owner_unknown": owner_unknown,
+    "spent_copy": spent_copy,
     "row_against_chain": row_against_chain,
     "chain_wrong": chain_wrong,
     "same_number_twice": same_number_twice,

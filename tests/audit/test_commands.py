@@ -24,7 +24,8 @@ from tests.audit.fleets import Row, node_path
 from tests.audit.ledger import Ledger
 
 TOKEN = "QmUSkNpf5MRsJjdLsTD9qbKy7B8FPRXMZZTtc5XMaizYYf"
-ALICE, BOB = Row("alice", TOKEN, did="one"), Row("bob", TOKEN, did="two", fetched=False)
+ALICE = Row("alice", TOKEN, did="one", block="02", block_owner="one", block_number=4)
+BOB = Row("bob", TOKEN, did="two", fetched=False)
 DISPUTED = Row("alice", "QmDisputed", verdict="disputed", level=1, number=4_300_000)
 HOSTILE = Row("bad\x1b[2J", "Qm\x1b]0;x\x07\n=cmd", "12")
 
@@ -235,12 +236,13 @@ def test_token(run: Run) -> None:
     run("audit")
     code, out, _ = run("token", TOKEN)
     assert code == 0
-    for word in ("Content: content", "alice (vm1)", "bob (vm1)", "held_twice:"):
+    for word in ("Content: content", "alice (vm1)", "bob (vm1)", "held_twice:", "02, number 4"):
         assert word in out
     document = json.loads(run("token", TOKEN, "--json")[1])
     assert document.keys() == {"token_id", "content", "holders", "findings"}
-    assert [(h["node_name"], h["ipfs_fetched"]) for h in document["holders"]] == [
-        ("alice", True), ("bob", False),
+    shown = ("node_name", "ipfs_fetched", "latest_block_number", "latest_block_owner")
+    assert [tuple(h[key] for key in shown) for h in document["holders"]] == [
+        ("alice", True, 4, "one"), ("bob", False, None, None),
     ]  # fmt: skip
     jsonschema_finding = {"findings": document["findings"]}
     assert _valid(json.dumps(jsonschema_finding))
@@ -251,7 +253,7 @@ def test_token(run: Run) -> None:
 def test_status_has_a_line(run: Run) -> None:
     assert json.loads(run("status", "--json")[1])["audit"] is None
     run("audit")
-    assert "open: 1 error, 1 warning, 1 info; see `findings`." in run("status")[1]
+    assert "open: 1 error, 1 warning, 1 info; see `rubix-token-sync findings`." in run("status")[1]
     assert json.loads(run("status", "--json")[1])["audit"]["errors"] == 1
 
 

@@ -86,6 +86,37 @@ def test_the_evidence_is_all_holders_side_by_side(ledger: Ledger) -> None:
     assert found.weight == 2
 
 
+def test_a_copy_shows_the_chains_of_nodes_that_have_no_row(ledger: Ledger) -> None:
+    """The receiver's node is not read; a quorum node keeps the chain that it agreed to."""
+    copy = Row("backup", "QmA", did="one", block="05", block_owner="one", owns="one")
+    quorum = Row("quorum", "QmA", gone=True, block="02", block_owner="two", block_number=2)
+    ledger.sync(copy, quorum)
+    ledger.audit()
+    found = ledger.finding()
+    assert (found.rule, found.state) == ("spent_copy", "suspected")
+    assert [(e.role, e.node_name, e.did, e.did_of) for e in found.evidence] == [
+        ("holder", "backup", "one", "this_node"), ("chain", "quorum", None, None),
+    ]  # fmt: skip
+    assert [(e.latest_block_number, e.latest_block_owner) for e in found.evidence] == [
+        (1, "one"), (2, "two"),
+    ]  # fmt: skip
+    ledger.sync(copy, quorum, read=["backup"])
+    assert (ledger.audit().changes["confirmed"], ledger.state()) == (0, "suspected")
+    ledger.sync(copy, quorum)
+    assert (ledger.audit().changes["confirmed"], ledger.state()) == (1, "confirmed")
+    ledger.sync(copy.but(token_status="4"), quorum)
+    assert ledger.audit().changes["resolved"] == 1
+
+
+def test_what_a_rule_could_not_look_at_is_counted(ledger: Ledger) -> None:
+    ledger.sync(Row("a", "QmA", did="one"), Row("b", "QmB", did="one", owns="two"))
+    done = ledger.audit()
+    blind = {rule.rule: rule.not_looked_at for rule in done.blind}
+    assert blind == {"owner_unknown": 1, "row_against_chain": 2, "chain_wrong": 2, "spent_copy": 2}
+    assert [f.token_id for f in ledger.findings()] == ["QmB"]
+    assert [e.did_of for e in ledger.finding().evidence] == ["no_node"]
+
+
 def test_what_was_not_read_resolves_nothing(ledger: Ledger) -> None:
     """Bob's node is off: that its row does not show any more proves nothing."""
     ledger.sync(ALICE, BOB)

@@ -15,12 +15,20 @@ from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.targets.mssql.target import SPELLING
 from rubix_token_sync.targets.sql.tables import build_tables
 from rubix_token_sync.targets.sql.target import SqlTarget
-from tests.audit.fleets import Row, insert
+from tests.audit.fleets import Row, Sent, insert
 from tests.audit.model import MODELS, Found
 
 _IDS = ("QmA", "Qma", "QmB", "QmC", "X'0A'")
 """Two that differ by case only, and one that stands for something that was no text."""
 
+_sent = st.builds(
+    Sent,
+    transaction=st.sampled_from(("t1", "t2")),
+    sender=st.sampled_from(("one", "two")),
+    receiver=st.sampled_from(("one", "two")),
+    day=st.sampled_from((1, 2)),
+    status=st.sampled_from(("1", "1", "1", "0")),
+)
 _rows = st.builds(
     Row,
     node=st.sampled_from(("a", "b", "c")),
@@ -47,6 +55,10 @@ _rows = st.builds(
     block=st.sampled_from((None, "02", "02", "05", "04", "08", "13")),
     block_owner=st.sampled_from(("one", "two", None)),
     chain_error=st.sampled_from((None, None, "chain_forked: two blocks have the same number")),
+    block_number=st.sampled_from((1, 1, 2, None)),
+    owns=st.sampled_from((None, "one", "two")),
+    transaction=st.sampled_from((None, "t1", "t2")),
+    history=st.lists(_sent, max_size=2).map(tuple),
 )  # fmt: skip
 _fleets = st.lists(_rows, max_size=9, unique_by=lambda row: (row.node, row.kind, row.token_id))
 
@@ -103,6 +115,27 @@ _AGREE = settings(
                Row("a", "QmC", parent="QmA", value="0.5")])  # fmt: skip
 @example(rows=[Row("a", "QmA", "9", value="0.3"),
                *(Row("a", i, parent="QmA", value="0.1") for i in _IDS[1:4])])  # fmt: skip
+@example(rows=[Row("a", "QmA", did="one", owns="two"), Row("b", "QmA", "4", did="one")])
+@example(
+    rows=[
+        Row("a", "QmA", did="one"),
+        Row("b", "QmA", "4", did="one", transaction="t1", history=(Sent("t1", "one", "two", 1),)),
+    ]
+)
+@example(
+    rows=[
+        Row("a", "QmA", did="one", transaction="t1"),
+        Row(
+            "b",
+            "QmA",
+            did="two",
+            transaction="t2",
+            history=(Sent("t1", "two", "one", 1), Sent("t2", "one", "two", 2)),
+        ),
+    ]
+)
+@example(rows=[Row("a", "QmA", did="one", block="02", block_owner="one"),
+               Row("b", "QmA", "9", block="08", block_owner="two", block_number=2)])  # fmt: skip
 def test_statement_and_model_agree(embedded: SqlTarget, rows: list[Row]) -> None:
     _agree(embedded, rows)
 

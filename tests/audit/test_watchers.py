@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,7 +106,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if name.startswith("RUBIX_SYNC_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    make_fleet(tmp_path / "nodes", FleetPlan(nodes=1, tokens_per_node=60, part_tokens=0.3))
+    plan = FleetPlan(nodes=1, tokens_per_node=60, part_tokens=0.3)
+    (node,) = make_fleet(tmp_path / "nodes", plan).nodes
+    with closing(sqlite3.connect(node.db_path)) as db, db:
+        db.execute("UPDATE TokensTable SET token_status = 0 WHERE token_status = 9")
     yield tmp_path
     log.tear_down()
 

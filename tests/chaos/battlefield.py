@@ -1,10 +1,10 @@
 """A small fleet in two states, and targets that hold the first: what faults are tried on.
 
 The fleet has what makes runs interesting: several chunks a database, transactions and
-pledges beside the tokens (several chunks as well, some of them repeated), content that is
-absent, a database whose rows are only in its ``-wal``, one in WAL mode, one without a primary
-key (repeated and missing ids), one that is no database, and one that is gone in the second
-state.
+pledges beside the tokens (several chunks as well, some of them repeated), every kind of token,
+content that is absent, a database whose rows are only in its ``-wal``, one in WAL mode, one
+without a primary key (repeated and missing ids), one that is no database, and one that is gone
+in the second state.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rubix_token_sync.testing import (
     FleetPlan,
     add_tokens,
+    block_id,
     change_status,
     delete_tokens,
+    generated_block,
     make_fleet,
+    make_identity,
+    transferred_block,
+    write_chains,
 )
+from rubix_token_sync.testing.chains import FT, NFT
 from tests.chaos.door import Door
 from tests.chaos.target_state import Content, content_of, leftovers
 
@@ -30,6 +37,9 @@ __all__ = ["BROKEN", "SETTINGS", "SOURCE", "Battlefield", "Phase"]
 
 SOURCE = "vm1"
 SETTINGS = {"BATCH_SIZE": "20", "BULK_INSERT_SIZE": "40", "NUM_IPFS_WORKERS": "2"}
+_KINDS: dict[str, Any] = {
+    "ft_rows": 25, "nft_rows": 2, "data_rows": 2, "contract_rows": 1, "did_count": 8,
+}  # fmt: skip
 BROKEN = 1
 """The exit code of an undisturbed run: one database of the fleet is no database."""
 
@@ -64,10 +74,13 @@ class Battlefield:
     fleet: Path
     first: Phase
     change: Phase
+    chains: bool = False
+    """Runs read the token chains, too."""
 
     def arguments(self, target: str) -> tuple[str, ...]:
         """A sync of the fleet into ``target``."""
-        return _arguments(self.home, self.fleet, target)
+        more = ("--chains",) if self.chains else ()
+        return (*_arguments(self.home, self.fleet, target), *more)
 
     def phase(self, name: str) -> Phase:
         """``first`` or ``change``."""
@@ -85,7 +98,7 @@ class Battlefield:
     def make(home: Path, door: Door, *, tokens: int = 60) -> Battlefield:
         """Make the fleet below ``home`` and sync both of its states, undisturbed."""
         fleet = home / "fleet"
-        plain = FleetPlan(nodes=1, tokens_per_node=tokens, seed=7, absent=0.1)
+        plain = FleetPlan(nodes=1, tokens_per_node=tokens, seed=7, absent=0.1, **_KINDS)
         made = make_fleet(fleet / "a", plain)
         live = FleetPlan(nodes=1, tokens_per_node=tokens, seed=8, journal_mode="wal")
         busy = make_fleet(fleet / "b", live)
@@ -93,9 +106,7 @@ class Battlefield:
             fleet / "c", FleetPlan(nodes=1, tokens_per_node=tokens // 2, seed=9, in_wal=True)
         )
         _keyless(fleet / "d" / "node001" / "Rubix" / "rubix.db")
-        bad = fleet / "e" / "node001" / "Rubix" / "rubix.db"
-        bad.parent.mkdir(parents=True)
-        bad.write_bytes(b"no database" * 100)
+        _broken(fleet)
         make_fleet(fleet / "f", FleetPlan(nodes=1, tokens_per_node=tokens // 3, seed=10))
         _add_history(made.nodes[0].db_path)
         template = home / "template.db"
@@ -107,13 +118,43 @@ class Battlefield:
             delete_tokens(node.db_path, 0.1)
             add_tokens(sown, node, tokens // 4)
         _change_history(made.nodes[0].db_path)
+        _change_kinds(made.nodes[0].db_path)
         shutil.rmtree(fleet / "f" / "node001")
+        return Battlefield._observed(home, fleet, template, door)
+
+    @staticmethod
+    def make_chained(home: Path, door: Door) -> Battlefield:
+        """The same of a smaller fleet, chains included: some grew, new ones came, some are gone."""
+        fleet = home / "fleet"
+        plan = FleetPlan(nodes=1, tokens_per_node=20, seed=11, chains=True, test_rows=4, **_KINDS)
+        (node,) = make_fleet(fleet / "a", plan).nodes
+        _broken(fleet)
+        template = home / "template.db"
+        arguments = (*_arguments(home, fleet, f"sqlite:///{template}"), "--chains")
+        door.run(*arguments, env=SETTINGS).expect(BROKEN)
+        _fold(template)
+        rubix = Path(node.db_path).parent
+        shutil.rmtree(rubix / "MainNet" / "nftchainstorage")
+        _change_kinds(node.db_path)
+        owner, other, *quorum = (make_identity(11, number) for number in range(7))
+        for token, type_ in (("new token", FT), ("new nft", NFT)):
+            first = generated_block(owner, token, type_)
+            write_chains(rubix, "main", [first])
+        block = transferred_block(owner, other.did, {token: block_id(first, token)}, type_, quorum)
+        write_chains(rubix, "main", [block])
+        return Battlefield._observed(home, fleet, template, door, chains=True)
+
+    @staticmethod
+    def _observed(
+        home: Path, fleet: Path, template: Path, door: Door, *, chains: bool = False
+    ) -> Battlefield:
         nothing = Content({}, {})
         field = Battlefield(
             home,
             fleet,
             Phase("first", None, nothing, Counter(), Counter(), Counter()),
             Phase("change", template, nothing, Counter(), Counter(), Counter()),
+            chains,
         )
         return replace(
             field,
@@ -154,6 +195,24 @@ def _arguments(home: Path, fleet: Path, target: str) -> tuple[str, ...]:
         "sync", str(fleet), "--target", target, "--source-ip", SOURCE, "--allow-shrink",
         "--report", str(home / "reports"), "--quiet",
     )  # fmt: skip
+
+
+def _broken(fleet: Path) -> None:
+    """A database that is none."""
+    bad = fleet / "e" / "node001" / "Rubix" / "rubix.db"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b"no database" * 100)
+
+
+def _change_kinds(path: Path | str) -> None:
+    """One row of each kind changed, some are gone."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE FTTokenTable SET token_status = 16 WHERE rowid % 3 = 0")
+        db.execute("DELETE FROM FTTokenTable WHERE rowid % 5 = 0")
+        for table in ("NFTTokensTable", "DataTokensTable"):
+            db.execute(f"UPDATE {table} SET token_status = 5 WHERE rowid = 1")
+        db.execute("UPDATE smartcontract SET contract_status = 10")
+        db.execute("DELETE FROM NFTTokensTable WHERE rowid = 2")
 
 
 def _add_history(path: Path | str) -> None:

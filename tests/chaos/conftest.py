@@ -19,6 +19,13 @@ def battlefield(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlef
 
 
 @pytest.fixture(scope="session")
+def chained_field(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlefield:
+    """A smaller fleet whose chains are read as well; only to be read."""
+    pytest.importorskip("plyvel")
+    return Battlefield.make_chained(tmp_path_factory.mktemp("chained"), door)
+
+
+@pytest.fixture(scope="session")
 def _states(postgres_server: PostgresServer, battlefield: Battlefield) -> ServerStates:
     return ServerStates(postgres_server, battlefield)
 

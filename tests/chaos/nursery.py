@@ -35,6 +35,7 @@ _LOADED = (
     "rubix_token_sync.targets.migrations.guide_tables",
     "rubix_token_sync.targets.postgresql.target",
     "rubix_token_sync.targets.sqlite.target",
+    "rubix_token_sync.runs.chain_rows",
     "rubix_token_sync.runs.compare",
     "rubix_token_sync.runs.dry_run",
     "rubix_token_sync.runs.worker",

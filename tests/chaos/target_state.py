@@ -14,10 +14,11 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Content", "content_of", "copy_target", "error_repeats", "leftovers", "rows_of"]
 
-_OWN = frozenset({"id", "synced_at", "source_deleted_at", "db_last_modified"})
+_OWN = frozenset({"id", "synced_at", "source_deleted_at", "db_last_modified", "since_run"})
 # Times, durations, and fingerprints (which hold the inode and times of a file).
 _TIMES = frozenset(
     {
+        "chains_read_at",
         "content_checked_at",
         "last_processed",
         "last_seen_at",
@@ -102,7 +103,11 @@ def _companion(conn: sa.Connection, name: str, table: sa.Table) -> dict[bytes, t
 
 
 def leftovers(url: str) -> list[str]:
-    """What an ended run must not leave: running sessions, leases, staged rows, no indexes."""
+    """What an ended run must not leave.
+
+    Running sessions, leases, staged rows, missing indexes, versions of a record that do not
+    follow each other.
+    """
     store = _open(url)
     try:
         tables = store.tables
@@ -129,11 +134,32 @@ def leftovers(url: str) -> list[str]:
                     count = conn.scalar(sa.text(f"SELECT count(*) FROM {name}"))
                     if count:
                         told.append(f"{count} rows are staged in {name}")
-            return told
+            return told + _torn_versions(conn, store)
 
         return store.read(work)
     finally:
         store.close()
+
+
+def _torn_versions(conn: sa.Connection, store: SqlTarget) -> list[str]:
+    """Each version ends where the next one begins, the last one where the record does."""
+    stored = store.tables.stored[RECORDS.name]
+    assert stored.history is not None
+    records, history = stored.table, stored.history
+    begins: dict[bytes, int] = {}
+    for key, since in conn.execute(sa.select(records.c.record_key, records.c.since_run)):
+        begins[key] = since
+    query = sa.select(history.c.record_key, history.c.since_run, history.c.ended_run)
+    last: dict[bytes, int] = {}
+    told = []
+    for key, since, ended in conn.execute(query.order_by(*query.selected_columns)):
+        if since >= ended or last.get(key, since) != since:
+            told.append(f"version {since} to {ended} follows {last.get(key)}")
+        last[key] = ended
+    told += [
+        f"{begins[key]} follows {ended}" for key, ended in last.items() if begins[key] != ended
+    ]
+    return told
 
 
 def error_repeats(url: str) -> list[Any]:
@@ -179,13 +205,19 @@ def copy_target(source: str, target: str) -> None:
             for table, held in rows.items():
                 if held:
                     conn.execute(sa.insert(table), held)
-                if new.kind == "postgresql" and "id" in table.c:
-                    highest = max((row["id"] for row in held), default=0) + 1
-                    conn.execute(
-                        sa.text(f"ALTER SEQUENCE {table.name}_id_seq RESTART WITH {highest}")
-                    )
+                if new.kind == "postgresql":
+                    _go_on_counting(conn, table, held)
 
         new.transact(work)
     finally:
         old.close()
         new.close()
+
+
+def _go_on_counting(conn: sa.Connection, table: sa.Table, held: list[dict[str, Any]]) -> None:
+    """The next row gets a number of its own."""
+    for column in table.primary_key:
+        named = sa.select(sa.func.pg_get_serial_sequence(table.name, column.name))
+        if (sequence := conn.scalar(named)) is not None:
+            highest = max((row[column.name] for row in held), default=0) + 1
+            conn.execute(sa.text(f"ALTER SEQUENCE {sequence} RESTART WITH {highest}"))

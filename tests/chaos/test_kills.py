@@ -17,6 +17,7 @@ from tests.chaos.server_states import ServerStates
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
 _FEW = {"sqlite": 24, "postgresql": 16}
 _MANY = 200
+_CHAINED = 8
 _GROUPS = 10
 
 
@@ -60,6 +61,20 @@ def test_many_random_kills(
     share = _MANY // _GROUPS
     first = 1_000 + group * share
     _kill(range(first, first + share), door, battlefield, fresh)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_random_kills_of_runs_that_read_chains(
+    door: Door, chained_field: Battlefield, tmp_path: Path
+) -> None:
+    names = itertools.count()
+    _kill(
+        range(5_000, 5_000 + _CHAINED),
+        door,
+        chained_field,
+        lambda phase: chained_field.fresh_sqlite(tmp_path / f"{next(names)}.db", phase),
+    )
 
 
 def test_a_kill_can_be_replayed() -> None:

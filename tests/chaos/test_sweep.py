@@ -31,11 +31,14 @@ _ENDLESS = 400
 # Points that a sync of the battlefield passes, in one phase or the other.
 _OF_A_SYNC = sorted(
     POINTS.keys()
-    - {name for name in POINTS if name.startswith(("audit.", "migrate."))}
+    - {name for name in POINTS if name.startswith(("audit.", "evidence.", "history.", "migrate."))}
     - {"store.clean", "store.insert", "store.publish.rows"}  # of other targets
+    - {"chains.copy", "chains.read"}  # only where chains are read: below
     - {"store.source.adopt"}  # only where it is asked for
     - {"store.heartbeat", "store.records", "worker.emit"}  # of time, of verify, of processes
 )
+_OF_CHAINS = ("chains.copy", "chains.read", "store.publish", "store.stage", "store.mark")
+"""Of a run that reads chains: its own, and those at which chains are written."""
 _IN_WORKERS = sorted({*_OF_A_SYNC, "worker.emit"} & POINTS.keys())
 _ON_A_SERVER = sorted(
     {name for name in POINTS if name.startswith("store.")}
@@ -168,7 +171,40 @@ def test_each_point_on_postgresql_once(
     assert (tmp_path / "fired").exists()
 
 
+@pytest.mark.parametrize("point", _OF_CHAINS)
+def test_each_point_of_chains_once(
+    door: Door, chained_field: Battlefield, tmp_path: Path, point: str
+) -> None:
+    """The last time that it is passed: chains come after the rows."""
+    phase = chained_field.change
+    url = chained_field.fresh_sqlite(tmp_path / "t.db", phase)
+    fault = point, phase.points[point], "kill"
+    assert hit(door, chained_field, url, fault, phase, tmp_path / "fired")
+
+
 # ------------------------------------------------------------------ the long form
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("action", ["error", "kill"])
+@pytest.mark.parametrize("point", _OF_CHAINS)
+def test_chains(
+    door: Door, chained_field: Battlefield, tmp_path: Path, point: str, action: str
+) -> None:
+    start, names = chained_field.change, itertools.count()
+    usual = start.points[point]
+    hits = sweep(
+        door,
+        chained_field,
+        lambda phase: chained_field.fresh_sqlite(tmp_path / f"{next(names)}.db", phase),
+        (point, action),
+        start,
+        tmp_path / "fired",
+        usual=usual,
+        ends=True,
+    )
+    assert hits >= usual > 0
 
 
 @pytest.mark.long

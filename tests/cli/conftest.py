@@ -71,18 +71,19 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     log.tear_down()
 
 
+def call_program(*arguments: object) -> Ended:
+    """Call the program in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    assert isinstance(left.value.code, int)
+    return Ended(left.value.code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture
 def run() -> Run:
     """Call the program in this process."""
-
-    def call(*arguments: object) -> Ended:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        assert isinstance(left.value.code, int)
-        return Ended(left.value.code, out.getvalue(), err.getvalue())
-
-    return call
+    return call_program
 
 
 @pytest.fixture

@@ -81,6 +81,27 @@ def test_a_clock_that_is_wrong_is_told_and_no_failure(
     assert "differs from the server's by +3600 s" in _detail(ended, "clock")
 
 
+def test_a_warning_is_not_shown_as_ok(run: Run, nodes: Path) -> None:
+    shutil.rmtree(nodes / "node001" / ".ipfs")
+    ended = run("check", nodes, *TARGET)
+    assert ended.code == 0
+    assert ended.out.startswith("warn node node001: ")
+    assert "[no_repository]\n     Restore or mount" in ended.out
+    assert ended.out.endswith("Everything a run needs is there; see the warnings above.\n")
+    strict = run("check", nodes, *TARGET, "--strict", "--json")
+    assert (strict.code, _failed(strict)) == (1, {"node node001": "no_repository"})
+
+
+def test_roots_without_nodes_are_a_warning(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = run("check", tmp_path / "empty", *TARGET)
+    assert (ended.code, ended.out.partition("\n")[0]) == (
+        0, f"warn discovery: no node database was found below {tmp_path}/empty [no_nodes]",
+    )  # fmt: skip
+    strict = run("check", tmp_path / "empty", *TARGET, "--strict", "--json")
+    assert (strict.code, _failed(strict)) == (1, {"discovery": "no_nodes"})
+
+
 def test_a_run_under_way_is_told(run: Run) -> None:
     run("check", *TARGET)
     now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"

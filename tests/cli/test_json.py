@@ -78,8 +78,8 @@ def test_verify(run: Run, broken: Path) -> None:
     told = ended.document
     assert told.keys() == {
         "equal", "exit_code", "target", "duration_seconds", "databases", "records", "differences",
-        "unverified_content", "missing_databases", "failed_databases", "unreadable_databases",
-        "unread_directories", "problems", "examples", "repaired",
+        "unverified_content", "chains_unread", "missing_databases", "failed_databases",
+        "unreadable_databases", "unread_directories", "problems", "examples", "repaired",
     }  # fmt: skip
     assert (told["equal"], told["exit_code"], ended.code) == (False, 5, 5)
     assert told["differences"] == {"new": 0, "vanished": 0, "changed": 30, "content": 0}
@@ -118,12 +118,31 @@ def test_check(run: Run, broken: Path) -> None:
     told = ended.document
     assert told.keys() == {"ok", "exit_code", "checks"}
     assert (told["ok"], told["exit_code"], ended.code) == (False, 1, 1)
-    assert told["checks"][0].keys() == {"name", "ok", "detail", "remedy", "code", "exit_code"}
+    assert told["checks"][0].keys() == {
+        "name", "ok", "warning", "detail", "remedy", "code", "exit_code",
+    }  # fmt: skip
     names = [check["name"] for check in told["checks"]]
     assert [name for name in names if not name.startswith(("node ", "note"))] == CHECKS
     assert {c["name"]: c["ok"] for c in told["checks"] if c["name"].startswith("node ")} == {
         "node node001": True, "node node002": True, "node node003": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "arguments"),
+    [
+        ("discover", ["discover", "NODES"]), ("check", ["check", "NODES"]),
+        ("verify", ["verify", "NODES"]), ("config", ["config", "show"]),
+        ("config", ["explain", "busy"]), ("config", ["schema", "show"]),
+    ],
+)  # fmt: skip
+def test_the_page_names_the_keys(run: Run, nodes: Path, section: str, arguments: list[str]) -> None:
+    run("schema", "upgrade", *TARGET)
+    words = [str(nodes) if word == "NODES" else word for word in arguments]
+    told = run(*words, *(TARGET if arguments[0] in ("check", "verify") else ()), "--json").document
+    page = (Path(__file__).parents[2] / "docs" / "JSON.md").read_text(encoding="utf-8")
+    text = page.partition(f"\n## {section}")[2].partition("\n## ")[0]
+    assert [key for key in told if f"`{key}`" not in text] == []
 
 
 def test_schema(run: Run) -> None:

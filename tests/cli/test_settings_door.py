@@ -85,9 +85,9 @@ def test_sizes_act_on_what_is_done(run: Run, nodes: Path) -> None:
         assert document["records_inserted"] == 120
         return int(document["sql_batches"])
 
-    # 60 records a node: with chunks of 10, six a node and one more for the mark.
-    assert batches("large") == 2
-    assert batches("small", "--batch-size", 10, "--bulk-insert-size", 10) >= 12
+    # 60 records and 100 DIDs a node: with chunks of 10, sixteen a node and one for the mark.
+    assert batches("large") == 4
+    assert batches("small", "--batch-size", 10, "--bulk-insert-size", 10) >= 32
 
 
 def test_roots_from_the_file_and_the_current_directory(

@@ -47,12 +47,20 @@ def test_demo_makes_and_syncs_a_fleet(run: Run) -> None:
     ended = run("demo", "d", "--nodes", 2, "--tokens", 50)
     assert ended.code == 0, ended.err
     with closing(sqlite3.connect("d/rubix-tokens.db")) as db:
-        assert db.execute("SELECT count(*) FROM TokenRecords").fetchone() == (100,)
+        kinds = "SELECT network, token_kind, count(*) FROM TokenRecords GROUP BY 1, 2"
+        assert set(db.execute(kinds)) == {
+            ("main", "rbt", 100), ("main", "ft", 100), ("main", "nft", 4), ("main", "data", 4),
+            ("main", "contract", 2), ("test", "rbt", 20),
+        }  # fmt: skip
+    # Nothing of it is wrong.
+    found = run("audit", "--target", "sqlite:///d/rubix-tokens.db", "--json").document
+    assert (found["open"]["warning"], found["open"]["error"]) == (0, 0)
     # The command that it shows does what it says.
     line = next(line for line in ended.out.splitlines() if "rubix-token-sync verify" in line)
     assert run(*line.split()[1:]).code == 0
     again = run("demo", "d", "--json").document
-    assert (again["total_databases_unchanged"], again["tokens_read"]) == (2, 0)
+    assert (again["total_databases_unchanged"], again["tokens_read"]) == (4, 0)
+    assert again["records_by_kind"] == {"rbt": 120, "ft": 100, "nft": 4, "data": 4, "contract": 2}
 
 
 def test_demo_does_not_touch_a_fleet_that_is_not_its_own(run: Run) -> None:

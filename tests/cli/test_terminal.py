@@ -106,6 +106,32 @@ def test_the_bar_has_two_lines_that_fit(width: int) -> None:
         assert "content 100.0 %" in second
 
 
+def test_a_cure_that_kinds_share_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    print_problems(
+        [
+            rts.Problem("last_run_interrupted", "The run.", cure="Run again."),
+            rts.Problem("database_pending", "node001.", cure="Run again."),
+            rts.Problem("stuck", "The other run.", cure="Wait."),
+        ]
+    )
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "✗ The run. [last_run_interrupted]", "✗ node001. [database_pending]", "Run again.",
+        "✗ The other run. [stuck]", "Wait.",
+    ]  # fmt: skip
+
+
+def test_the_bar_is_full_once_every_database_is_stored() -> None:
+    """What was read still has to be stored: no index is built until then."""
+    progress = rts.Progress()
+    progress.begin({0: 100, 1: 100})
+    progress._shares = {0: 1.0, 1: 1.0}
+    progress.counters.databases_processed = 1
+    assert "Syncing ━" in bar_lines("Syncing", progress, 30, 80)[0]
+    assert " 99 %" in bar_lines("Syncing", progress, 30, 80)[0]
+    progress.counters.databases_failed = 1
+    assert bar_lines("Syncing", progress, 30, 80)[0].startswith("Building indexes ")
+
+
 def test_names_from_disk_reach_no_terminal_raw(run: Run, nodes: Path) -> None:
     """Incident 47: every way out."""
     (nodes / "node001").rename(nodes / EVIL)
@@ -225,6 +251,8 @@ def test_databases_first_the_failed_then_as_asked(run: Run, broken: Path) -> Non
     only = run("databases", *TARGET, "--failed").out
     assert "node003" in only
     assert "node001" not in only
+    assert " more." not in only  # what did not fail is not more of it
+    assert "1 database needs attention: `rubix-token-sync status`" in only
     assert "… and 2 more." in run("databases", *TARGET, "--limit", "1").out
     assert run("databases", *TARGET, "--sort", "node").out.splitlines()[1].split()[1] == "node001"
 

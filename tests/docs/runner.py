@@ -3,19 +3,32 @@
 A block tagged ``bash run`` is executed; each command must succeed, or end with the code
 that a comment at its end names (``# exit 1``).  Places that every reader has differently
 stand in the guides as examples and are replaced: the nodes and the PostgreSQL address.
+
+The program's own commands run in this process, which is many times faster; what needs a
+shell (other programs, pipes) runs in one.  `test_printed_commands` starts the program itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
+
+from rubix_token_sync import log
+from tests.cli.conftest import call_program, clean_environment
 
 BLOCK = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAM = "rubix-token-sync"
 _EXIT = re.compile(r"\s+# exit (\d+)\b.*$")
+_COMMENT = re.compile(r"\s+#\s.*$")
+_TO_FILE = re.compile(r"\s+>\s*(\S+)$")
+_FOR_A_SHELL = re.compile(r"[|<>&;$`~]")
 _SECONDS = 280
 
 
@@ -46,33 +59,37 @@ def run_block(block: Block, directory: Path, replaced: dict[str, str]) -> None:
     Raises:
         AssertionError: a command ended with another code than the guide says.
     """
-    script = ["set -u"]
-    for command in block.commands:
-        found = _EXIT.search(command)
-        wanted = int(found[1]) if found else 0
-        plain = re.sub(r"\s+#\s.*$", "", command)
-        for example, real in replaced.items():
-            plain = plain.replace(example, real)
-        script.append(f'{plain}\ncode=$?; [ $code = {wanted} ] || {{ echo "exit $code of: "'
-                      f"{_quoted(plain)} >&2; exit 99; }}")  # fmt: skip
-    programs = Path(sys.executable).parent
-    environment = {
-        "PATH": f"{programs}:{os.environ['PATH']}",
+    environment = clean_environment() | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(directory),
         "LC_ALL": "C.UTF-8",
         "PYTHONWARNINGS": "default",
     }
+    with contextlib.chdir(directory), mock.patch.dict(os.environ, environment, clear=True):
+        for command in block.commands:
+            found = _EXIT.search(command)
+            plain = _COMMENT.sub("", command)
+            for example, real in replaced.items():
+                plain = plain.replace(example, real)
+            code, said = _run(plain)
+            assert code == (int(found[1]) if found else 0), f"exit {code} of: {plain}\n{said}"
+
+
+def _run(command: str) -> tuple[int, str]:
+    """Run one command; its exit code and the end of what it said."""
+    file = _TO_FILE.search(command)
+    plain = command[: file.start()] if file else command
+    if plain.startswith(f"{PROGRAM} ") and not _FOR_A_SHELL.search(plain):
+        ended = call_program(*shlex.split(plain)[1:])
+        log.tear_down()
+        if file:
+            Path(file[1]).write_text(ended.out, encoding="utf-8")
+        return ended.code, f"{ended.out[-2000:]}\n{ended.err[-3000:]}"
     done = subprocess.run(
-        ["/bin/bash", "-c", "\n".join(script)],
-        cwd=directory,
-        env=environment,
+        ["/bin/bash", "-c", command],
         capture_output=True,
         text=True,
         timeout=_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+    return done.returncode, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"

@@ -32,6 +32,7 @@ def test_every_entry_has_a_meaning_and_a_cure(entry: object) -> None:
 def test_a_code_that_means_two_things_has_both() -> None:
     assert {entry.area for entry in find("access_denied")} == {"A node's database", "Content"}
     assert find("[Access-Denied]"), "as it is printed, and as people type it"
+    assert find("ipfs/no_repository"), "as `errors` prints it"
     assert nearest("acces_denied")[0] == "access_denied"
 
 

@@ -144,5 +144,5 @@ def test_config_check_finds_everything_at_once(tmp_path: Path) -> None:
         "scratch_missing",
     ]  # fmt: skip
     file.write_text('target = "sqlite:///x.db"\n')
-    assert start(tmp_path, "config", "check", "s.toml").stdout == "s.toml is good.\n"
+    assert start(tmp_path, "config", "check", "s.toml").stdout == "s.toml is valid.\n"
     assert start(tmp_path, "config", "check").returncode == 2, "there is none here"

@@ -40,7 +40,7 @@ def test_what_is_never_chosen(places: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(root)
     assert "the current directory" in _refused(Scratch())
     monkeypatch.setenv("TMPDIR", ".")
-    assert "no place" in _refused(Scratch())  # nothing relative, and no fallback
+    assert "neither scratch nor TMPDIR" in _refused(Scratch())  # nothing relative, and no fallback
     assert "no such file" in _refused(Scratch(str(places / "missing")))
     assert "are needed" in _refused(Scratch(str(places), margin_bytes=2**60))
 

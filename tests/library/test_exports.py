@@ -18,21 +18,24 @@ PACKAGE = Path(rts.__file__).parent
 
 EXPORTED = set(
     """
-AlertObserver AuditOutcome AuditRow BackupResult CancelToken CheckReport CheckResult CommitAmbiguous
-Configuration Counters DatabaseFailure DatabaseOutcome DatabaseRow Difference Discovery Evidence
-Example Failure FailureReport Finding Holder Interrupted LeaseHeld LeaseLost
-MetricsEndpointObserver MetricsFileObserver MigrationReport MovedDatabase Node NodeRow Observer
-OpenFindings Problem Progress RECORD_COLUMNS Reason RecordRefused ReportMismatch ReportObserver
+AlertObserver AuditOutcome AuditRow BackupResult CancelToken Change ChangeCounts ChangeFeed
+CheckReport CheckResult CommitAmbiguous Configuration Counters DatabaseFailure DatabaseOutcome
+DatabaseRow Difference Discovery Evidence EvidenceCheckpoint EvidenceComparison EvidenceCreated
+EvidenceKey EvidenceProof EvidenceProven EvidenceRefused EvidenceVerified Example Exported Failure
+FailureReport Finding Holder Interrupted LeaseHeld LeaseLost MetricsEndpointObserver
+MetricsFileObserver MigrationReport MovedDatabase Node NodeRow Observer OpenFindings PastDatabase
+PastReader Problem Progress Pruned RECORD_COLUMNS Reason RecordRefused ReportMismatch ReportObserver
 RuleOutcome RuleRow RunOptions RunResult RunRow SchemaChange SchemaError SchemaScript SettingRow
 Settings SettingsError SettingsOverrides SettingsOverview Skipped SourceError SourceRow
-SourceUnsettled Status SyncError SyncResult TargetError TargetOverloaded TargetReader
-TargetRefused TargetUnavailable TokenView TransactionTooLarge Trend UnreadDatabase VerifyResult
+SourceUnsettled Status SyncError SyncResult TargetError TargetOverloaded TargetReader TargetRefused
+TargetUnavailable TokenView TransactionTooLarge Trend UnreadDatabase VerifyResult Version
 WorkerCrashed __version__ acknowledge_finding audit_records back_up cell check check_settings
-configure counted databases describe_settings discover explain_failure failures json_text keep_out
-log_event log_through migrate_records open_target parse_age redact reopen_finding report_of
+compare_evidence configure counted create_evidence databases describe_settings discover
+explain_failure export_table failures json_text keep_out log_event log_through make_evidence_key
+migrate_records open_target parse_age prove_token prune_history redact reopen_finding report_of
 retry_failed rules sarif_of schema_script send_finding_alerts send_status_alerts sessions
-settings_of shown start_log status suppress_finding sync tokens_by_kind told_apart
-upgrade_schema verify watchers_of
+settings_of shown start_log status suppress_finding sync tokens_by_kind told_apart upgrade_schema
+verify verify_evidence verify_proof watchers_of
 """.split()  # noqa: SIM905 - read more easily
 )
 

@@ -11,15 +11,15 @@ from rubix_token_sync.nodes.did_keys import NodeKeys
 from rubix_token_sync.testing import (
     block_id,
     generated_block,
-    make_signer,
+    make_identity,
     transferred_block,
     write_chains,
     write_public_keys,
 )
 from rubix_token_sync.testing.chains import FT
 
-ALICE, BOB = make_signer(1, 1), make_signer(1, 2)
-QUORUM = [make_signer(1, number) for number in range(3, 8)]
+ALICE, BOB = make_identity(1, 1), make_identity(1, 2)
+QUORUM = [make_identity(1, number) for number in range(3, 8)]
 TOKENS = [f"Qm{number:044}" for number in range(6)]
 
 

@@ -19,10 +19,10 @@ from rubix_token_sync.nodes.chain_blocks import (
     parse_key,
     parse_reference,
 )
-from rubix_token_sync.testing import block_id, generated_block, make_signer, transferred_block
+from rubix_token_sync.testing import block_id, generated_block, make_identity, transferred_block
 from rubix_token_sync.testing.chains import FT, encode_canonical, generated_content
 
-ALICE, BOB = make_signer(1, 1), make_signer(1, 2)
+ALICE, BOB = make_identity(1, 1), make_identity(1, 2)
 TOKEN = "Qm" + "a" * 44
 HASH = "0123456789abcdef" * 4
 

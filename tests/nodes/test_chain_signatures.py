@@ -22,9 +22,9 @@ from rubix_token_sync.ipfs.lite_did import lite_did_of
 from rubix_token_sync.nodes.chain_blocks import Signature
 from rubix_token_sync.nodes.chain_signatures import Counts, SignatureChecks, parse_public_key
 from rubix_token_sync.nodes.did_keys import NodeKeys
-from rubix_token_sync.testing import make_signer, write_public_keys
+from rubix_token_sync.testing import make_identity, write_public_keys
 
-ALICE, BOB = make_signer(1, 1), make_signer(1, 2)
+ALICE, BOB = make_identity(1, 1), make_identity(1, 2)
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 MESSAGE = b"0123456789abcdef" * 2
 SIGNED = bytes.fromhex(ALICE.sign(MESSAGE.decode()))
@@ -40,12 +40,12 @@ def fast(request: pytest.FixtureRequest) -> bool:
 
 
 def test_both_forms_of_a_signature_are_right(fast: bool) -> None:
-    key = parse_public_key(ALICE.pem, fast=fast)
+    key = parse_public_key(ALICE.public_key, fast=fast)
     assert key is not None
     assert key.verify(MESSAGE, SIGNED)
     assert key.verify(MESSAGE, encode_dss_signature(R, ORDER - S))
     assert not key.verify(MESSAGE[::-1], SIGNED)
-    other = parse_public_key(BOB.pem, fast=fast)
+    other = parse_public_key(BOB.public_key, fast=fast)
     assert other is not None
     assert not other.verify(MESSAGE, SIGNED)
 
@@ -60,7 +60,7 @@ _NOT_SIGNATURES = [
 
 @pytest.mark.parametrize("signature", _NOT_SIGNATURES, ids=range(len(_NOT_SIGNATURES)))
 def test_what_is_not_a_signature_is_wrong(fast: bool, signature: bytes) -> None:
-    key = parse_public_key(ALICE.pem, fast=fast)
+    key = parse_public_key(ALICE.public_key, fast=fast)
     assert key is not None
     assert not key.verify(MESSAGE, signature)
 
@@ -68,7 +68,7 @@ def test_what_is_not_a_signature_is_wrong(fast: bool, signature: bytes) -> None:
 @given(st.data())
 def test_both_libraries_agree(data: st.DataObject) -> None:
     pytest.importorskip("coincurve")
-    one, other = (parse_public_key(ALICE.pem, fast=fast) for fast in (True, False))
+    one, other = (parse_public_key(ALICE.public_key, fast=fast) for fast in (True, False))
     assert one is not None
     assert other is not None
     signature = bytearray(SIGNED)
@@ -93,10 +93,10 @@ def test_p256_for_other_dids() -> None:
 
 
 _NOT_KEYS = [
-    b"", b"x", ALICE.pem[:60], ALICE.pem.replace(b"BEGIN PUBLIC", b"BEGIN PRIVATE"),
+    b"", b"x", ALICE.public_key[:60], ALICE.public_key.replace(b"BEGIN PUBLIC", b"BEGIN PRIVATE"),
     bytes(5000), _pem(b""), _pem(b"\x04" * 65), _pem(bytes(33)), _pem(bytes(range(91))),
     _pem(b"\x30" * 4), b"-----BEGIN PUBLIC KEY-----\n!!\n-----END PUBLIC KEY-----\n",
-    ALICE.pem + b"x" * 5000,
+    ALICE.public_key + b"x" * 5000,
     ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
     ),
@@ -122,7 +122,7 @@ def test_counts() -> None:
 
     def key(did: str) -> bytes | None:
         asked.append(did)
-        return {"a": ALICE.pem, "broken": b"x"}.get(did)
+        return {"a": ALICE.public_key, "broken": b"x"}.get(did)
 
     checks = SignatureChecks(key)
     dids = ["a", "a", "broken", "nobody"]
@@ -133,7 +133,7 @@ def test_counts() -> None:
 
 def test_without_the_fast_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coincurve", None)
-    checks = SignatureChecks({"a": ALICE.pem}.get)
+    checks = SignatureChecks({"a": ALICE.public_key}.get)
     assert checks.count([Signature("a", MESSAGE, SIGNED)], 0) == Counts(1, 0, 0)
 
 
@@ -145,7 +145,7 @@ def test_a_nodes_keys(tmp_path: Path) -> None:
     write_public_keys(rubix, "test", [ALICE])
     write_public_keys(rubix, "main", [BOB])
     test, main = (NodeKeys(str(rubix / "rubix.db"), net) for net in ("test", "main"))  # type: ignore[arg-type]
-    assert (test(ALICE.did), main(BOB.did)) == (ALICE.pem, BOB.pem)
+    assert (test(ALICE.did), main(BOB.did)) == (ALICE.public_key, BOB.public_key)
     assert (test(BOB.did), main(ALICE.did)) == (None, None)
 
 
@@ -153,7 +153,7 @@ def test_a_key_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
     write_public_keys(tmp_path, "test", [ALICE])
     place = tmp_path / "TestNetDID" / ALICE.did / "pubKey.pem"
     keys = NodeKeys(str(tmp_path / "rubix.db"), "test")
-    for pem in (BOB.pem, ALICE.pem + b"\n", b"", b"x" * 100_000):
+    for pem in (BOB.public_key, ALICE.public_key + b"\n", b"", b"x" * 100_000):
         place.write_bytes(pem)
         assert keys(ALICE.did) is None
     place.unlink()
@@ -164,7 +164,7 @@ def test_a_key_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("did", ["", "..", "../../x", "/etc", "a\0b", "Qm" + "x" * 500, "é", "."])
 def test_nothing_leads_out_of_the_directory(did: str, tmp_path: Path) -> None:
     (tmp_path / "TestNetDID").mkdir()
-    (tmp_path / "pubKey.pem").write_bytes(ALICE.pem)
+    (tmp_path / "pubKey.pem").write_bytes(ALICE.public_key)
     assert NodeKeys(str(tmp_path / "rubix.db"), "test")(did) is None
 
 

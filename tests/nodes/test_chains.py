@@ -182,7 +182,7 @@ def test_a_signature_of_somebody_else_is_wrong(tmp_path: Path, scratch: Path) ->
     signatures = cbor2.loads(block["2"])
     block["2"] = cbor2.dumps({ALICE.did: signatures[BOB.did]}, canonical=True)
     write_chains(database.parent, "test", [cbor2.dumps(block, canonical=True)])
-    row = rows_of(database, scratch, public_key={ALICE.did: ALICE.pem}.get)[TOKENS[0]]
+    row = rows_of(database, scratch, public_key={ALICE.did: ALICE.public_key}.get)[TOKENS[0]]
     assert (row["signatures_checked"], row["signatures_wrong"]) == (1, 1)
     assert row["error"].startswith("signature_wrong: ")
     assert row["hashes_valid"]

@@ -121,6 +121,7 @@ def test_the_textfile_has_the_runs_numbers(sync: Sync, fleet: Path, tmp_path: Pa
     vm = (("source", "vm1"),)
     assert found["rubix_sync_last_run_exit_code", vm] == 1
     assert found["rubix_sync_last_run_records_inserted", vm] == 123
+    assert found["rubix_sync_records", (("kind", "rbt"), *vm)] == 123
     assert abs(found["rubix_sync_last_success_timestamp_seconds", vm] - time.time()) < 60
     by_node = {
         dict(labels)["node"]: value

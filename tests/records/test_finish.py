@@ -28,6 +28,7 @@ from rubix_token_sync.records.build import (
 )
 from rubix_token_sync.records.kinds import KINDS, RBT, TokenKind, kind_of
 from rubix_token_sync.records.schema import RECORD_SCHEMA, SOURCE_COLUMNS, SourceRow, SqliteValue
+from rubix_token_sync.records.token_content import NamedTrees
 from rubix_token_sync.records.values import to_text
 
 TOKEN = "QmReB6HPUqm34NBqsYdANCnjQUuZvPiyFbSzLz5jAXVcvp"
@@ -52,6 +53,7 @@ TOO_LARGE = Failure(FailureCode.TOO_LARGE, "larger than 51200 bytes")
 class Content:
     data: Sequence[bytes | None]
     failure: Sequence[Failure | None] = field(default_factory=list)
+    trees: dict[int, NamedTrees] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.failure = self.failure or [None] * len(self.data)

@@ -245,11 +245,11 @@ def test_errors_are_compact_json_in_the_order_of_columns_then_codes() -> None:
     assert text == (
         '[{"code":"did_missing","field":"did","message":"did is missing"},'
         '{"code":"token_id_not_cid","field":"token_id",'
-        '"message":"token_id is no IPFS content identifier"},'
+        '"message":"token_id is not an IPFS content identifier"},'
         '{"code":"token_id_too_long","field":"token_id",'
         f'"message":"token_id has 501 characters and is cut to 500","value":"{long}"}},'
         '{"code":"timestamp_unreadable","field":"created_at",'
-        '"message":"created_at is no time in years 1 to 9999 that can be read; NULL is stored",'
+        '"message":"created_at is not a readable time in the years 1 to 9999; NULL is stored",'
         '"value":"gestern – früh"}]'
     )
 

@@ -143,6 +143,38 @@ def test_what_is_empty_is_left_out(synced: Run, emptied: str) -> None:
     assert "could not get" not in render_page(report)
 
 
+def _finding(severity: str, token: str) -> dict[str, Any]:
+    return {
+        "fingerprint": "held_twice:" + "5eed" * 8, "severity": severity, "state": "confirmed",
+        "token_id": token, "says": "one token is spendable", "cure": "", "nodes": ["alice", "bob"],
+    }  # fmt: skip
+
+
+def test_findings_and_what_nobody_looked_for(synced: Run) -> None:
+    """What is open, how to see its evidence; that there was no audit is no empty list."""
+    report = many_samples(synced.report)
+    assert (report["audit"], report["findings"]) == (None, [])
+    assert "No audit has run yet" in render_page(report)
+    report["total_records"] = None
+    assert "The target could not be asked what audits found" in render_page(report)
+    last = {"number": 3, "time": "2026-11-30T01:02:03.004Z", "complete": True}
+    report["audit"] = last | {"errors": 0, "warnings": 0, "infos": 0}
+    page = render_page(report)
+    assert "0 errors, 0 warnings, 0 infos open by audit 3, 2026-11-30 01:02:03 UTC." in page
+    assert "A rule failed" not in page
+    report["audit"] |= {"errors": 2, "infos": 1, "complete": False}
+    report["findings"] = [_finding("error", "QmFirst"), _finding("info", HOSTILE)]
+    page = render_page(report)
+    words = " ".join(parts(page).text)
+    assert "2 errors, 0 warnings, 1 info open by audit 3" in words
+    assert "A rule failed" in words
+    assert words.index("QmFirst") < words.index("document.title=")
+    assert "rubix-token-sync findings show held_twice:5eed5eed " in words.replace("\n", " ") + " "
+    assert "alice, bob" in words
+    assert "… and 1 more: rubix-token-sync findings." in words
+    assert "<script" not in page
+
+
 def test_a_large_fleet_keeps_the_page_small(synced: Run) -> None:
     report = many_samples(synced.report)
     report["databases"] = [

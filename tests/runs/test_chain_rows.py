@@ -194,6 +194,41 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(
     assert compared(chained) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("value", "code", "severity", "exit_code"),
+    [
+        (b"no block", "chains_unread", "error", 1),  # nobody can say what it is
+        (None, "chains_wrong", "warning", 0),  # a finding of the audit
+    ],
+)
+def test_a_chain_that_is_not_right_is_named_until_it_is_read_again(
+    chained: RunOptions,
+    database: Path,
+    target_file: Path,
+    value: bytes | None,
+    code: str,
+    severity: str,
+    exit_code: int,
+) -> None:
+    plyvel = pytest.importorskip("plyvel")
+    other = generated_block(ALICE, TOKENS[3], FT, value=0.7)
+    key = f"ft-{TOKENS[3]}-{9:016x}-{'ab' * 32}".encode()
+    with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
+        store.put(key, value or other)
+    outcome = sync(chained)
+    assert (outcome.status, outcome.exit_code) == ("COMPLETED", exit_code)
+    named = [(found, how) for found, how, _ in said_of(target_file)]
+    assert named == [(code, severity)]
+    assert mark(target_file)[2] == 1  # it is not read again until it changes
+    assert compared(chained) == (exit_code, [])
+    assert sync(chained).counters.databases_current == 1
+    assert [(found, how) for found, how, _ in said_of(target_file)] == named
+    with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
+        store.delete(key)
+    assert sync(chained).exit_code == 0
+    assert said_of(target_file) == []
+
+
 def test_without_the_package_nothing_is_written(
     chained: RunOptions, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,10 +241,30 @@ def test_without_the_package_nothing_is_written(
 
 
 def test_the_real_fleet(real_nodes: Path, options: Options, target_file: Path) -> None:
-    """Every chain of nine real nodes: its length, and its last block."""
-    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))["nodes"]
-    sync(options(roots=(str(real_nodes),), chains=True))
-    for name, node in truth.items():
+    """Of nine real nodes every content, all that it names, every chain: length and last block."""
+    truth = json.loads((real_nodes / "truth.json").read_text(encoding="utf-8"))
+    run = options(roots=(str(real_nodes),), chains=True)
+    sync(run)
+    said = ask(
+        target_file, "SELECT token_id, ipfs_data FROM TokenRecords WHERE ipfs_data IS NOT NULL"
+    )
+    texts = {token: content.get("text") for token, content in truth["content"].items()}
+    assert len(said) > 2_000
+    assert all(data == texts[token] for token, data in said if texts[token] is not None)
+    trees = "SELECT token_kind, attributes -> 'trees' FROM TokenRecords WHERE ipfs_fetched"
+    sizes = Counter(
+        (kind, name, tree["kind"], tree["size"], tree["files"])
+        for kind, found in ask(target_file, trees)
+        for name, tree in json.loads(found or "{}").items()
+    )
+    assert sizes == {
+        ("nft", "artifact_hash", "directory", 3_035, 2): 2,
+        ("contract", "binary_code_hash", "file", 400_008, 1): 2,
+        ("contract", "raw_code_hash", "file", 12, 1): 2,
+        ("contract", "schema_code_hash", "file", 13, 1): 2,
+    }
+    assert sync(run).counters.tokens_read == 0
+    for name, node in truth["nodes"].items():
         if "chains" not in node:
             continue
         wanted = Counter(

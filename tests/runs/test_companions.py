@@ -23,6 +23,7 @@ from rubix_token_sync.runs.result import RunOptions, RunResult
 from rubix_token_sync.runs.sync import sync
 from rubix_token_sync.runs.verify import repair, verify
 from rubix_token_sync.targets.registry import parse_target
+from rubix_token_sync.testing import make_identity, write_public_keys
 
 Options = Callable[..., RunOptions]
 
@@ -99,6 +100,36 @@ def test_only_what_changed_travels(options: Options, node: Path, target_file: Pa
     ask(node, "DROP TABLE TransactionHistory")
     assert wrote(sync(options())) == (0, 0, 70)
     assert marks(target_file) == (0, 1)
+
+
+def test_the_nodes_dids_with_the_keys_that_prove_themselves(
+    options: Options, node: Path, target_file: Path
+) -> None:
+    """Only what the DID follows from; a key that comes later is noticed with the next change."""
+    own, late, forged, foreign = (make_identity(1, number) for number in range(4))
+    write_public_keys(node.parent, "main", [own, foreign])
+    write_public_keys(node.parent, "main", [replace(foreign, did=forged.did)])
+    with closing(sqlite3.connect(node)) as db, db:
+        db.execute("DELETE FROM DIDTable")
+        db.executemany(
+            "INSERT INTO DIDTable VALUES (?, 4, 'root', 0, 'secret')",
+            [(signer.did,) for signer in (own, late, forged)] + [("../../etc/passwd",)],
+        )
+    sync(options())
+    query = "SELECT did, did_type, root_did, public_key FROM NodeDids WHERE node_name = ?"
+    found = {row[0]: row[1:] for row in ask(target_file, query, node.parents[1].name)}
+    without = ("4", "0", None)
+    assert found == {
+        own.did: ("4", "0", own.public_key.decode()), late.did: without, forged.did: without,
+        "../../etc/passwd": without,
+    }  # fmt: skip
+    assert b"secret" not in target_file.read_bytes()
+    assert compared(options()) == (0, [])
+    write_public_keys(node.parent, "main", [late])
+    assert [set(d.columns) for d in compared(options())[1]] == [{"public_key", "row_digest"}]
+    ask(node, "UPDATE TransactionHistory SET status = 1 WHERE amount < 1")
+    sync(options())
+    assert compared(options()) == (0, [])
 
 
 def test_a_missing_row_is_noticed_and_mended(

@@ -11,6 +11,7 @@ import pytest
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain, Resolved
 from rubix_token_sync.nodes.discovery import Node
+from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.records.schema import record_key
 from rubix_token_sync.runs.content import Content, ContentOfRows
 from rubix_token_sync.targets.base import KnownContent, Target
@@ -50,9 +51,9 @@ class FakeTarget:
     def known_content(self, keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
         return {key: self.records[key] for key in keys if key in self.records}
 
-    def content_of_tokens(self, ids: Sequence[str]) -> dict[str, str]:
+    def content_of_tokens(self, ids: Sequence[str]) -> dict[str, KnownContent]:
         self.asked += ids
-        return {i: self.tokens[i] for i in ids if i in self.tokens}
+        return {i: KnownContent(self.tokens[i], True, None) for i in ids if i in self.tokens}
 
 
 def _of(
@@ -73,7 +74,7 @@ def _of(
     )
     content = Content(job, lambda: cast(Target, target), cast(ContentChain, chain))
     held = np.array([i in known for i in ids], np.bool_)
-    found = content.of([(i,) for i in ids], b"".join(keys), held)
+    found = content.of(RBT, [(i,) for i in ids], b"".join(keys), held)
     for data, failure in zip(found.data, found.failure, strict=True):
         assert (data is None) != (failure is None)  # one of both, always
     return found, chain, target

@@ -239,7 +239,7 @@ def test_an_empty_place_is_told(
     (tmp_path / "empty").mkdir()
     outcome = sync(options(roots=(str(tmp_path / "empty"),)))
     assert outcome.exit_code == 0
-    assert f"There is no node database below {tmp_path / 'empty'}." in caplog.text
+    assert f"No node database was found below {tmp_path / 'empty'}." in caplog.text
 
 
 def test_retry_failed_reads_only_databases_with_failed_content(
@@ -295,7 +295,7 @@ def test_a_signal_under_way_leaves_an_interrupted_session(
     assert (outcome.status, outcome.exit_code) == ("INTERRUPTED", 143)
     assert _sessions(target_file) == ["INTERRUPTED"]
     (summary,) = _rows(target_file, "SELECT error_summary FROM SyncSessions")[0]
-    assert summary.startswith("Stopped by a signal.")
+    assert summary.startswith("Stopped by a signal; ")
     assert {d.status for d in outcome.databases} & {"pending"}
     report = build_report(outcome)
     assert (report["status"], report["exit_code"]) == ("INTERRUPTED", 143)
@@ -398,7 +398,7 @@ def test_a_target_that_fails_ends_the_run_with_that_error(
     assert raised.value is gone
     assert _sessions(target_file) == ["FAILED"]
     (summary,) = _rows(target_file, "SELECT error_summary FROM SyncSessions")[0]
-    assert summary.startswith("The server is gone.")
+    assert summary.startswith("The server is gone")
     # What was wrong with sources until then is told, once.
     told = _rows(target_file, "SELECT count(*) FROM SyncErrors WHERE code = 'empty_file'")
     assert told == [(0 if name == "database_states" else 1,)]

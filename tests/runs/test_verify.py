@@ -107,6 +107,21 @@ def test_what_nobody_has_judged_yet_is_no_difference(synced: RunOptions, target_
     assert (result.exit_code, found) == (0, [])
 
 
+def test_how_an_earlier_version_worded_a_finding_is_no_difference(
+    synced: RunOptions, target_file: Path, small_fleet: Path
+) -> None:
+    with closing(sqlite3.connect(next(small_fleet.rglob("rubix.db")))) as db, db:
+        db.execute("UPDATE TokensTable SET did = NULL WHERE rowid = 1")
+    assert sync(synced).status == "COMPLETED"
+    earlier = "replace(validation_errors, 'did is missing', 'there is no did')"
+    _change(target_file, f"UPDATE TokenRecords SET validation_errors = {earlier}")
+    result, found = _verify(synced)
+    assert (result.exit_code, found) == (0, [])
+    other = "replace(validation_errors, 'did_missing', 'did_malformed')"
+    _change(target_file, f"UPDATE TokenRecords SET validation_errors = {other}")
+    assert [difference.columns for difference in _verify(synced)[1]] == [("validation_errors",)]
+
+
 def test_every_column_is_compared_or_named_here() -> None:
     assert set(RECORD_SCHEMA.names) - set(_COMPARED) == {
         "record_key", "ipfs_error", "db_last_modified",
@@ -185,7 +200,7 @@ def test_nodes_that_are_new_gone_or_broken(
     (small_fleet / "node003/Rubix/rubix.db").write_bytes(b"broken")
     result, found = _verify(synced)
     assert {d.letter for d in found} == {"+"}
-    assert len(found) == 80
+    assert Counter(d.table for d in found) == {"TokenRecords": 80, "NodeDids": 100}
     assert [Path(state.db_path).parents[1].name for state in result.missing] == ["node002"]
     assert [Path(path).parents[1].name for path, _ in result.failed] == ["node003"]
     assert result.exit_code == 5

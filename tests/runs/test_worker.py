@@ -72,7 +72,7 @@ class Held:
             for key, row in rows.items()
         }
 
-    def content_of_tokens(self, ids: list[str]) -> dict[str, str]:
+    def content_of_tokens(self, ids: list[str]) -> dict[str, KnownContent]:
         return {}
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:

@@ -154,6 +154,11 @@ def without_repository(site: Site) -> None:
     site.sync()
 
 
+def without_repository_strict(site: Site) -> None:
+    without_repository(site)
+    site.more = {name: ["--strict"] for name in ("check", "sync", "status", "databases")}
+
+
 def closed_repository(site: Site) -> None:
     repository = site.nodes / "node001" / ".ipfs"
     shutil.rmtree(repository)
@@ -308,6 +313,8 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "The same, below it (shown as a warning)": (content_damaged_a_little, (0, 0, 0, 0, 0)),
     "The same, with `--strict`": (strict, (1, 1, 0, 1, 1)),
     "A node has no repository (a warning)": (without_repository, (0, 0, 0, 0, 0)),
+    "A node has no repository, with `--strict`": (
+        without_repository_strict, (1, 1, 0, 1, 1)),
     "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 0)),
     "Records have validation errors": (invalid, (0, 0, 0, 0, 0)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
@@ -320,8 +327,8 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "A directory cannot be read that may hold nodes": (unread, (1, 1, 1, 1, 0)),
     "The same, after a sync of another node and of other roots": (
         unread_and_other_root_synced_since, (1, 1, 1, 1, 1)),
-    "There is no node below the roots (a warning)": (emptied, (0, 0, 0, 0, 0)),
-    "The same, with `--strict`, at the sync": (emptied_strict, (0, 1, 0, 0, 0)),
+    "No node was found below the roots (a warning)": (emptied, (0, 0, 0, 0, 0)),
+    "The same, with `--strict`, at the sync": (emptied_strict, (1, 1, 0, 0, 0)),
     "A run was stopped before it reached every database (status afterwards)": (
         interrupted, (0, 0, 5, 1, 1)),
     "A run died, or hangs": (dead, (0, 0, 0, 1, 0)),
@@ -334,7 +341,7 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "A record was changed there": (altered, (0, 0, 5, 0, 0)),
     "Another run holds the lease": (leased, (0, 4, 0, 0, 0)),
     "No sync has run yet; the tables are there": (never, (0, 0, 5, 1, 0)),
-    "There is no target yet": (nothing, (0, 0, 3, 3, 3)),
+    "The target does not exist yet": (nothing, (0, 0, 3, 3, 3)),
     "The source belongs to another machine": (taken, (2, 2, 0, 0, 0)),
     "The target is of a newer version of the program": (newer, (3, 3, 3, 3, 3)),
     "The target is not a database of this program": (strange, (3, 3, 3, 3, 3)),
@@ -374,7 +381,7 @@ def test_each_cell(state: str, made: Path, tmp_path: Path, monkeypatch: pytest.M
     site = Site(tmp_path, made)
     make, codes = STATES[state]
     make(site)
-    if state != "There is no target yet":  # where `check` makes its tables
+    if state != "The target does not exist yet":  # where `check` makes its tables
         assert site.code("check") == codes[0]
     found = {command: site.code(command) for command in ("verify", "status", "databases", "sync")}
     assert found == {

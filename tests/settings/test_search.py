@@ -100,7 +100,7 @@ def test_what_cannot_be_seen_is_said() -> None:
     hidden = FileFacts("hidden", hidden="Permission denied")
     found = choose_settings_file(places, {places[1].path: hidden, places[3].path: MINE}, ME)
     assert found.path == "/etc/rubix-token-sync/settings.toml"
-    assert "/home/op/.config/rubix-token-sync/settings.toml could not be seen" in found.notes[0]
+    assert "settings file at /home/op/.config/rubix-token-sync/settings.toml" in found.notes[0]
 
 
 def test_the_targets_order(tmp_path: Path) -> None:

@@ -336,6 +336,10 @@ def test_a_settings_file_with_a_secret_is_for_its_owner_only(tmp_path: Path) -> 
         (f"https://{PASSWORD}@gw.example", "https://***@gw.example", True),
         (f"http://u:{PASSWORD}@[bad", "***", True),
         (f"postgresql://u:{PASSWORD}@h:notaport/d", "***", True),
+        ("postgresql://u@/d?host=/run/pg&port=6432", "postgresql://u@/d?***", False),
+        (f"postgresql://u:{PASSWORD}@a:1,b:2/d", "postgresql://u:***@a:1,b:2/d", True),
+        (f"postgresql://u:12#{PASSWORD}@h/d", "***", True),
+        (f"postgresql://u:1/{PASSWORD}@h/d", "***", True),
     ],
 )
 def test_masking(text: str, shown: str, secret: bool) -> None:

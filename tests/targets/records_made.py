@@ -78,3 +78,17 @@ def mark(count: int, **change: Any) -> DatabaseMark:
         "processing_duration_seconds": 1.5,
     }
     return DatabaseMark(**{**made, **change})
+
+
+def root_of_evidence(rows: pa.RecordBatch) -> bytes:
+    """The root that evidence of these records has, on every target."""
+    from rubix_token_sync.evidence.leaves import CONTENT_DIGEST, content_digests, leaves
+    from rubix_token_sync.evidence.tree import BlockTree
+
+    keys = rows.column("record_key").to_pylist()
+    ordered = rows.take(pa.array(sorted(range(len(keys)), key=keys.__getitem__)))
+    digests = content_digests(ordered.column("ipfs_data"))
+    tree = BlockTree()
+    made = leaves(ordered.append_column(CONTENT_DIGEST, digests))
+    tree.extend([leaf.encode() for leaf in made.to_pylist()])
+    return tree.root()

@@ -17,6 +17,7 @@ from rubix_token_sync.errors import TargetUnavailable
 from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.targets.base import Chunk, Lease
 from rubix_token_sync.targets.registry import TargetAddress
+from rubix_token_sync.targets.sql.history_view import VIEW
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 from . import scenario
@@ -86,6 +87,7 @@ def test_one_fault_anywhere_changes_nothing(
 
 def empty(store: SqlTarget) -> None:
     def work(conn: sa.Connection) -> None:
+        conn.exec_driver_sql(f"DROP VIEW IF EXISTS {VIEW}")
         for table in (*store.tables.all(), sa.table("alembic_version")):
             conn.exec_driver_sql(f"DROP TABLE {table.name}")
         if store.kind == "mssql":

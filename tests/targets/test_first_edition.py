@@ -83,6 +83,10 @@ def test_upgraded_in_place_every_database_is_read_once(file: Path) -> None:
     assert rows(file, CONTENT) == content
     assert rows(file, "SELECT DISTINCT token_kind, network FROM TokenRecords") == [("rbt", "main")]
     assert rows(file, "SELECT version_num FROM alembic_version") == [(SCHEMA_VERSION,)]
+    # Nothing is known of what it held before, so its history begins with this run.
+    (first,) = rows(file, "SELECT number FROM SyncRuns")
+    assert rows(file, "SELECT DISTINCT since_run FROM TokenRecords") == [first]
+    assert rows(file, "SELECT count(*) FROM TokenRecordHistory") == [(0,)]
     known = rows(file, KEYS)
     again = run(file)
     assert {one.status for one in again.databases} == {"current"}

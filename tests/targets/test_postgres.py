@@ -344,6 +344,15 @@ def test_every_class_of_errors_has_one_meaning(state: str, kind: type[SyncError]
     assert error.context == {"sqlstate": state}
 
 
+def test_a_login_refused_in_another_language_quotes_the_server() -> None:
+    """Before there is a connection an error has no SQLSTATE, and lc_messages may be any."""
+    text = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: FATAL:  '
+    text += "Passwort-Authentifizierung für Benutzer »sync« fehlgeschlagen"
+    error = translate_error(psycopg.OperationalError(text), "place", committing=False)
+    assert (type(error), error.code) == (TargetUnavailable, "connection_failed")
+    assert "Passwort-Authentifizierung" in error.message
+
+
 def test_only_a_lost_connection_makes_a_commit_doubtful() -> None:
     doubtful = [psycopg.OperationalError("server closed the connection unexpectedly")]
     doubtful += [made_error(state) for state in ("08006", "57P01", "57P02")]

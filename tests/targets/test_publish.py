@@ -12,7 +12,14 @@ import sqlalchemy as sa
 
 from rubix_token_sync.errors import RecordRefused, ReportMismatch
 from rubix_token_sync.records.schema import RECORD_SCHEMA, database_key
-from rubix_token_sync.targets.base import Chunk, ErrorEntry, Lease, Published, TargetOptions
+from rubix_token_sync.targets.base import (
+    Chunk,
+    ErrorEntry,
+    KnownContent,
+    Lease,
+    Published,
+    TargetOptions,
+)
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 from .records_made import DATABASE, DB_PATH, SOURCE, batch, batch_of, mark, record
@@ -148,7 +155,18 @@ def test_content_and_its_failure_are_changes_of_their_own(store: SqlTarget, leas
     assert list(known) == [healed["record_key"]]
     assert known[healed["record_key"]].ipfs_data == "content 1"
     token = healed["token_id"]
-    assert store.content_of_tokens([token, token.lower()]) == {token: "content 1"}
+    found = KnownContent("content 1", True, None)
+    assert store.content_of_tokens([token, token.lower()]) == {token: found}
+
+
+def test_what_is_known_of_a_contracts_files(store: SqlTarget, lease: Lease) -> None:
+    said = '{"trees":{"raw_code_hash":{"size":12}}}'
+    made = [record(1, token_kind=kind, attributes=said) for kind in ("contract", "data")]
+    keys = [row["record_key"][:-1] + bytes([at]) for at, row in enumerate(made)]
+    rows = [row | {"record_key": key} for row, key in zip(made, keys, strict=True)]
+    store.publish(lease, Chunk(rows=batch(*rows)))
+    known = store.known_content(keys)
+    assert [known[key].attributes for key in keys] == [said, None]
 
 
 def test_known_rows_are_one_databases_only(store: SqlTarget, lease: Lease) -> None:

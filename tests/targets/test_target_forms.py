@@ -23,6 +23,8 @@ MISTAKEN = {
     "sqllite:///tokens.db": "sqlite://",
     "postgre://h/d": "postgres://",
     "mysql://h/d": "sqlite:///FILE",
+    "file:tokens.db": "sqlite:///tokens.db",
+    "tcp:h.database.windows.net,1433": "mssql://USER@h.database.windows.net/DATABASE",
     "postgresql+psycopg2://u@h/d": "postgresql:// without it",
     "mssql+pymssql://u@h/d": "mssql:// without it",
     "postgresql:h/d": "postgresql://",

@@ -15,7 +15,7 @@ import pytest
 from rubix_token_sync.testing import (
     block_id,
     generated_block,
-    make_signer,
+    make_identity,
     transferred_block,
     write_chains,
     write_public_keys,
@@ -143,19 +143,19 @@ def test_the_keys_are_those_of_real_nodes(real_chain_copy: Path, tmp_path: Path)
 
 
 def test_signers_are_those_of_their_seed(tmp_path: Path) -> None:
-    one, other = make_signer(1, 1), make_signer(1, 2)
-    assert one.did == make_signer(1, 1).did != other.did
+    one, other = make_identity(1, 1), make_identity(1, 2)
+    assert one.did == make_identity(1, 1).did != other.did
     assert one.did.startswith("bafybmi")
     assert len(one.did) == 59
-    assert one.sign("ab" * 32) == make_signer(1, 1).sign("ab" * 32) != other.sign("ab" * 32)
+    assert one.sign("ab" * 32) == make_identity(1, 1).sign("ab" * 32) != other.sign("ab" * 32)
     write_public_keys(tmp_path, "main", [one])
     write_public_keys(tmp_path, "test", [other])
-    assert (tmp_path / one.did / "pubKey.pem").read_bytes() == one.pem
-    assert (tmp_path / "TestNetDID" / other.did / "pubKey.pem").read_bytes() == other.pem
+    assert (tmp_path / one.did / "pubKey.pem").read_bytes() == one.public_key
+    assert (tmp_path / "TestNetDID" / other.did / "pubKey.pem").read_bytes() == other.public_key
 
 
 def test_old_keys_are_decimal(tmp_path: Path) -> None:
-    alice = make_signer(1, 1)
+    alice = make_identity(1, 1)
     first = generated_block(alice, "Qm" + "a" * 44, TEST_WHOLE)
     assert write_chains(tmp_path, "test", [first], old_keys=True) == 1
     with plyvel.DB(str(tmp_path / "TestNet" / "tokenchainstorage")) as database:
@@ -165,7 +165,7 @@ def test_old_keys_are_decimal(tmp_path: Path) -> None:
 
 
 def test_a_block_of_several_tokens_is_stored_once(tmp_path: Path) -> None:
-    alice, bob = make_signer(1, 1), make_signer(1, 2)
+    alice, bob = make_identity(1, 1), make_identity(1, 2)
     tokens = [f"Qm{n:044}" for n in range(3)]
     firsts = [generated_block(alice, token, FT, value=0.5) for token in tokens]
     previous = {token: block_id(block, token) for token, block in zip(tokens, firsts, strict=True)}

@@ -30,6 +30,7 @@ from rubix_token_sync.testing import (
     make_fleet,
     whole_token,
 )
+from rubix_token_sync.testing.fleet_plan import plan_tokens
 
 MIX = FleetPlan(
     nodes=3,
@@ -163,6 +164,56 @@ def test_added_tokens_are_new_and_complete(tmp_path: Path) -> None:
     assert all(token.blocks[0].data in _block_files(fleet.nodes[1]) for token in added[2])
 
 
+EVERY_KIND = FleetPlan(
+    nodes=2, tokens_per_node=70, did_count=8, ft_rows=8, nft_rows=2, data_rows=2,
+    contract_rows=1, test_rows=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    return make_fleet(tmp_path_factory.mktemp("kinds") / "fleet", EVERY_KIND)
+
+
+def test_every_kind_has_its_table_and_its_blocks(every_kind: Fleet) -> None:
+    assert every_kind.tokens == 2 * (70 + 8 + 2 + 2 + 1 + 3)
+    for node in every_kind.nodes:
+        files, truth = _block_files(node), list(every_kind.truth(node))
+        assert all(block.data in files for token in truth for block in token.blocks)
+        for name, table, network in (
+            ("rbt", "TokensTable", "main"), ("ft", "FTTokenTable", "main"),
+            ("nft", "NFTTokensTable", "main"), ("data", "DataTokensTable", "main"),
+            ("contract", "smartcontract", "main"), ("rbt", "TokensTable", "test"),
+        ):  # fmt: skip
+            path = node.db_path if network == "main" else node.db_path.replace("x.db", "xtest.db")
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                rows = db.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+            assert rows == [t.row for t in truth if (t.kind, t.network) == (name, network)]
+
+
+def test_parts_sum_up_to_a_token_that_is_burnt(every_kind: Fleet) -> None:
+    plan = FleetPlan(nodes=1, tokens_per_node=640, shared=0.0, part_tokens=0.4)
+    for rows in (
+        [t.row for t in plan_tokens(plan, 0)],
+        [t.row for n in every_kind.nodes for t in every_kind.truth(n) if t.kind == "rbt"][:64],
+    ):
+        statuses = {row[0]: row[4] for row in rows}
+        shares: Counter[str] = Counter()
+        for row in rows:
+            if row[1]:
+                shares[str(row[1])] += round(float(str(row[2])) * 1000)
+        assert shares
+        assert set(shares.values()) == {1000}
+        assert {statuses[parent] for parent in shares} == {9}
+
+
+def test_only_what_was_sent_away_is_without_content() -> None:
+    plan = FleetPlan(nodes=2, tokens_per_node=200, absent=0.2, shared=0.1)
+    tokens = list(plan_tokens(plan, 0))
+    assert {t.row[4] for t in tokens if not t.present} <= {4, 9}
+    assert {t.row[4] for t in tokens[-20:]} <= {4, 9}  # the next node has them
+
+
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(FileExistsError):
@@ -179,6 +230,9 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
         {"shared": 1.0},
         {"did_count": 0},
         {"levels": ()},
+        {"ft_rows": -1},
+        {"chains": True, "did_count": 4},
+        {"chains": True, "shared": 0.5},
     ],
 )
 def test_impossible_plans_are_refused(wrong: dict[str, Any]) -> None:

@@ -252,8 +252,8 @@ def test_made_tokens_are_read_decoded_and_proven(tmp_path: Path) -> None:
             assert None not in attributes
             proven = {
                 name: chain.tree(cid)
-                for said in attributes
-                for name, cid in named_trees(kind, said).items()
+                for token in tokens
+                for name, cid in named_trees(kind, token.content).items()
             }
             sizes = {name: (tree.kind, tree.size, tree.files) for name, tree in proven.items()}
             if kind == "nft":

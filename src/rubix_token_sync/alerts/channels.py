@@ -81,7 +81,7 @@ class Channels:
             if not added:
                 scheme = url.get_secret_value().partition("://")[0][:20]
                 raise SettingsError(
-                    f"Alert URL {number} ({scheme}://…) is none that Apprise can use.",
+                    f"Alert URL {number} ({scheme}://…) is not one that Apprise can use.",
                     code="alert_url_invalid",
                     remedy="Compare it with Apprise's documentation of the service.",
                 )

@@ -47,7 +47,7 @@ def find_one(conn: sa.Connection, store: SqlTarget, reference: str, now: datetim
         found = list_findings(conn, store.tables, RULES, filters, now)
     if not found:
         raise SettingsError(
-            "There is no such finding.",
+            "No finding has this name.",
             code="no_such_finding",
             remedy="`rubix-token-sync findings --state all` lists them with their names.",
         )

@@ -10,7 +10,7 @@ from rubix_token_sync.audit.rule import finding_in, token_key
 from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["all_holders", "chain_of", "tokens_where", "tokens_with_verdict"]
+__all__ = ["all_holders", "chain_of", "tokens_where", "tokens_with_verdict", "without_chains"]
 
 
 def tokens_where(
@@ -45,6 +45,16 @@ def chain_of(records: sa.FromClause, chains: sa.FromClause) -> list[sa.ColumnEle
         chains.c.token_kind == records.c.token_kind,
         chains.c.source_deleted_at.is_(None),
     ]
+
+
+def without_chains(conn: sa.Connection, tables: Tables) -> int:
+    """How many databases with tokens have chains that were not read, or not all of them."""
+    databases = tables.databases
+    query = sa.select(sa.func.count()).where(
+        databases.c.record_count > 0,
+        sa.or_(databases.c.chains_read_at.is_(None), databases.c.chains_error.is_not(None)),
+    )
+    return int(conn.execute(query).scalar_one())
 
 
 def all_holders(tables: Tables, tokens: sa.Select[Any]) -> sa.Select[Any]:

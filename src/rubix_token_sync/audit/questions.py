@@ -11,7 +11,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.findings import OPEN
+from rubix_token_sync.audit.holders import chain_of
 from rubix_token_sync.audit.rule import SEVERITIES, Rule
+from rubix_token_sync.records.companions import CHAINS
+from rubix_token_sync.targets.sql.audit_tables import CHAIN_EVIDENCE
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = [
@@ -41,7 +44,8 @@ class Evidence:
     """One record that a finding is seen in, as it was when the audit saw it."""
 
     role: str
-    """``holder``, ``parent``, ``part`` or ``twin``."""
+    """``holder``, ``parent``, ``part`` or ``twin``; ``chain``: not a record, but the token's
+    chain on a node that has no row of it."""
     token_id: str | None
     """The record's own: of a part it is not the finding's."""
     source_ip: str
@@ -59,9 +63,12 @@ class Evidence:
     verdict_source: str | None
     token_level: int | None
     token_number: int | None
+    latest_block_number: int | None
     latest_block_type: str | None
     """Of the token's chain on the same node, where chains were read."""
     latest_block_owner: str | None
+    did_of: str | None
+    """Whose DID it is: ``this_node``, ``another_node`` or ``no_node``; None: not known."""
     synced_at: datetime | None
     """When the record changed last in the target."""
     read_at: datetime | None
@@ -157,6 +164,12 @@ class Holder:
     synced_at: datetime | None
     source_deleted_at: datetime | None
     """When it was found to be gone from its node."""
+    latest_block_number: int | None
+    """Of the token's chain on the same node, where chains were read."""
+    latest_block_type: str | None
+    latest_block_owner: str | None
+    chain_error: str | None
+    """What is wrong with that chain; None: nothing, or there is none."""
     read_at: datetime | None
 
 
@@ -191,6 +204,8 @@ class AuditRow:
     rules_off: list[str]
     rules_failed: dict[str, str]
     """Rule → code of its error."""
+    not_looked_at: dict[str, int]
+    """Rule → how much it could not look at, in the rule's own measure."""
     findings_new: int
     findings_confirmed: int
     findings_worse: int
@@ -351,15 +366,35 @@ def _evidence(
 
 
 def read_token(
-    conn: sa.Connection, tables: Tables, rules: Sequence[Rule], token_id: str, now: datetime
+    conn: sa.Connection,
+    tables: Tables,
+    rules: Sequence[Rule],
+    token_id: str,
+    now: datetime,
+    *,
+    records: sa.FromClause | None = None,
 ) -> TokenView:
-    """Every record of the token, live or vanished, its content, and what was found about it."""
-    records, databases = tables.records, tables.databases
+    """Every record of the token, live or vanished, its content, and what was found about it.
+
+    ``records`` stands for TokenRecords: as it was earlier.
+    """
+    databases = tables.databases
+    records = tables.records if records is None else records
+    chains = tables.stored[CHAINS.name].table
     read = sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed).label("read_at")
-    names = [name for name in Holder.__dataclass_fields__ if name != "read_at"]
+    of_chain = [
+        *(chains.c[name] for name in CHAIN_EVIDENCE),
+        chains.c.error.label("chain_error"),
+    ]
+    elsewhere = {*CHAIN_EVIDENCE, "chain_error", "read_at"}
+    names = [name for name in Holder.__dataclass_fields__ if name not in elsewhere]
     query: sa.Select[Any] = (
         sa.select(
-            *(records.c[name] for name in names), records.c.token_id, records.c.ipfs_data, read
+            *(records.c[name] for name in names),
+            records.c.token_id,
+            records.c.ipfs_data,
+            *of_chain,
+            read,
         )
         .join_from(
             records,
@@ -370,17 +405,18 @@ def read_token(
             ),
             isouter=True,
         )
+        .outerjoin(chains, sa.and_(*chain_of(records, chains)))
         .where(records.c.token_id == token_id[:500])
         .order_by(records.c.node_name, records.c.source_ip, records.c.db_path)
     )
     rows = [row for row in conn.execute(query) if row.token_id == token_id[:500]]
     content = next((row.ipfs_data for row in rows if row.ipfs_fetched), None)
     findings = list_findings(conn, tables, rules, FindingFilters(token_id=token_id), now)
-    return TokenView(token_id, [_holder(row, names) for row in rows], content, findings)
+    return TokenView(token_id, [_holder(row) for row in rows], content, findings)
 
 
-def _holder(row: sa.Row[Any], names: Sequence[str]) -> Holder:
-    values = {name: row._mapping[name] for name in (*names, "read_at")}
+def _holder(row: sa.Row[Any]) -> Holder:
+    values = {name: row._mapping[name] for name in Holder.__dataclass_fields__}
     values["ipfs_fetched"] = bool(values["ipfs_fetched"])
     values["attributes"] = json.loads(row.attributes) if row.attributes else None
     return Holder(**values)
@@ -396,7 +432,12 @@ def list_audits(conn: sa.Connection, tables: Tables, limit: int) -> list[AuditRo
 def _audit(row: sa.Row[Any]) -> AuditRow:
     values = {name: row._mapping[name] for name in AuditRow.__dataclass_fields__}
     values["run_id"] = str(row.run_id)
-    for name, empty in (("rules_run", "[]"), ("rules_off", "[]"), ("rules_failed", "{}")):
+    for name, empty in (
+        ("rules_run", "[]"),
+        ("rules_off", "[]"),
+        ("rules_failed", "{}"),
+        ("not_looked_at", "{}"),
+    ):
         values[name] = json.loads(values[name] or empty)
     return AuditRow(**values)
 

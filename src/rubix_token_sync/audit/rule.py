@@ -9,8 +9,9 @@ from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 
-from rubix_token_sync.records.companions import CHAINS
+from rubix_token_sync.records.companions import CHAINS, DIDS
 from rubix_token_sync.records.schema import DATABASE_KEY_BYTES
+from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.sql.audit_tables import (
     CHAIN_EVIDENCE,
     RECORD_EVIDENCE,
@@ -18,6 +19,7 @@ from rubix_token_sync.targets.sql.audit_tables import (
 )
 from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
+from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = [
     "BURNT",
@@ -27,8 +29,10 @@ __all__ = [
     "Rule",
     "Severity",
     "StatementRule",
+    "dids_of_node",
     "finding_in",
     "held_by_nodes",
+    "own_did",
     "token_key",
 ]
 
@@ -65,6 +69,23 @@ class Rule(ABC):
     compares_nodes: bool
     """It puts rows of several databases together, which were read at different times: a finding
     is suspected until each of them was read again."""
+    blind_to: str = ""
+    """What `blind_spots` counts, in the plural."""
+
+    def prepare(self, store: SqlTarget, lease: Lease, note: str | None) -> str | None:  # noqa: ARG002
+        """Do what takes long, in transactions of its own, before that of the audit begins.
+
+        ``note`` is what this gave in the audit before; None where that one is not known.
+
+        Raises:
+            LeaseLost: another audit has taken over.
+            SyncError: the rule cannot run in this audit.
+        """
+        return None
+
+    def blind_spots(self, conn: sa.Connection, tables: Tables) -> int:  # noqa: ARG002
+        """How many things it ought to look at and cannot; of those it says nothing."""
+        return 0
 
     @abstractmethod
     def gather(self, conn: sa.Connection, tables: Tables, run_number: int) -> None:
@@ -77,6 +98,11 @@ class StatementRule(Rule):
 
     statement: Callable[[Tables], sa.Select[Any] | sa.CompoundSelect[Any]]
     """Gives the columns of `finding_in`, one row for each record of a finding."""
+    blind: Callable[[sa.Connection, Tables], int] | None = None
+    """Gives `blind_spots`; None: it looks at everything."""
+
+    def blind_spots(self, conn: sa.Connection, tables: Tables) -> int:
+        return self.blind(conn, tables) if self.blind is not None else 0
 
     def gather(self, conn: sa.Connection, tables: Tables, run_number: int) -> None:
         conn.execute(self.insertion(tables, run_number))
@@ -94,6 +120,7 @@ class StatementRule(Rule):
             "record_token_id": records.c.token_id,
             **{name: records.c[name] for name in RECORD_EVIDENCE},
             **{name: chains.c[name] for name in CHAIN_EVIDENCE},
+            "did_of": _did_of(records, tables.stored[DIDS.name].table),
             "read_at": sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed),
         }
         chosen = [value.label(name) for name, value in columns.items()]
@@ -114,6 +141,34 @@ class StatementRule(Rule):
             .outerjoin(chains, its_chain)
         )
         return sa.insert(evidence).from_select(list(columns), query)
+
+
+def own_did(records: sa.FromClause, dids: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+    """Where a row of NodeDids says that a record's DID is one of its own node's."""
+    return [*dids_of_node(records, dids), exactly(dids.c.did, records.c.did)]
+
+
+def dids_of_node(records: sa.FromClause, dids: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+    """Where a row of NodeDids is of a record's own node (or of a row of ProcessedDatabases)."""
+    return [
+        dids.c.source_ip == records.c.source_ip,
+        dids.c.db_path == records.c.db_path,
+        dids.c.source_deleted_at.is_(None),
+    ]
+
+
+def _did_of(records: sa.FromClause, dids: sa.Table) -> sa.ColumnElement[Any]:
+    own, other, some = (dids.alias(name) for name in ("own", "elsewhere", "node_dids"))
+    anywhere = (exactly(other.c.did, records.c.did), other.c.source_deleted_at.is_(None))
+    return sa.case(
+        (sa.exists().where(*own_did(records, own)), "this_node"),
+        (sa.exists().where(*anywhere), "another_node"),
+        (
+            sa.and_(records.c.did != "", sa.exists().where(*dids_of_node(records, some))),
+            "no_node",
+        ),
+        else_=sa.null(),
+    )
 
 
 def token_key(records: sa.FromClause) -> sa.ColumnElement[bytes]:

@@ -67,7 +67,7 @@ class AuditOptions:
         unknown = sorted((self.off | self.severities.keys()) - known)
         if unknown:
             raise SettingsError(
-                f"There is no rule named {', '.join(unknown)}.",
+                f"No rule is named {', '.join(unknown)}.",
                 code="unknown_rule",
                 remedy="`rubix-token-sync rules` lists them.",
                 context={"rules": unknown},
@@ -88,6 +88,10 @@ class RuleOutcome:
     code: str | None = None
     """Of the error, where it failed."""
     message: str | None = None
+    not_looked_at: int = 0
+    """What it ought to look at and could not: nothing is known of that."""
+    blind_to: str = ""
+    """What those are, in the plural; empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,11 @@ class AuditOutcome:
     def failed(self) -> list[RuleOutcome]:
         """Rules that could not run: of what they look for, nothing is known."""
         return [rule for rule in self.rules if rule.state == "failed"]
+
+    @property
+    def blind(self) -> list[RuleOutcome]:
+        """Rules that ran, but not over all that they ought to look at."""
+        return [rule for rule in self.rules if rule.not_looked_at]
 
     @property
     def failing(self) -> int:
@@ -176,7 +185,9 @@ def run_audit(store: SqlTarget, options: AuditOptions) -> AuditOutcome:
     store.acquire_lease(lease, own_holder())
     try:
         version = judge_stored(store, lease, options.judge)
-        return _until_all_run(_Audit(store, options, lease, version))
+        audit = _Audit(store, options, lease, version)
+        audit.prepare()
+        return _until_all_run(audit)
     finally:
         try:
             store.release_lease(lease)
@@ -212,8 +223,31 @@ class _Audit:
         self._limits_version = limits_version
         self._tables = store.tables
         self._failed: dict[str, RuleOutcome] = {}
+        self._blind: dict[str, int] = {}
+        self._notes: dict[str, str] = {}
         self._began = time.monotonic()
         self._committed: AuditOutcome | None = None
+
+    def prepare(self) -> None:
+        """What rules do before the transaction; one that cannot is left out of it.
+
+        Raises:
+            SyncError: the target cannot be used, or another audit has taken over.
+        """
+        runs = self._tables.audit.runs
+        latest = sa.select(runs.c.rule_notes).order_by(runs.c.number.desc()).limit(1)
+        before = json.loads(self.store.read(lambda conn: conn.execute(latest).scalar()) or "{}")
+        for rule in self._options.rules:
+            if rule.code in self._options.off:
+                continue
+            try:
+                note = rule.prepare(self.store, self._lease, before.get(rule.code))
+                if note is not None:
+                    self._notes[rule.code] = note
+            except Exception as error:
+                if isinstance(error, SyncError) and error.kind != "permanent":
+                    raise
+                self.leave_out(rule, error)
 
     def leave_out(self, rule: Rule, error: Exception) -> None:
         """The rule failed: it does not run in this audit."""
@@ -238,6 +272,7 @@ class _Audit:
             return done
         moment = self._begin(conn)
         ran: list[tuple[Rule, float]] = []
+        self._blind = {}
         for rule in options.rules:
             if rule.code in options.off or rule.code in self._failed:
                 continue
@@ -245,6 +280,7 @@ class _Audit:
             self.at_work = rule
             failpoints.point("audit.rule")
             rule.gather(conn, tables, moment.number)
+            self._blind[rule.code] = rule.blind_spots(conn, tables)
             self.at_work = None
             ran.append((rule, time.monotonic() - began))
         bring_up_to_date(
@@ -295,6 +331,7 @@ class _Audit:
                 found.append(self._failed[rule.code])
                 continue
             state = "off" if rule.code in options.off else "ran"
+            blind = self._blind.get(rule.code, 0)
             found.append(
                 RuleOutcome(
                     rule.code,
@@ -302,6 +339,8 @@ class _Audit:
                     state,
                     counts.get(rule.code, 0),
                     round(seconds.get(rule.code, 0.0), 3),
+                    not_looked_at=blind,
+                    blind_to=rule.blind_to if blind else "",
                 )
             )
         return found
@@ -337,7 +376,9 @@ class _Audit:
                 unread=_json([[one.source_ip, one.db_path] for one in outcome.unread]),
                 rules_run=_json([rule.rule for rule in rules if rule.state == "ran"]),
                 rules_off=_json([rule.rule for rule in rules if rule.state == "off"]),
+                rule_notes=_json(self._notes),
                 rules_failed=_json({rule.rule: rule.code for rule in outcome.failed}),
+                not_looked_at=_json({rule.rule: rule.not_looked_at for rule in outcome.blind}),
                 **{f"findings_{change}": outcome.changes[change] for change in CHANGES},
                 **{f"open_{severity}s": outcome.open[severity] for severity in SEVERITIES},
             )

@@ -7,21 +7,31 @@ audit's lease: what was judged stays judged, whatever ends the work.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.judging import JudgeOptions, prepare_judge
 from rubix_token_sync.errors import TokenTableError
-from rubix_token_sync.records.build import VERDICT_COLUMNS, decode_content
+from rubix_token_sync.records.build import (
+    SIGNATURE_NOT_CHECKED,
+    SIGNATURE_VERDICTS,
+    VERDICT_COLUMNS,
+    decode_content,
+)
+from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import Lease
+from rubix_token_sync.targets.sql.history import keep, later_run
+from rubix_token_sync.targets.sql.questions import parts
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 if TYPE_CHECKING:
     from rubix_token_sync.audit.judge import Judge
 
-__all__ = ["judge_stored"]
+__all__ = ["judge_stored", "stored_content"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK: Final = 5_000
@@ -66,7 +76,8 @@ def judge_stored(store: SqlTarget, lease: Lease, options: JudgeOptions | None) -
 
 def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnElement[bool]) -> None:
     records = store.tables.records
-    columns = (records.c.id, records.c.token_id, records.c.ipfs_data, records.c.token_kind)
+    columns = [records.c[name] for name in ("id", "token_id", "ipfs_data", "token_kind")]
+    held = tuple(records.c[name] for name in VERDICT_COLUMNS)
     changed = (
         sa.update(records)
         .where(records.c.id == sa.bindparam("row"))
@@ -75,27 +86,59 @@ def _judge_all(store: SqlTarget, lease: Lease, judge: Judge, stale: sa.ColumnEle
     last = 0
 
     def work(conn: sa.Connection) -> int | None:
-        store.sessions.fence(conn, lease)
+        run = store.sessions.fence(conn, lease)
         failpoints.point("audit.judge")
-        query = sa.select(*columns).where(stale, records.c.id > last)
+        query = sa.select(*columns, *held).where(stale, records.c.id > last)
         rows = conn.execute(query.order_by(records.c.id).limit(_CHUNK)).all()
         if not rows:
             return None
         verdicts = judge.judge(
             [row.token_id for row in rows],
-            [_content(row.ipfs_data) for row in rows],
+            [stored_content(row.ipfs_data) for row in rows],
             [row.token_kind for row in rows],
         ).to_pylist()
-        conn.execute(
-            changed, [{"row": row.id, **new} for row, new in zip(rows, verdicts, strict=True)]
-        )
+        judged = [
+            (row, new)
+            for row, new in zip(rows, verdicts, strict=True)
+            # What was checked stays so: it does not rest on limits.
+            if not (new["verdict"] == SIGNATURE_NOT_CHECKED and row.verdict in SIGNATURE_VERDICTS)
+        ]
+        if judged:
+            _keep(conn, store, run, judged)
+            conn.execute(changed, [{"row": row.id, **new} for row, new in judged])
         return int(rows[-1].id)
 
     while (done := store.transact(work)) is not None:
         last = done
 
 
-def _content(text: str | None) -> bytes | None:
+def _keep(
+    conn: sa.Connection,
+    store: SqlTarget,
+    run: int,
+    judged: Sequence[tuple[sa.Row[Any], dict[str, Any]]],
+) -> None:
+    """Keep what is judged anew and differently.
+
+    A verdict that nobody had given before is not a change of the record, nor is it that a
+    signature was checked which nobody had checked.
+    """
+    records = store.tables.records
+    revised: defaultdict[str, list[int]] = defaultdict(list)
+    for row, new in judged:
+        differing = [name for name in VERDICT_COLUMNS if row._mapping[name] != new[name]]
+        if row.verdict is not None and differing:
+            revised[",".join(differing)].append(row.id)
+    for names, ids in revised.items():
+        for part in parts(ids):
+            chosen = records.c.id.in_(part)
+            keep(conn, store.tables.stored[RECORDS.name], run, names, chosen)
+            since = later_run(records, run)
+            conn.execute(sa.update(records).where(chosen).values(since_run=since))
+
+
+def stored_content(text: str | None) -> bytes | None:
+    """The bytes of a token from its ``ipfs_data``; None where it holds none."""
     if text is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -10,7 +11,16 @@ import click
 import rubix_token_sync as rts
 from rubix_token_sync.cli.findings import SHOWN, show_findings
 from rubix_token_sync.cli.options import Common, common_options, limit_option, takes
-from rubix_token_sync.cli.output import Column, answer, length, print_json, print_table, say, state
+from rubix_token_sync.cli.output import (
+    Column,
+    answer,
+    by_severity,
+    length,
+    print_json,
+    print_table,
+    say,
+    state,
+)
 
 if TYPE_CHECKING:
     from rubix_token_sync import AuditOutcome, Finding, RuleRow
@@ -103,16 +113,24 @@ def _show(done: AuditOutcome, found: list[Finding], limit: int) -> None:
         say(f"The rule {failed.rule} failed: {failed.message} [{failed.code}]", "31")
     if done.unread_databases:
         say(
-            f"{rts.counted(done.unread_databases, 'database')} of {done.databases:,} not read "
-            "since the audit before: their findings stay as they were."
+            f"{done.unread_databases:,} of {rts.counted(done.databases, 'database')} "
+            f"{'was' if done.unread_databases == 1 else 'were'} not read since the previous audit; "
+            "their findings stay as they were."
         )
+    blind: dict[tuple[int, str], list[str]] = {}
+    for rule in done.blind:
+        blind.setdefault((rule.not_looked_at, rule.blind_to), []).append(rule.rule)
+    for (number, what), names in blind.items():
+        text = f"Not looked at: {number:,} {what} ({', '.join(names)})."
+        for line in wrap(text, 80, subsequent_indent="  "):
+            say(line)
     ran = sum(rule.state == "ran" for rule in done.rules)
     say(
         f"Audit {done.number}: {rts.counted(ran, 'rule')} over "
         f"{rts.counted(done.databases, 'database')} in {length(done.seconds)}."
     )
     changed = ", ".join(f"{number:,} {name}" for name, number in done.changes.items() if number)
-    parts = [rts.counted(done.open[severity], severity) for severity in reversed(SEVERITIES)]
+    parts = [by_severity(done.open[severity], severity) for severity in reversed(SEVERITIES)]
     say(f"Open: {', '.join(parts)}. Changed: {changed or 'nothing'}.")
 
 
@@ -138,7 +156,7 @@ def rules(arguments: RulesArguments) -> int:
     unknown = set(arguments.names) - {rule.rule for rule in known}
     if unknown:
         raise rts.SettingsError(
-            f"There is no rule named {', '.join(sorted(unknown))}.",
+            f"No rule is named {', '.join(sorted(unknown))}.",
             code="unknown_rule",
             remedy="`rubix-token-sync rules` lists them.",
         )

@@ -37,16 +37,20 @@ def check(arguments: Loading) -> int:
     report = rts.check(configuration=arguments.configured())
 
     def table() -> None:
-        for result in sorted(report.checks, key=lambda one: one.ok):
+        for result in sorted(report.checks, key=lambda one: (one.ok, not one.warning)):
+            well = result.ok and not result.warning
             if result.ok and arguments.quiet:
                 continue
-            code = f" [{result.code}]" if result.code and not result.ok else ""
-            mark = "ok   " if result.ok else "FAIL "
-            say(f"{mark}{result.name}: {result.detail}{code}", "" if result.ok else "31")
-            if result.remedy and not result.ok:
+            code = f" [{result.code}]" if result.code and not well else ""
+            mark, style = ("ok  ", "") if well else ("warn", "33") if result.ok else ("FAIL", "31")
+            say(f"{mark} {result.name}: {result.detail}{code}", style)
+            if result.remedy and not well:
                 say(result.remedy, indent="     ")
         if not arguments.quiet:
-            say("Everything a run needs is there." if report.ok else "Not ready.")
+            warned = any(result.ok and result.warning for result in report.checks)
+            ready = "Everything a run needs is there"
+            ready += "; see the warnings above." if warned else "."
+            say(ready if report.ok else "Not ready.")
 
     answer(
         as_json=arguments.as_json,

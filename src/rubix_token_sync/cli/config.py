@@ -50,7 +50,11 @@ def show(options: Common) -> int:
         print_json(document)
         return 0
     because = found.settings_file_because
-    say(f"Settings file: {found.settings_file or 'none'} ({because})")
+    say(
+        f"Settings file: {found.settings_file} ({because})"
+        if found.settings_file
+        else f"Settings file: {because}"
+    )
     say(f"Looked for:    {', '.join(found.searched)}")
     say(f"Target:        {found.target or 'none'} ({found.target_because})")
     say()
@@ -83,7 +87,7 @@ def check(file: str | None, as_json: bool) -> int:
         }
         print_json(document)
     elif not problems:
-        say(f"{path} is good.")
+        say(f"{path} is valid.")
     for problem in () if as_json else problems:
         say(f"{problem.message} [{problem.code}]")
         if problem.remedy:

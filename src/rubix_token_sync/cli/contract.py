@@ -10,6 +10,8 @@ from rubix_token_sync.cli.output import columns_of
 __all__ = ["CONTRACT"]
 
 CONTRACT: Final = {
+    "checkpoint": columns_of(rts.EvidenceCheckpoint),
+    "compared": columns_of(rts.EvidenceComparison),
     "problem": columns_of(rts.Problem),
     "run": columns_of(rts.RunRow),
     "source": columns_of(rts.SourceRow),

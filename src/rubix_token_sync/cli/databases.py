@@ -13,6 +13,7 @@ import rubix_token_sync as rts
 from rubix_token_sync.cli.options import (
     Judging,
     Looking,
+    as_of_option,
     common_options,
     csv_option,
     judging_options,
@@ -36,12 +37,13 @@ from rubix_token_sync.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from rubix_token_sync import DatabaseRow, Problem
+    from rubix_token_sync import DatabaseRow, PastDatabase, Problem
 
 __all__ = ["databases"]
 
 Order = Literal["state", "node", "records", "missing", "age"]
 _ORDERS: Final = ("state", "node", "records", "missing", "age")
+_LONGEST_WHY: Final = 250
 _URGENCY: Final = {"failed": 0, "pending": 1, "overdue": 2}
 
 
@@ -55,6 +57,7 @@ class DatabasesArguments(Looking, Judging):
     failed: bool
     sort: Order | None
     limit: int | None
+    as_of: str | None
 
 
 @click.command()
@@ -73,6 +76,7 @@ class DatabasesArguments(Looking, Judging):
     help="By state (failures first; the default of the table), name, records, missing content "
     "or age.",
 )
+@as_of_option
 @limit_option(None)
 @csv_option
 @takes(DatabasesArguments)
@@ -81,8 +85,11 @@ def databases(arguments: DatabasesArguments) -> int:
 
     Exit codes: 0 every database is current; 1 one failed, was not reached by the
     last run, lacks records or content that a cure would bring, or (with --max-age) is
-    overdue; 2 usage; 3 the target cannot be reached.
+    overdue; 2 usage; 3 the target cannot be reached.  With --as-of: what the target
+    held of each then, and 0.
     """
+    if arguments.as_of is not None:
+        return _as_of(arguments, arguments.as_of)
     with rts.open_target(configuration=arguments.configured()) as target:
         found = target.databases(
             since=arguments.since,
@@ -98,6 +105,7 @@ def databases(arguments: DatabasesArguments) -> int:
         if arguments.failed:
             wrong = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
             rows = [r for r in rows if r.state != "current" or (r.source_ip, r.db_path) in wrong]
+        left = len(rows) - len(rows[: arguments.limit])
         rows = rows[: arguments.limit]
         answer(
             as_json=arguments.as_json,
@@ -112,9 +120,52 @@ def databases(arguments: DatabasesArguments) -> int:
                 "problems": problems,
             },
             rows=(rts.DatabaseRow, rows),
-            table=lambda: _show(rows, found, problems),
+            table=lambda: _show(rows, left, found, problems),
         )
     return exit_code
+
+
+def _as_of(arguments: DatabasesArguments, as_of: str) -> int:
+    given = (arguments.since, arguments.max_age, arguments.failed or None, arguments.sort)
+    if any(value is not None for value in given):
+        raise click.UsageError("--as-of goes with --source, --node and --limit only.")
+    with rts.open_target(configuration=arguments.configured()) as target:
+        found = target.databases_as_of(as_of, sources=arguments.sources, nodes=arguments.nodes)
+        rows = found[: arguments.limit]
+        answer(
+            as_json=arguments.as_json,
+            as_csv=arguments.as_csv,
+            quiet=arguments.quiet,
+            document={
+                "server_time": target.server_time(),
+                "target": target.place,
+                "as_of": as_of,
+                "databases": rows,
+            },
+            rows=(rts.PastDatabase, rows),
+            table=lambda: _show_past(rows, found),
+        )
+    return 0
+
+
+def _show_past(rows: list[PastDatabase], everything: list[PastDatabase]) -> None:
+    print_table(
+        [
+            Column("Source", 4), Column("Node"), Column("Records", right=True),
+            Column("Content", 1, right=True), Column("Missing", 1, right=True),
+            Column("Invalid", 1, right=True), Column("File", 2),
+        ],
+        [
+            [
+                row.source_ip, row.node_name, count(row.record_count),
+                count(row.ipfs_success_count), count(row.ipfs_fail_count),
+                count(row.validation_error_count), row.db_path,
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    total = sum(row.record_count for row in everything)
+    say(f"{rts.counted(len(everything), 'database')}, {rts.counted(total, 'record')} then.")
 
 
 def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:
@@ -129,8 +180,13 @@ def _ordered(rows: list[DatabaseRow], order: Order) -> list[DatabaseRow]:
     return sorted(rows, key=lambda row: -(row.age_seconds or float("inf")))
 
 
-def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list[Problem]) -> None:
-    """One line a database, then the sum."""
+def _show(
+    rows: list[DatabaseRow],
+    left: int,
+    everything: list[DatabaseRow],
+    problems: list[Problem],
+) -> None:
+    """One line a database, how many were left out by --limit, then the sum."""
     wrong = {(problem.source_ip, problem.db_path) for problem in problems}
     if not everything:
         say("No databases.")
@@ -158,8 +214,8 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
             for row in rows
         ],
     )  # fmt: skip
-    if len(rows) < len(everything):
-        say(f"… and {len(everything) - len(rows):,} more.")
+    if left:
+        say(f"… and {left:,} more.")
     say()
     parts = [rts.counted(len(everything), "database")]
     for word in _URGENCY:
@@ -183,11 +239,21 @@ def _show(rows: list[DatabaseRow], everything: list[DatabaseRow], problems: list
         chains = rts.counted(sum(row.chain_count for row in everything), "chain")
         parts.append(f"{chains} (read {min(read):%Y-%m-%d %H:%M} UTC or later)")
     say(", ".join(parts) + ".")
+    errors = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
+    if errors:
+        needs = "needs" if len(errors) == 1 else "need"
+        say(
+            f"{rts.counted(len(errors), 'database')} {needs} attention: `rubix-token-sync status` "
+            "says why, and what to do.",
+            "31",
+        )
 
 
 def _why(row: DatabaseRow) -> str:
     if row.error is not None:
-        return f"{row.error.message[:200]} [{row.error.code}]"
+        said = row.error.message
+        said = said if len(said) <= _LONGEST_WHY else f"{said[: _LONGEST_WHY - 1]}…"
+        return f"{said} [{row.error.code}]"
     parts = [f"{code} {number:,}" for code, number in row.content_failures.items()]
     if row.rejected_count:
         parts.insert(0, f"rejected {row.rejected_count:,}")

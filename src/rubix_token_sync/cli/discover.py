@@ -41,7 +41,7 @@ def discover(arguments: Common) -> int:
             f"{rts.counted(len(found.skipped), 'thing')} skipped."
         )
         if hiding:
-            say(f"{hiding:,} of them could hide something: a sync ends with exit code 1.")
+            say(f"{hiding:,} of the skipped may hide nodes: a sync ends with exit code 1.")
 
     answer(
         as_json=arguments.as_json,

@@ -146,6 +146,8 @@ def _show(found: FailureReport) -> None:
                     for reason in reasons
                 ],
             )  # fmt: skip
+    say()
+    say("`rubix-token-sync explain CODE` says what to do about each.")
 
 
 def _example(reason: Reason) -> str:
@@ -158,5 +160,9 @@ def _example(reason: Reason) -> str:
             found = [e for e in json.loads(message) if e["code"] == reason.code]
             message = " ".join(str(entry["message"]) for entry in found)
     message = message.removeprefix(f"{reason.code}: ")
-    token = f"{reason.example.token_id[:200]}: " if reason.example.token_id else ""
-    return token + (message if len(message) <= 200 else f"{message[:200]}…")
+    token = f"{_short(reason.example.token_id, 64)}: " if reason.example.token_id else ""
+    return token + _short(message, 200)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"

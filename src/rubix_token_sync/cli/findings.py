@@ -275,6 +275,13 @@ def _show_one(found: Finding) -> None:
         say(f"What to do: {found.cure}")
 
 
+_WHOSE: Final = {
+    "this_node": "one of this node's own",
+    "another_node": "another node's",
+    "no_node": "of no node that was read",
+}
+
+
 def print_evidence(rows: Sequence[Evidence], token_id: str | None) -> None:
     """Each holder with what it says; ids in full, for they are what is compared."""
     for one in rows:
@@ -284,12 +291,16 @@ def print_evidence(rows: Sequence[Evidence], token_id: str | None) -> None:
         decoded = (
             None if one.token_level is None else f"level {one.token_level}, {one.token_number}"
         )
+        number = one.latest_block_number
+        block = one.latest_block_type and f"{one.latest_block_type}, number {number}"
         for title, value in (
             ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
             ("state hash", one.token_state_hash), ("transaction", one.transaction_id),
             ("parent", one.parent_token_id), ("verdict", one.verdict), ("number", decoded),
-            ("block", one.latest_block_type), ("its owner", one.latest_block_owner),
-            ("content", content), ("read", f"{when(one.read_at)} UTC"), ("file", one.db_path),
+            ("its DID", _WHOSE.get(one.did_of or "")),
+            ("block", block), ("its owner", one.latest_block_owner),
+            ("content", None if one.role == "chain" else content),
+            ("read", f"{when(one.read_at)} UTC"), ("file", one.db_path),
         ):  # fmt: skip
             if value:
                 say(f"{title + ':':<13}{value}", indent="  ")

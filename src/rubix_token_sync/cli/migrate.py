@@ -107,7 +107,9 @@ def migrate(arguments: MigrateArguments) -> int:
     """
     if not arguments.target and not arguments.target_file:
         raise rts.SettingsError(
-            "Where to is missing.", code="no_target", remedy="Name the target by --to or --to-file."
+            "The target is missing.",
+            code="no_target",
+            remedy="Name the target by --to or --to-file.",
         )
     interactive = sys.stdin.isatty() and not arguments.as_json and not arguments.quiet
     report = rts.migrate_records(

@@ -277,6 +277,11 @@ class Looking(Common):
     as_csv: bool
 
 
+as_of_option = click.option(
+    "--as-of",
+    metavar="MOMENT",
+    help="As it was then: a run's number, an age (24h, 7d), or a time in UTC (2026-11-24).",
+)
 source_option = click.option(
     "--source", "sources", multiple=True, metavar="NAME", help="Only this machine; repeat."
 )

@@ -34,6 +34,7 @@ __all__ = [
     "per_cent",
     "print_csv",
     "print_json",
+    "print_json_line",
     "print_table",
     "rate",
     "say",
@@ -264,6 +265,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     _write(rts.json_text(to_json(document)) + "\n")
 
 
+def print_json_line(document: Mapping[str, Any]) -> None:
+    """One line of JSON Lines on stdout."""
+    _write(rts.json_text(to_json(document), indent=None) + "\n")
+
+
 def columns_of(row: type[Any]) -> list[str]:
     """The keys of a row, which are its columns in CSV."""
     return [field.name for field in fields(row)]
@@ -314,6 +320,11 @@ def answer(
 def count(value: int | None) -> str:
     """A number with its thousands apart."""
     return "" if value is None else f"{value:,}"
+
+
+def by_severity(number: int, severity: str) -> str:
+    """``2 errors``, ``1 warning``, ``3 info``."""
+    return f"{number:,} info" if severity == "info" else rts.counted(number, severity)
 
 
 def per_cent(value: float | None) -> str:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -16,6 +16,9 @@ import click
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import program
 from rubix_token_sync.text import counted
+
+if TYPE_CHECKING:
+    from rubix_token_sync.testing import FleetPlan
 
 __all__ = ["demo", "init"]
 
@@ -96,7 +99,7 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     """Make a small fleet of nodes in DIR and sync it into an embedded store there."""
     from rubix_token_sync.cli.sync import sync
     from rubix_token_sync.nodes.keep_out import keep_out
-    from rubix_token_sync.testing import FleetPlan, make_fleet
+    from rubix_token_sync.testing import make_fleet
 
     keep_out(directory / "fleet", "The demo")
     _make(directory)
@@ -108,10 +111,10 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
             remedy="Name another directory.",
         )
     if not fleet.exists():
-        make_fleet(fleet, FleetPlan(nodes=nodes, tokens_per_node=tokens, absent=0.01))
+        made = make_fleet(fleet, _demo_plan(nodes, tokens))
         (fleet / "demo.json").write_text(json.dumps({"nodes": nodes, "tokens": tokens}))
         click.echo(
-            f"Made {counted(nodes, 'node')} with {counted(nodes * tokens, 'token')} in {fleet}.",
+            f"Made {counted(nodes, 'node')} with {counted(made.tokens, 'token')} in {fleet}.",
             err=True,
         )
     store = directory / "rubix-tokens.db"
@@ -135,6 +138,24 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
             f"  {program()} {shlex.join(_verify(fleet, store))}"
         )
     return int(code)
+
+
+def _demo_plan(nodes: int, tokens: int) -> FleetPlan:
+    """Every kind of token, both networks, and nothing that an audit would call wrong."""
+    from rubix_token_sync.testing import FleetPlan
+
+    return FleetPlan(
+        nodes=nodes,
+        tokens_per_node=tokens,
+        absent=0.01,
+        fungible_tokens=0.0,
+        ft_rows=50,
+        nft_rows=2,
+        data_rows=2,
+        contract_rows=1,
+        test_rows=10,
+        did_count=20,
+    )
 
 
 def _query(store: Path) -> list[str]:

@@ -29,6 +29,7 @@ from rubix_token_sync.cli.output import (
     Column,
     ago,
     answer,
+    by_severity,
     count,
     per_cent,
     print_table,
@@ -67,7 +68,7 @@ class StatusArguments(Looking, Judging):
 @click.option(
     "--alert",
     is_flag=True,
-    help="Also send what no run can report of itself (stuck, stopped, overdue) to alert_urls.",
+    help="Also send to alert_urls what no run can report itself (stuck, stopped, overdue).",
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
@@ -81,7 +82,7 @@ class StatusArguments(Looking, Judging):
 @csv_option
 @takes(StatusArguments)
 def status(arguments: StatusArguments) -> int:
-    """Show how it stands: runs under way on all machines, stuck ones, what is wrong.
+    """Show what is wrong, and the runs under way on all machines, stuck ones included.
 
     Exit codes: 0 all is well, or there are warnings only; 1 something is wrong: a
     run is stuck, the last run of a machine failed or was interrupted, a database
@@ -90,9 +91,11 @@ def status(arguments: StatusArguments) -> int:
     target cannot be reached.  With --csv the list of problems is printed.
     """
     if arguments.alert and (arguments.sources or arguments.nodes or arguments.watch):
-        raise click.UsageError("--alert looks at everything: not with --source, --node or --watch.")
+        raise click.UsageError(
+            "--alert covers everything: it cannot be combined with --source, --node or --watch."
+        )
     if arguments.watch and (arguments.as_json or arguments.as_csv):
-        raise click.UsageError("--watch is for people: not with --json or --csv.")
+        raise click.UsageError("--watch is for people: it cannot be combined with --json or --csv.")
     configuration = arguments.configured()
     max_age = arguments.max_age
     hours = configuration.settings.alert_max_age_hours
@@ -131,6 +134,7 @@ def _answer(
             "problems": found.problems,
             "running": found.running,
             "sources": found.sources,
+            "records_by_kind": found.records_by_kind,
             "audit": found.audit,
         },
         rows=(rts.Problem, found.problems),
@@ -185,17 +189,38 @@ def _show(found: Status, place: str) -> None:
     if found.sources:
         say()
         _show_sources(found)
+        if len(found.records_by_kind) > 1:
+            say(f"Records: {rts.tokens_by_kind(found.records_by_kind)}.")
+        _show_changes(found)
+
+
+def _show_changes(found: Status) -> None:
+    """What the last sync of each machine changed, with what is usual."""
+    for source in found.sources:
+        changes = source.changes
+        if changes is None:
+            continue
+        parts = []
+        for name in ("transfers", "statuses", "new", "vanished", "returned"):
+            number, usual = getattr(changes, name), changes.usual.get(name)
+            if number or usual:
+                parts.append(f"{name} {number:,}" + ("" if usual is None else f" ({usual:,.0f})"))
+        if parts:
+            beside = " (usual)" if changes.usual else ""
+            say(f"Changed by the last sync of {source.source_ip}{beside}: {', '.join(parts)}")
 
 
 def _show_audit(audit: OpenFindings) -> None:
     parts = [
-        rts.counted(number, severity)
+        by_severity(number, severity)
         for severity, number in (
             ("error", audit.errors), ("warning", audit.warnings), ("info", audit.infos),
         )
         if number
     ]  # fmt: skip
-    open_ones = f"open: {', '.join(parts)}; see `findings`" if parts else "nothing open"
+    open_ones = (
+        f"open: {', '.join(parts)}; see `rubix-token-sync findings`" if parts else "nothing open"
+    )
     failed = "" if audit.complete else "; a rule failed"
     say(f"Audit {audit.last_audit_number} at {when(audit.last_audit_at)} UTC: {open_ones}{failed}.")
 

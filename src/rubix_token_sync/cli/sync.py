@@ -224,6 +224,8 @@ def _summary(result: SyncResult, report: dict[str, Any]) -> None:
             f"{result.options.source}, {content:,} with proven content "
             f"({content * 100 / report['total_records']:.2f} %)."
         )
+    if len(report["records_by_kind"] or ()) > 1:
+        say(f"These are {rts.tokens_by_kind(report['records_by_kind'])}.")
     missing = report["missing_content"]
     for code, number in (report["content_failures"] if missing is None else missing).items():
         say(f"{number:,} without content: {code}", indent="  ")

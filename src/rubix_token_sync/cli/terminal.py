@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
     from rubix_token_sync import CancelToken, Observer, Problem, Progress
 
-__all__ = ["interruptible", "print_problems", "showing"]
+__all__ = ["counting", "interruptible", "print_problems", "showing"]
 
+_STOPPING: Final = (
+    "Stopping after the chunk under way … What is stored stays; run the command again to go on."
+)
+_COUNT_SECONDS: Final = 0.2
 _ALIKE: Final = 3
 """More problems than this of one kind are shown as one, with their count."""
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[CancelToken]:
-    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once."""
+def interruptible(stopping: str = _STOPPING) -> Iterator[CancelToken]:
+    """Ctrl-C and SIGTERM end the run at the next safe point; a second one at once.
+
+    ``stopping`` is said at the first one.
+    """
     stop = rts.CancelToken()
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -35,10 +42,7 @@ def interruptible() -> Iterator[CancelToken]:
             _say("Stopped at once; the next run takes over.")
             os._exit(128 + number)  # nothing that could wait any longer
         stop.signal_number = number  # before anything is said: a second one may come at once
-        _say(
-            "Stopping after the chunk under way … What is stored stays; run the command again "
-            "to go on."
-        )
+        _say(stopping)
         stop.give(number)
 
     before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -90,6 +94,35 @@ def showing(verb: str, *, quiet: bool, no_progress: bool) -> Iterator[list[Obser
         yield [bar]
 
 
+@contextlib.contextmanager
+def counting(verb: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that says on a terminal, in one line, how many records of all are done.
+
+    Ctrl-C and SIGTERM end the work when it is called next; what was begun is removed.
+    """
+    shown, last = not quiet and sys.stderr.isatty(), 0.0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last
+        stop.check()
+        if shown and (now := time.monotonic()) - last > _COUNT_SECONDS:
+            last = now
+            _put(f"\r\x1b[K{verb} {done:,} of {rts.counted(total, 'record')}")
+
+    with interruptible("Stopping … What was begun is removed.") as stop:
+        try:
+            yield on_progress
+        finally:
+            if shown:
+                _put("\r\x1b[K")
+
+
+def _put(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> RenderableType:
     from rich.text import Text
 
@@ -99,19 +132,21 @@ def _two_lines(verb: str, progress: Progress | None, seconds: float, width: int)
 
 def bar_lines(verb: str, progress: Progress | None, seconds: float, width: int) -> tuple[str, str]:
     """The bar: phase, share, time left and gone; databases, records, content."""
-    share = progress.share if progress is not None else 0.0
     if progress is None or not progress.weights:
         return f"Looking for nodes  elapsed {length(seconds)}"[:width], ""
-    phase = verb if share < 1 else "Building indexes" if verb == "Syncing" else "Finishing"
+    counters = progress.counters
+    done = counters.databases_processed + counters.databases_failed
+    ended = done >= len(progress.weights)
+    # What was read of a database may still have to be stored.
+    share = progress.share if ended else min(progress.share, 0.99)
+    phase = verb if not ended else "Building indexes" if verb == "Syncing" else "Finishing"
     tail = f" {share * 100:3.0f} %"
     if 0.01 < share < 1:
         tail += f"  ETA {length(seconds * (1 - share) / share)}"
     tail += f"  elapsed {length(seconds)}"
     room = max(8, min(40, width - len(phase) - len(tail) - 2))
     full = round(room * share)
-    counters = progress.counters
     records, content = progress.so_far()
-    done = counters.databases_processed + counters.databases_failed
     parts = [
         f"{done:,} of {rts.counted(len(progress.weights), 'database')}",
         rts.counted(records, "record"),
@@ -131,7 +166,8 @@ def print_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         kind = (problem.severity, problem.code, problem.detail, problem.cure)
         kinds.setdefault(kind, []).append(problem)
-    for (severity, code, detail, cure), alike in kinds.items():
+    cures = [cure for _, _, _, cure in kinds]
+    for number, ((severity, code, detail, cure), alike) in enumerate(kinds.items(), 1):
         mark, style = ("✗", "31") if severity == "error" else ("!", "33")
         for problem in alike[:_ALIKE]:
             say(f"{mark} {problem.message} [{detail or code}]", style)
@@ -141,5 +177,5 @@ def print_problems(problems: Sequence[Problem]) -> None:
             if rest > len(alike) - _ALIKE:
                 more += f", {rest:,} in all"
             say(f"{more}: `--json` lists them.", indent="  ")
-        if cure:
+        if cure and cures[number : number + 1] != [cure]:  # else the next kind's is the same
             say(cure, indent="  ")

@@ -9,7 +9,7 @@ import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.findings import show_findings
-from rubix_token_sync.cli.options import Common, common_options, takes
+from rubix_token_sync.cli.options import Common, as_of_option, common_options, takes
 from rubix_token_sync.cli.output import answer, say, when
 
 if TYPE_CHECKING:
@@ -25,27 +25,33 @@ class TokenArguments(Common):
     """Options of `token`."""
 
     token_id: str
+    as_of: str | None
 
 
 @click.command()
 @click.argument("token_id", metavar="ID")
+@as_of_option
 @common_options
 @takes(TokenArguments)
 def token(arguments: TokenArguments) -> int:
     """Show everything that the target knows of one token.
 
     Every holder side by side, on all machines, those included whose row is gone; its
-    proven content, what was judged of it, and what audits found.  Exit codes: 0; 2
-    usage, or the target has no such token; 3 the target cannot be reached.
+    proven content, what was judged of it, and what audits found.  With --as-of the
+    holders as they were; findings are those of today.  Exit codes: 0; 2 usage, or the
+    target has no such token; 3 the target cannot be reached.
     """
     with rts.open_target(configuration=arguments.configured()) as target:
-        found = target.token(arguments.token_id)
+        if arguments.as_of is None:
+            found = target.token(arguments.token_id)
+        else:
+            found = target.token_as_of(arguments.token_id, arguments.as_of)
     if not found.holders and not found.findings:
         raise rts.SettingsError(
             "The target has no token with this id.",
             code="no_such_token",
-            remedy="Ids are compared letter by letter; `rubix-token-sync databases` shows which "
-            "nodes were synced.",
+            remedy="Give the whole id, as `rubix-token-sync findings show FINDING` prints it "
+            "(tables shorten it); `rubix-token-sync databases` shows which nodes were synced.",
         )
     answer(
         as_json=arguments.as_json,
@@ -84,15 +90,18 @@ def _show_holder(one: Holder) -> None:
     )
     say(f"{one.node_name} ({one.source_ip}){gone}", "1")
     level = None if one.token_level is None else f"level {one.token_level}, {one.token_number}"
+    number = one.latest_block_number
+    block = one.latest_block_type and f"{one.latest_block_type}, number {number}"
     kind = one.token_kind + (f", {one.network} net" if one.network else "")
     for title, value in (
         ("kind", kind), ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
         ("state hash", one.token_state_hash), ("transaction", one.transaction_id),
         ("parent", one.parent_token_id), ("verdict", one.verdict), ("number", level),
+        ("block", block), ("its owner", one.latest_block_owner), ("chain", one.chain_error),
         ("content", "verified" if one.ipfs_fetched else one.ipfs_error or "none"),
         ("read", f"{when(one.read_at)} UTC" if one.read_at else None), ("file", one.db_path),
     ):  # fmt: skip
         if value:
             say(f"{title + ':':<13}{value}", indent="  ")
     for name, value in (one.attributes or {}).items():
-        say(f"{name}: {value}", indent="  ")
+        say(f"{name + ':':<13}{value}", indent="  ")

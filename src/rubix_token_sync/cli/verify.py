@@ -150,6 +150,7 @@ def _document(result: VerifyResult) -> dict[str, Any]:
             "content": result.differences["c"],
         },
         "unverified_content": result.unverified,
+        "chains_unread": result.chains_unread,
         "missing_databases": [state.db_path for state in result.missing],
         "failed_databases": [
             {"db_path": path, "code": error.code, "message": str(error)}

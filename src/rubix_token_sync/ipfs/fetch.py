@@ -36,6 +36,10 @@ __all__ = ["NO_CID", "WAYS", "ContentChain", "ContentOptions", "Resolved", "open
 
 NO_CID: Final = Failure(FailureCode.NO_CID, "the token id is not a content identifier")
 
+_NAMES_NO_CID: Final = Failure(
+    FailureCode.NO_CID, "what the content names is not a content identifier"
+)
+
 _NOT_TRIED: Final = Failure(
     FailureCode.NO_REPOSITORY, "no way of getting content is switched on for this node"
 )
@@ -124,8 +128,9 @@ class ContentChain:
         """
         cid = None if text is None else parse(text)
         if cid is None:
-            return Tree(None, None, None, 0, NO_CID)
+            return Tree(None, None, None, 0, _NAMES_NO_CID)
         if cid not in self._trees:
+            failpoints.point("content.tree")
             if len(self._trees) >= _TREES_KEPT:
                 del self._trees[next(iter(self._trees))]
             began = time.monotonic()

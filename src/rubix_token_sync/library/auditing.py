@@ -7,10 +7,11 @@ import getpass
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Unpack
+from typing import Final, Unpack
 
 from rubix_token_sync.audit import decisions
-from rubix_token_sync.audit.questions import Finding
+from rubix_token_sync.audit.findings import OPEN
+from rubix_token_sync.audit.questions import Finding, FindingFilters, list_findings
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.audit.run import AuditOutcome, run_audit
 from rubix_token_sync.errors import SchemaError, TargetRefused
@@ -26,7 +27,11 @@ __all__ = [
     "reopen_finding",
     "rules",
     "suppress_finding",
+    "writable",
 ]
+
+
+_MOST_FINDINGS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,20 @@ def audit_records(**settings: Unpack[CallSettings]) -> AuditOutcome:
 
 def audit_target(configuration: Configuration) -> AuditOutcome:
     """`audit_records`, of the target of this configuration."""
+    return audit_and_list(configuration)[0]
+
+
+def audit_and_list(configuration: Configuration) -> tuple[AuditOutcome, list[Finding]]:
+    """`audit_target`, and the worst of what is open then."""
     options = configuration.audit_options()
-    with _writable(configuration) as store:
-        return run_audit(store, options)
+    with writable(configuration) as store:
+        return run_audit(store, options), worst_findings(store)
+
+
+def worst_findings(store: SqlTarget) -> list[Finding]:
+    """The open findings of a target, the worst first: at most a hundred."""
+    now, filters = store.server_time(), FindingFilters(states=OPEN, limit=_MOST_FINDINGS)
+    return store.read(lambda conn: list_findings(conn, store.tables, RULES, filters, now))
 
 
 def rules(configuration: Configuration) -> list[RuleRow]:
@@ -104,7 +120,7 @@ def acknowledge_finding(
     Raises:
         SettingsError: no finding, several, or a resolved one go by this name.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.acknowledge(store, reference, by=by or _this_user(), note=note)
 
 
@@ -121,7 +137,7 @@ def suppress_finding(
     Raises:
         SettingsError: as there; or the reason or the end is missing.
     """
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.suppress(
             store, reference, by=by or _this_user(), reason=reason, lasting=lasting
         )
@@ -135,12 +151,12 @@ def reopen_finding(
     **settings: Unpack[CallSettings],
 ) -> Finding:
     """Take back whatever was decided about the finding; see `acknowledge_finding`."""
-    with _writable(configured(**settings)) as store:
+    with writable(configured(**settings)) as store:
         return decisions.reopen(store, reference, by=by or _this_user(), note=note)
 
 
 @contextlib.contextmanager
-def _writable(configuration: Configuration) -> Iterator[SqlTarget]:
+def writable(configuration: Configuration) -> Iterator[SqlTarget]:
     """The target, with its tables in place."""
     if not configuration.target.exists():
         raise TargetRefused(

@@ -105,7 +105,7 @@ class Configuration:
     chosen: str = ""
     """Which settings file and which target are used, and why, in one line without secrets."""
     notes: tuple[str, ...] = ()
-    """Sentences that a person should see, such as variables that are no settings."""
+    """Sentences that a person should see, such as variables that are not settings."""
 
     @property
     def roots(self) -> tuple[str, ...]:

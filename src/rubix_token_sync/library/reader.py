@@ -25,12 +25,15 @@ from rubix_token_sync.audit.questions import (
 )
 from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.errors import SettingsError, TargetRefused
+from rubix_token_sync.history.moments import WhenText
+from rubix_token_sync.history.versions import records_as_of
 from rubix_token_sync.library.configuration import (
     CallSettings,
     Configuration,
     PathName,
     configured,
 )
+from rubix_token_sync.library.history import PastReader
 from rubix_token_sync.library.work import rules_of
 from rubix_token_sync.monitor.answers import at_one_moment
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases
@@ -98,7 +101,7 @@ class RecordFilters(TypedDict, total=False):
     deleted: bool | None
 
 
-class TargetReader:
+class TargetReader(PastReader):
     """A target, opened for reading; a context that gives its connections back.
 
     ``since`` and ``max_age`` are ages, counted back from the target's clock; empty
@@ -155,19 +158,21 @@ class TargetReader:
         *,
         columns: Sequence[str] | None = None,
         limit: int | None = None,
+        as_of: WhenText | None = None,
         **filters: Unpack[RecordFilters],
     ) -> pa.Table:
         """Records in memory; `record_batches` gives them bit by bit.
 
-        ``columns`` are some of `RECORD_COLUMNS`.
+        ``columns`` are some of `RECORD_COLUMNS`; ``as_of``: as they were then (`PastReader`).
         """
-        return self.record_batches(columns=columns, limit=limit, **filters).read_all()
+        return self.record_batches(columns=columns, limit=limit, as_of=as_of, **filters).read_all()
 
     def record_batches(
         self,
         *,
         columns: Sequence[str] | None = None,
         limit: int | None = None,
+        as_of: WhenText | None = None,
         **filters: Unpack[RecordFilters],
     ) -> pa.RecordBatchReader:
         """Records in order of ``id``, in batches of at most 10,000; filters as in `records`.
@@ -178,7 +183,9 @@ class TargetReader:
         if unknown := filters.keys() - RecordFilters.__annotations__.keys():
             raise TypeError(f"records have no filter {', '.join(sorted(unknown))}")
         schema = _ALL if columns is None else pa.schema([_field(name) for name in columns])
-        table = self._store.tables.records
+        table: sa.FromClause = self._store.tables.records
+        if as_of is not None:
+            table = records_as_of(self._store.tables, self._moment(as_of))
         query = sa.select(*(table.c[name] for name in schema.names)).order_by(table.c.id)
         for column, wanted in (
             ("source_ip", filters.get("sources", ())),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.audit.run import AuditOutcome
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
@@ -29,6 +30,8 @@ class SyncResult(RunResult):
     """What the target holds of the source after the run; None after a dry run."""
     audit: AuditOutcome | None = None
     """The audit that followed, where one was wanted and could be made."""
+    findings: list[Finding] = field(default_factory=list)
+    """What audits found and is open, the worst first: at most a hundred."""
 
     @classmethod
     def of(
@@ -39,6 +42,7 @@ class SyncResult(RunResult):
         strict: bool = False,
         audit: AuditOutcome | None = None,
         unaudited: Problem | None = None,
+        findings: Sequence[Finding] = (),
     ) -> SyncResult:
         """A run, with what the target says after it: its numbers are the target's.
 
@@ -51,7 +55,7 @@ class SyncResult(RunResult):
             problems.append(
                 Problem(
                     "target_not_asked",
-                    "The target could not be asked how it stands after the run.",
+                    "The target's state after the run could not be read.",
                     run.options.source,
                     cure="Run `rubix-token-sync status` once it answers again.",
                 )
@@ -70,7 +74,7 @@ class SyncResult(RunResult):
             problems.append(
                 Problem(
                     "no_nodes",
-                    f"There is no node database below {', '.join(run.options.roots)}.",
+                    f"No node database was found below {', '.join(run.options.roots)}.",
                     run.options.source,
                     severity="error" if strict else "warning",
                     cure="`rubix-token-sync discover` says what was skipped, and why.",
@@ -80,7 +84,7 @@ class SyncResult(RunResult):
             problems.append(replace(unaudited, severity="error") if strict else unaudited)
         if held is not None and audit is not None:
             held = replace(held, audit=audit.left_open)
-        return cls(**given, problems=problems, held=held, audit=audit)
+        return cls(**given, problems=problems, held=held, audit=audit, findings=list(findings))
 
     @property
     def exit_code(self) -> int:
@@ -132,6 +136,7 @@ class VerifyResult(Verification):
             failed=[(path, e.code, str(e)) for path, e in [*self.failed, *self.unreadable]],
             unread=self.hiding,
             rejected=self.rejected,
+            chains_unread=self.chains_unread,
         )
 
     @property

@@ -103,7 +103,7 @@ def check_settings(file: PathName | None = None) -> tuple[str, list[SettingsErro
     path = found or find_settings_file(None, os.environ, node_around).path
     if path is None:
         raise SettingsError(
-            "There is no settings file in any of the places where one is looked for.",
+            "No settings file was found in any of the places searched.",
             code="no_settings_file",
             remedy="Name one, or run `rubix-token-sync init`.",
         )

@@ -62,7 +62,7 @@ def watchers_of(configuration: Configuration) -> list[Observer]:
 def report_of(result: SyncResult | RunResult) -> dict[str, Any]:
     """The report of a run as plain JSON values; docs/REPORT.md has its keys."""
     if isinstance(result, SyncResult):
-        return build_report(result, result.held, result.problems)
+        return build_report(result, result.held, result.problems, result.findings)
     return build_report(result)
 
 
@@ -153,6 +153,7 @@ class MetricsFileObserver(Observer):
             write_textfile(
                 self._file, self._options.source, exit_code, result, problems,
                 held.audit if held is not None else None,
+                held.records_by_kind if held is not None else None,
             )  # fmt: skip
         except SyncError as error:
             log_event(_LOG, logging.WARNING, "metrics_not_written", str(error), code=error.code)
@@ -219,7 +220,7 @@ class AlertObserver(Observer):
         if result.held is None:
             log_event(
                 _LOG, logging.WARNING, "alerts_not_judged",
-                "The target could not be asked what there is to alert of.",
+                "The target could not be read to find out what to alert about.",
             )  # fmt: skip
             return
         facts = RunFacts(
@@ -261,7 +262,7 @@ def send_status_alerts(configuration: Configuration, status: Status) -> None:
     desk = _desk(configuration, "monitor")
     if not desk.active:
         raise SettingsError(
-            "There is nobody to alert: neither alert_urls nor alert_urls_file is set.",
+            "Alerts have no recipient: neither alert_urls nor alert_urls_file is set.",
             code="no_alert_urls",
             remedy="Set one of them in the settings file; see docs/ALERTS.md.",
         )

@@ -32,6 +32,7 @@ from rubix_token_sync.settings import Settings
 from rubix_token_sync.targets.registry import open_target
 
 if TYPE_CHECKING:
+    from rubix_token_sync.audit.questions import Finding
     from rubix_token_sync.audit.run import AuditOutcome
     from rubix_token_sync.migrate import DatabaseOutcome as MovedDatabase
     from rubix_token_sync.migrate import MigrationReport
@@ -204,7 +205,7 @@ def migrate_records(
         )
     if bool(source) == bool(source_file):
         raise SettingsError(
-            "Where from is missing, or given twice.",
+            "The source is missing, or given twice.",
             code="no_source",
             remedy="Name the source by --from or by --from-file.",
         )
@@ -263,36 +264,52 @@ def _run(
             result = SyncResult.of(dry_run(options, stop=stop), None, strict=strict)
         else:
             held: list[Status | None] = []
+            open_before: list[Finding] = []
             run = run_sync(
                 options,
                 on_progress=all_of_them.on_progress,
                 stop=stop,
                 on_failed=failed.append,
-                on_ended=lambda store: held.append(_held(store, found, options.source)),
+                on_ended=lambda store: held.append(
+                    _held(store, found, options.source, open_before)
+                ),
             )
-            audited, why = _audited(found) if audit and run.status == "COMPLETED" else (None, None)
-            result = SyncResult.of(run, held[0], strict=strict, audit=audited, unaudited=why)
+            audited, listed, why = None, open_before, None
+            if audit and run.status == "COMPLETED":
+                audited, listed, why = _audited(found, open_before)
+            result = SyncResult.of(
+                run, held[0], strict=strict, audit=audited, unaudited=why, findings=listed
+            )
         all_of_them.on_databases(result.databases)
         all_of_them.on_end(result)
     return result
 
 
-def _audited(found: Configuration) -> tuple[AuditOutcome | None, Problem | None]:
-    """The audit after a sync; or why there is none: the sync itself is complete all the same."""
-    from rubix_token_sync.library.auditing import audit_target
+def _audited(
+    found: Configuration, open_before: list[Finding]
+) -> tuple[AuditOutcome | None, list[Finding], Problem | None]:
+    """The audit after a sync, with what is open then.
+
+    Or why there is none: the sync itself is complete all the same.
+    """
+    from rubix_token_sync.library.auditing import audit_and_list
 
     try:
-        return audit_target(found), None
+        return *audit_and_list(found), None
     except SyncError as error:
         # Another machine's audit, under way after its own sync, is no fault.
         waits = isinstance(error, LeaseHeld)
-        return None, Problem(
-            "audit_failed",
-            f"The target was not audited: {error.message}",
-            found.settings.source_ip,
-            detail=error.code,
-            severity="warning" if waits else "error",
-            cure="Run `rubix-token-sync audit`.",
+        return (
+            None,
+            open_before,
+            Problem(
+                "audit_failed",
+                f"The target was not audited: {error.message}",
+                found.settings.source_ip,
+                detail=error.code,
+                severity="warning" if waits else "error",
+                cure="Run `rubix-token-sync audit`.",
+            ),
         )
 
 
@@ -312,20 +329,30 @@ def _failures_noted(observers: Observers, result: Callable[[], RunResult | None]
         raise
 
 
-def _held(store: SqlTarget, found: Configuration, source: str) -> Status | None:
-    """How the source stands in the target; None where it cannot be asked any more."""
+def _held(
+    store: SqlTarget, found: Configuration, source: str, findings: list[Finding]
+) -> Status | None:
+    """How the source stands in the target; None where it cannot be asked any more.
+
+    ``findings`` gets the worst of those that are open, where there was an audit.
+    """
     hours = found.settings.alert_max_age_hours
     max_age = None if hours is None else timedelta(hours=hours)
     rules = rules_of(found.settings, max_age=max_age)
     try:
-        return at_one_moment(
+        status = at_one_moment(
             store,
             lambda asked, now: read_status(asked, Filters(sources=(source,)), now, rules=rules),
         )
+        if status.audit is not None:
+            from rubix_token_sync.library.auditing import worst_findings
+
+            findings += worst_findings(store)
+        return status
     except SyncError as error:
         log_event(
             _LOG, logging.WARNING, "target_not_asked",
-            f"The target could not be asked how it stands: {error}", code=error.code,
+            f"The target's state could not be read: {error}", code=error.code,
         )  # fmt: skip
         return None
 
@@ -345,7 +372,7 @@ def _know_nodes(found: Configuration, options: RunOptions) -> None:
             store.close()
     if unknown:
         raise SettingsError(
-            f"There is no node named {', '.join(sorted(unknown))} below the roots.",
+            f"No node below the roots is named {', '.join(sorted(unknown))}.",
             code="no_such_node",
             remedy="`rubix-token-sync discover` lists the nodes with their names.",
             context={"nodes": sorted(unknown)},

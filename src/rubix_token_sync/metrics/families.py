@@ -98,8 +98,13 @@ def outcome_families(
     outcome: RunResult | None,
     problems: Sequence[Problem] = (),
     findings: OpenFindings | None = None,
+    kinds: Mapping[str, int] | None = None,
 ) -> Iterator[Metric]:
-    """A run that is over; ``outcome`` None: it failed.  Times are Unix seconds."""
+    """A run that is over; ``outcome`` None: it failed.  Times are Unix seconds.
+
+    ``kinds`` are the live records by kind of token, ``findings`` what the target's last audit
+    left open; None: nobody asked the target.
+    """
     from prometheus_client.core import GaugeMetricFamily
 
     def gauge(name: str, meaning: str, value: float) -> Metric:
@@ -145,6 +150,15 @@ def outcome_families(
         found = sum(problem.severity == severity for problem in problems)
         severities.add_metric([source, severity], found)
     yield severities
+    if kinds is not None:
+        held = GaugeMetricFamily(
+            PREFIX + "records",
+            "Records that the target holds of the source by kind of token.",
+            labels=["source", "kind"],
+        )
+        for kind, count in kinds.items():
+            held.add_metric([source, kind], count)
+        yield held
     if findings is not None:
         yield from _of_audit(source, findings)
     for name, meaning, attribute in (

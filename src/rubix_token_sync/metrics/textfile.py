@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ def write_textfile(
     outcome: RunResult | None,
     problems: Sequence[Problem] = (),
     findings: OpenFindings | None = None,
+    kinds: Mapping[str, int] | None = None,
 ) -> None:
     """Write the last run's numbers, atomically; ``outcome`` None: it failed.
 
@@ -52,8 +53,8 @@ def write_textfile(
     completed = outcome is not None and outcome.status == "COMPLETED"
     success = now if completed else _last_success(path)
     registry = CollectorRegistry()
-    families = list(outcome_families(source, now, success, exit_code, outcome, problems, findings))
-    registry.register(_Collected(families))
+    families = outcome_families(source, now, success, exit_code, outcome, problems, findings, kinds)
+    registry.register(_Collected(list(families)))
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:

@@ -123,7 +123,7 @@ class _Migration:
         state = self._open_state(source)
         if options.verify_only and state is None:
             raise SettingsError(
-                "There is no migration of this source in the target that could be verified.",
+                "The target holds no migration of this source to verify.",
                 code="no_migration",
                 remedy="Run it without --verify-only first.",
             )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["Answers", "at_one_moment"]
+__all__ = ["Answers", "OneMoment", "at_one_moment"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,9 @@ class Store(Answers, Protocol):
         """Where its time comes from."""
 
 
-class _Moment:
+class OneMoment:
+    """Answers every question in one transaction that is under way."""
+
     def __init__(self, store: Answers, conn: sa.Connection) -> None:
         self.tables = store.tables
         self.engine = store.engine
@@ -60,4 +62,4 @@ def at_one_moment(store: Store, ask: Callable[[Answers, datetime], T]) -> T:
 
     ``ask`` gets who answers them, and the target's time.
     """
-    return store.read(lambda conn: ask(_Moment(store, conn), store.database.time(conn)))
+    return store.read(lambda conn: ask(OneMoment(store, conn), store.database.time(conn)))

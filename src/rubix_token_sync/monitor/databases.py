@@ -75,6 +75,8 @@ class DatabaseRow:
     """Records by kind of token; empty where an earlier edition read it last."""
     transaction_count: int = 0
     pledge_count: int = 0
+    did_count: int = 0
+    """The node's own DIDs; 0 where its database does not say."""
     chain_count: int = 0
     chains_read_at: datetime | None = None
     """The last sync that read token chains; None: none did."""
@@ -212,6 +214,7 @@ def _known(
         kinds=json.loads(row.kind_counts or "{}"),
         transaction_count=row.transaction_count or 0,
         pledge_count=row.pledge_count or 0,
+        did_count=row.did_count or 0,
         chain_count=row.chain_count or 0,
         chains_read_at=row.chains_read_at,
         chains_error=row.chains_error,

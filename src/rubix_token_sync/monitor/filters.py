@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["Filters", "parse_age"]
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", re.IGNORECASE)
-
-
-def parse_age(text: str) -> timedelta:
-    """``90s``, ``30m``, ``24h``, ``7d``, ``2w``.
-
-    Raises:
-        ValueError: it is none of these, or longer than a hundred years.
-    """
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not an age: write 90s, 30m, 24h, 7d or 2w")
-    number = float(match[1])
-    unit = _UNITS[match[2].lower()]
-    try:
-        age = timedelta(**{unit: number})
-    except OverflowError:
-        age = timedelta.max
-    if age > timedelta(days=36_525):
-        raise ValueError(f"{text!r} is more than a hundred years")
-    return age
+__all__ = ["Filters"]
 
 
 @dataclass(frozen=True)

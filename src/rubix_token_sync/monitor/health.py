@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rubix_token_sync.audit.questions import OpenFindings, open_findings
 from rubix_token_sync.monitor.answers import Answers
+from rubix_token_sync.monitor.changes import LastChanges, last_changes
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unread_directories
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
 from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
+from rubix_token_sync.records.kinds import KINDS
 
 __all__ = ["SourceRow", "Status", "read_status"]
 
@@ -38,6 +41,8 @@ class SourceRow:
     ipfs_success_rate: float | None
     validation_error_count: int
     rejected_count: int
+    changes: LastChanges | None = None
+    """What the newest completed sync changed; None: none since history began."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,14 @@ class Status:
     databases: list[DatabaseRow]
     audit: OpenFindings | None = None
     """What the audit left open, over all sources; None: there was none yet."""
+
+    @property
+    def records_by_kind(self) -> dict[str, int]:
+        """Live records by ``token_kind``, as the databases' last runs counted them."""
+        total: Counter[str] = Counter()
+        for row in self.databases:
+            total.update(row.kinds)
+        return {kind.name: total[kind.name] for kind in KINDS if total[kind.name]}
 
     @property
     def exit_code(self) -> int:
@@ -81,7 +94,8 @@ def read_status(
     last = last_runs(store, now, sources=filters.sources)
     completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
     databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
-    sources = _sources(running, last, completed, databases, now)
+    changes = last_changes(store, filters.sources)
+    sources = _sources(running, last, completed, databases, changes, now)
     unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
     facts = Facts(running, sources, databases, unread)
     audit = store.read(lambda conn: open_findings(conn, store.tables, now))
@@ -93,6 +107,7 @@ def _sources(
     last: Mapping[str, RunRow],
     completed: Mapping[str, RunRow],
     databases: Sequence[DatabaseRow],
+    changes: Mapping[str, LastChanges],
     now: datetime,
 ) -> list[SourceRow]:
     names = {run.source_ip for run in running} | set(last) | {d.source_ip for d in databases}
@@ -122,6 +137,7 @@ def _sources(
                 ipfs_success_rate=round(content * 100 / records, 2) if records else None,
                 validation_error_count=sum(d.validation_error_count for d in mine),
                 rejected_count=sum(d.rejected_count for d in mine),
+                changes=changes.get(name),
             )
         )
     return rows

@@ -17,6 +17,7 @@ from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
 from rubix_token_sync.text import counted, told_apart
 
 if TYPE_CHECKING:
+    from rubix_token_sync.monitor.changes import LastChanges
     from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
     from rubix_token_sync.monitor.health import SourceRow
     from rubix_token_sync.monitor.runs import RunRow
@@ -39,8 +40,21 @@ Severity = Literal["error", "warning"]
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
 
+_CURE_CHAINS: Final = (
+    "`rubix-token-sync errors --node NODE` says which; the next sync with --chains reads them "
+    "again."
+)
+_WATCHED: Final = {
+    "transfers": "with another owner",
+    "statuses": "with another status",
+    "vanished": "gone from their nodes",
+}
+_UNUSUAL: Final = 100
+"""Records below which no night is unusual."""
+_UNUSUAL_TIMES: Final = 10
+
 _CURE_REJECTED: Final = "`rubix-token-sync errors` says why."
-_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it goes on from what is stored."
+_CURE_RUN: Final = "Run `rubix-token-sync sync` again; it continues from what is stored."
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,8 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
         run = source.last_run
         if run is not None and run.status in ("FAILED", "INTERRUPTED"):
             problems.append(_ended_badly(run))
+        if source.changes is not None:
+            problems += _unusual(source.source_ip, source.changes)
     problems += [_unread(directory) for directory in facts.unread]
     problems += _of_databases(facts.databases, rules)
     if rules.max_age is not None:
@@ -126,13 +142,25 @@ def judge_comparison(
     failed: Sequence[tuple[str, str, str]],
     unread: Iterable[Skipped],
     rejected: int = 0,
+    chains_unread: int = 0,
 ) -> list[Problem]:
     """What `verify` found.
 
     ``failed`` is (path, code, sentence), ``unread`` may hide nodes, ``rejected`` is how many
-    records the target refused in a repair.
+    records the target refused in a repair, ``chains_unread`` how many directories of token
+    chains could not be read whole.
     """
     problems = []
+    if chains_unread:
+        directories = counted(chains_unread, "directory", "directories")
+        problems.append(
+            Problem(
+                "chains_unread",
+                f"{directories} of token chains could not be read whole.",
+                count=chains_unread,
+                cure=_CURE_CHAINS,
+            )
+        )
     if rejected:
         problems.append(
             Problem(
@@ -225,7 +253,7 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
                 "overdue",
                 f"{label} was last synced {row.age_seconds / 3600:,.1f} hours ago.",
                 *where,
-                cure="Look at why the runs of its machine stopped.",
+                cure="Find out why the runs of its machine stopped.",
             )
         )
     if row.rejected_count:
@@ -239,18 +267,27 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
             )
         )
     if row.chains_error is not None:
-        code = row.chains_error.partition(":")[0]
-        found.append(
-            Problem(
-                "chains_unread",
-                f"{label}: token chains could not be read. {row.chains_error}",
-                *where,
-                detail=code,
-                cure="`rubix-token-sync errors --node NODE` says which; the next sync with "
-                "--chains reads them again.",
-            )
-        )
+        found.append(_chains(label, where, row.chains_error))
     return found + _content(row, rules, label)
+
+
+def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
+    code, _, sentence = said.partition(": ")
+    if code == "chains_wrong":
+        return Problem(
+            code,
+            f"Something is wrong with the chains of {label}: {sentence}.",
+            *where,
+            severity="warning",
+            cure="`rubix-token-sync audit` names each (chain_wrong); TokenChains.error says what.",
+        )
+    return Problem(
+        "chains_unread",
+        f"{label}: token chains could not be read. {said}",
+        *where,
+        detail=code,
+        cure=_CURE_CHAINS,
+    )
 
 
 def _content(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
@@ -282,7 +319,7 @@ def _stuck(run: RunRow) -> Problem:
     return Problem(
         "stuck",
         f"The run on {run.host or run.source_ip} (process {run.pid or 'unknown'}) has been silent "
-        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died, or hangs.",
+        f"for {run.heartbeat_age_seconds or 0:,.0f} seconds: it died or hangs.",
         run.source_ip,
         session_id=run.session_id,
         cure="Look at that process; the next `rubix-token-sync sync` there takes over once the "
@@ -292,7 +329,7 @@ def _stuck(run: RunRow) -> Problem:
 
 def _ended_badly(run: RunRow) -> Problem:
     how = "failed" if run.status == "FAILED" else "was interrupted"
-    why = f": {run.error_summary}" if run.error_summary else "."
+    why = f": {run.error_summary.removesuffix('.')}." if run.error_summary else "."
     return Problem(
         f"last_run_{run.status.lower()}",
         f"The last run of {run.source_ip} {how}{why}",
@@ -300,6 +337,28 @@ def _ended_badly(run: RunRow) -> Problem:
         session_id=run.session_id,
         cure=_CURE_RUN,
     )
+
+
+def _unusual(source_ip: str, changes: LastChanges) -> list[Problem]:
+    """Far more than usual of what makes somebody else the owner, or takes tokens away."""
+    found = []
+    for name, what in _WATCHED.items():
+        number, usual = getattr(changes, name), changes.usual.get(name)
+        if usual is not None and number >= _UNUSUAL and number > _UNUSUAL_TIMES * usual:
+            found.append(
+                Problem(
+                    "unusual_change",
+                    f"The last sync of {source_ip} found {counted(number, 'record')} {what}; "
+                    f"usual are {usual:,.0f}.",
+                    source_ip,
+                    session_id=changes.session_id,
+                    detail=name,
+                    severity="warning",
+                    count=number,
+                    cure=f"`rubix-token-sync changes --since {changes.run - 1}` shows them.",
+                )
+            )
+    return found
 
 
 def _unread(directory: UnreadDirectory) -> Problem:
@@ -320,5 +379,5 @@ def _source_overdue(source: SourceRow) -> Problem:
         hours = source.age_seconds / 3600
         said = f"{source.source_ip} last completed a sync {hours:,.1f} hours ago."
     return Problem(
-        "overdue", said, source.source_ip, cure="Look at why the runs of that machine stopped."
+        "overdue", said, source.source_ip, cure="Find out why the runs of that machine stopped."
     )

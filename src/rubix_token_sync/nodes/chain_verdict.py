@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from rubix_token_sync.nodes.chain_blocks import Block, ChainKey
 from rubix_token_sync.nodes.chain_signatures import Counts
 
-__all__ = ["PROBLEMS", "Chain", "SeenBlock", "judge", "seen_block", "unreadable_block"]
+__all__ = ["PROBLEMS", "UNREAD", "Chain", "SeenBlock", "judge", "seen_block", "unreadable_block"]
 
 PROBLEMS: Final = {
     "chain_too_long": "the chain has more blocks than are looked at",
@@ -27,6 +27,11 @@ PROBLEMS: Final = {
     "signature_wrong": "a signature is not that of the DID it names",
 }
 """What can be wrong with a chain, the graver first."""
+
+UNREAD: Final = frozenset(
+    {"chain_too_long", "block_missing", "block_undecodable", "block_too_large"}
+)
+"""Of these: not all of the chain was looked at."""
 
 
 class SeenBlock(NamedTuple):

@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
-from rubix_token_sync import node_files
+from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.errors import SourceError, SourceUnsettled
 from rubix_token_sync.node_files import STALL_SECONDS, BoundedCalls
 from rubix_token_sync.nodes.chain_blocks import (
@@ -216,10 +216,15 @@ class _Reading:
                 try:
                     yield from self._storage(storage, kind)
                 except SourceError as error:
-                    error.context["directory"] = storage
-                    self.failures[storage] = error
+                    self._note(storage, error)
+                except OSError as error:
+                    self._note(storage, from_os_error(error, "read the token chains"))
         finally:
             self._calls.close()
+
+    def _note(self, storage: str, error: SourceError) -> None:
+        error.context["directory"] = storage
+        self.failures[storage] = error
 
     def _storage(self, storage: str, kind: str) -> Iterator[pa.RecordBatch]:
         copy = self._copy(os.path.join(self._base, storage.encode()))
@@ -230,6 +235,7 @@ class _Reading:
             try:
                 rows = self._rows(store, kind)
                 while batch := list(islice(rows, self._limits.batch_rows)):
+                    failpoints.point("chains.read")
                     yield _batch(batch)
                 if store.stray_keys:
                     self.stray_keys[storage] = store.stray_keys
@@ -267,6 +273,7 @@ class _Reading:
         return copy
 
     def _refresh(self, copy: ChainCopy) -> None:
+        failpoints.point("chains.copy")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._calls.call(copy.refresh)

@@ -295,17 +295,17 @@ class Table(Generic[Read]):
 
 def _missing_tables(connection: Connection) -> str:
     """Which tables a database without tokens has: they show what the file is."""
-    missing = f"There is no table {KINDS[0].table}, nor one of another kind of token"
+    missing = f"The database has no table {KINDS[0].table}, and none of another kind of token"
     found = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' "
         "ESCAPE '!' ORDER BY name LIMIT ?",
         (_NAMED_TABLES + 1,),
     ).fetchall()
     if not found:
-        return f"{missing}, nor any other."
+        return f"{missing}; it has no tables at all."
     names = [ascii(str(name)[:_NAME_CHARACTERS])[1:-1] for (name,) in found[:_NAMED_TABLES]]
     more = " and more" if len(found) > _NAMED_TABLES else ""
-    return f"{missing}, only {', '.join(names)}{more}."
+    return f"{missing}; it has {', '.join(names)}{more}."
 
 
 def _quoted(identifier: str) -> str:

@@ -18,13 +18,13 @@ __all__ = ["REMEDIES", "failure", "from_os_error", "from_sqlite_error"]
 REMEDIES: Final = {
     "access_denied": "Give the user that runs the sync read access to the file and its directory.",
     "busy": "The node or another program held the database all the time; the next run tries again. "
-    "Where that repeats, close the program that holds it.",
+    "If that repeats, close the program that holds it.",
     "chains_damaged": "Stop the node, keep a copy of the directory, and let the node rebuild its "
     "token chains; the records of its tokens are not affected.",
     "changed_while_reading": "The node wrote meanwhile; it is read again.",
-    "corrupt": "Look at it with `PRAGMA integrity_check`: `REINDEX` repairs an index; else restore "
-    "the file from a backup.",
-    "empty_file": "Start the node, if it never ran; else restore the file from a backup.",
+    "corrupt": "Check it with `PRAGMA integrity_check`: `REINDEX` repairs an index; otherwise "
+    "restore the file from a backup.",
+    "empty_file": "Start the node if it never ran; otherwise restore the file from a backup.",
     "io_error": "Check the disk and the mount.",
     "no_scratch_space": NO_SCRATCH_REMEDY,
     "no_such_file": "The node was moved or removed.",
@@ -39,8 +39,8 @@ REMEDIES: Final = {
     "too_large_value": "No real token has such a value: remove the row, or restore the database "
     "from a backup.",
     "too_many_files": "Raise the limit of open files (ulimit -n) or use fewer workers.",
-    "took_too_long": "The file is built or damaged in a way that makes reading it endless: restore "
-    "it from a backup.",
+    "took_too_long": "The file is built or damaged in such a way that reading it does not end: "
+    "restore it from a backup.",
     "unfinished_transaction": "Start the node once, so that it recovers its database.",
 }
 """Every code a `SourceError` of this package can have, with what to do about it."""
@@ -93,7 +93,7 @@ _SQLITE_CODES: Final = {
 _HANDLES_NEEDED: Final = 5  # database, -wal, -shm, journal, directory
 _SHORT_READ: Final = 522  # SQLITE_IOERR_SHORT_READ: the file ends before its last page
 _SENTENCES: Final = {
-    "took_too_long": "SQLite did not get through it in time",
+    "took_too_long": "SQLite could not read it in time",
     "too_large_value": "A value is larger than any token's data can be",
 }
 

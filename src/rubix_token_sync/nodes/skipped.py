@@ -22,7 +22,7 @@ class Skipped:
     reason_code: str
     sentence: str
     hides_nodes: bool = False
-    """Whether nodes may be there that nobody has looked at: such a run is not complete."""
+    """Whether nodes may be there that were not looked at: such a run is not complete."""
     remedy: str = ""
     """What an operator can do about it."""
 
@@ -33,7 +33,7 @@ class Skipped:
 
 
 SENTENCES: Final = {
-    "access_denied": "This user may not read it, so nodes may be there that nobody sees.",
+    "access_denied": "This user may not read it, so any nodes inside were not looked at.",
     "bare_repository": "A directory named .ipfs without config, datastore_spec or blocks is not "
     "an IPFS repository.",
     "beside_rubix": "Beside a directory named Rubix this file is not a node database: a node "
@@ -41,15 +41,15 @@ SENTENCES: Final = {
     "broken_link": "The symbolic link leads nowhere or in a circle.",
     "io_error": "It cannot be read ({error}).",
     "lost_and_found": "The file system's own directory for recovered files.",
-    "no_database": "A directory named Rubix without rubix.db or rubixtest.db, and without token "
-    "chains: nothing shows that a node has kept tokens here.",
-    "no_such_directory": "There is no such directory.",
+    "no_database": "A directory named Rubix without rubix.db, rubixtest.db or token chains: "
+    "it shows no sign of a node's tokens.",
+    "no_such_directory": "The directory does not exist.",
     "not_a_directory": "Not a directory.",
     "not_a_file": "Something other than a regular file stands in the database's place.",
     "not_in_rubix": "Only rubix.db and rubixtest.db in a directory named Rubix are node databases.",
-    "other_dbms": "There are token chains, but neither rubix.db nor rubixtest.db for them: the "
-    "node keeps its tokens in another database system (PostgreSQL, SQL Server or MySQL), which is "
-    "not read, or its database was removed.",
+    "other_dbms": "Token chains without their rubix.db or rubixtest.db: the node keeps its tokens "
+    "in another database system (PostgreSQL, SQL Server or MySQL), which is not read, or its "
+    "database was removed.",
     "other_file_system": "Another file system is mounted here.",
     "path_too_long": f"The path is longer than {COLUMN_SIZES['db_path']} characters, the most "
     "that the target stores.",
@@ -58,24 +58,24 @@ SENTENCES: Final = {
     "same_place": "The same file as {other}; it is read there.",
     "stalled": "The file system did not answer for {seconds:g} s; nodes below it were not looked "
     "at.",
-    "symlink": "Symbolic links to directories are followed only to a node.",
+    "symlink": "A symbolic link to a directory is followed only where it leads to a node.",
 }
 """Every reason code with its sentence."""
 
 REPOSITORY_SENTENCES: Final = {
-    "access_denied": "This user may not read the node's repository, so the content of its tokens "
-    "cannot be had.",
+    "access_denied": "This user may not read the node's repository, so the content of its "
+    "tokens was not read.",
     "bare_repository": "Something other than a directory is named .ipfs: it is not an IPFS "
     "repository.",
-    "stalled": "The file system did not answer for {seconds:g} s, so the content of the node's "
-    "tokens cannot be had.",
+    "stalled": "The file system did not answer for {seconds:g} s; the content of the node's "
+    "tokens was not read.",
 }
 """What the same codes say of a node's ``.ipfs``."""
 
 LINK_SENTENCES: Final = {
     "circle": "The symbolic link leads in a circle.",
-    "inside": "Symbolic links to directories are followed only to a node; what this one leads to "
-    "is below a root already.",
+    "inside": "A symbolic link to a directory is followed only where it leads to a node; the "
+    "target of this one is below a root already.",
 }
 """What ``symlink`` says of links to directories whose target need not be given as a root."""
 
@@ -83,7 +83,7 @@ _AS_OWNER: Final = "Run as the user that owns it, or as root"
 
 REMEDIES: Final = {
     "access_denied": f"{_AS_OWNER}, or give roots that do not contain it.",
-    "bare_repository": "Restore or mount the node's repository, if it had one.",
+    "bare_repository": "Restore or mount the node's repository if it had one.",
     "broken_link": "Mount or restore what it stands for, make it lead there, or remove it.",
     "io_error": "Check the disk and the mount.",
     "no_such_directory": "Correct the root.",

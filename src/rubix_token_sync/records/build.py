@@ -38,11 +38,19 @@ from rubix_token_sync.records.schema import (
     SourceRow,
     SqliteValue,
 )
-from rubix_token_sync.records.token_content import Attributes, attributes_json, decode_contents
+from rubix_token_sync.records.token_content import (
+    TREES,
+    Attributes,
+    NamedTrees,
+    attributes_json,
+    decode_contents,
+)
 from rubix_token_sync.records.validate import Cell, Finding, TimeCell
 
 __all__ = [
     "CONTENT_MARKER",
+    "SIGNATURE_NOT_CHECKED",
+    "SIGNATURE_VERDICTS",
     "VERDICT_COLUMNS",
     "DatabaseContext",
     "Judging",
@@ -97,6 +105,10 @@ class ResolvedContent(Protocol):
     def failure(self) -> Sequence[Failure | None]:
         """Why there is none."""
 
+    @property
+    def trees(self) -> Mapping[int, NamedTrees]:
+        """By position, what became of the trees that a content names."""
+
 
 class Judging(Protocol):
     """Who gives verdicts; see `rubix_token_sync.audit.judge.Judge`."""
@@ -133,6 +145,9 @@ class DatabaseContext:
     )
 
 
+SIGNATURE_NOT_CHECKED: Final = "signature_not_checked"
+"""The verdict of a sync on a signed content, which an audit replaces by one of …"""
+SIGNATURE_VERDICTS: Final = ("signature_checked", "signature_wrong")
 VERDICT_COLUMNS: Final = ("verdict", "verdict_source", "token_level", "token_number")
 _Found: TypeAlias = dict[int, list[Finding]]
 _Values: TypeAlias = Sequence[SqliteValue]
@@ -175,6 +190,13 @@ def finish_batch(
     parent = _texts(by_column["parent_token_id"], validate.parent_token_id, found)
     value = _reals(values, partial(validate.token_value, exists=has("token_value")), found)
     content, fetched = _contents(kind, data, failure, found)
+    trees = resolved.trees
+    unproven = {at: tree.failure for at, tree in trees.items() if tree.failure is not None}
+    if unproven:  # a token is fetched when all that its content names is
+        failure = [unproven.get(at, reason) for at, reason in enumerate(failure)]
+        fetched = pa.array(
+            [there and at not in unproven for at, there in enumerate(fetched.to_pylist())]
+        )
     errors = _ipfs_errors(failure, found)
     shared: list[Finding] = []
 
@@ -206,7 +228,7 @@ def finish_batch(
         ),
         "token_kind": pa.repeat(pa.scalar(kind.name, pa.string()), count),
         "network": pa.repeat(pa.scalar(context.network, pa.string()), count),
-        "attributes": _attributes(kind, rows, by_column, data, found),
+        "attributes": _attributes(kind, rows, by_column, resolved, found),
     }
     for name in ("token_state_hash", "transaction_id"):
         texts = _texts(by_column[name], partial(validate.fit_or_empty, name), found)
@@ -339,23 +361,25 @@ def _attributes(
     kind: TokenKind,
     rows: Sequence[SourceRow],
     by_column: Mapping[str, _Values],
-    data: Sequence[bytes | None],
+    resolved: ResolvedContent,
     found: _Found,
 ) -> pa.Array:
-    """JSON of what only this kind has: decoded from the content, and what the row says of it."""
+    """JSON of what only this kind has: of the content, of the row, of what the content names."""
     start = len(SOURCE_COLUMNS)
     own = {name: [row[start + at] for row in rows] for at, name in enumerate(kind.attributes)}
-    decoded, differing = decode_contents(kind.name, {**by_column, **own}, data)
+    decoded, differing = decode_contents(kind.name, {**by_column, **own}, resolved.data)
     for index, findings in differing.items():
         _note(found, index, findings)
     known: dict[object, Attributes] = {}  # values of many rows are the same
     texts: list[str | None] = []
-    for row, attributes in zip(rows, decoded, strict=True):
+    for at, (row, attributes) in enumerate(zip(rows, decoded, strict=True)):
         if kind.attributes:
             key = (row[start:], *map(type, row[start:]))  # 1 and 1.0 are one key, not one text
             if key not in known:
                 known[key] = validate.attributes(kind.attributes_of(row))
             attributes = {**(attributes or {}), **known[key]}
+        if resolved.trees and at in resolved.trees and resolved.trees[at].proven:
+            attributes = {**(attributes or {}), TREES: resolved.trees[at].proven}
         texts.append(attributes_json(attributes) if attributes else None)
     return pa.array(texts, pa.string())
 

@@ -1,4 +1,4 @@
-"""What a node holds beside its tokens: transactions and pledges, and the tokens' chains.
+"""What a node holds beside its tokens: transactions, pledges, its DIDs, and the tokens' chains.
 
 Each goes into a table of its own in the target, under the contracts of the records: a key of
 fixed width, a digest of everything the source says, only changed rows travel, vanished ones
@@ -30,6 +30,7 @@ __all__ = [
     "CHAINS",
     "COMPANIONS",
     "COMPANION_SOURCES",
+    "DIDS",
     "HISTORIES",
     "PLEDGES",
     "TRANSACTIONS",
@@ -94,6 +95,18 @@ PLEDGES: Final = _table(
 )
 """What a quorum member pledged, and what it may release again."""
 
+DIDS: Final = _table(
+    "NodeDids",
+    "did_count",
+    "did",
+    Column("did", "text", 1000, source=0, by_key=True, indexed=True),
+    Column("did_type", "text", 50, source=1),
+    Column("root_did", "text", 50, source=2),
+    # From the DID's directory beside the database; only a key that proves itself.
+    Column("public_key", "text", 1024, source=3),
+)
+"""The DIDs that are a node's own: it holds their keys and can spend what is theirs."""
+
 CHAINS: Final = _table(
     "TokenChains",
     "chain_count",
@@ -117,7 +130,7 @@ CHAINS: Final = _table(
 )
 """Where the chain of each token has got to, and whether it is right; only with ``chains``."""
 
-HISTORIES: Final = (TRANSACTIONS, PLEDGES)
+HISTORIES: Final = (TRANSACTIONS, PLEDGES, DIDS)
 """What is read of a node's database, in the moment in which its tokens are."""
 
 COMPANIONS: Final = (*HISTORIES, CHAINS)
@@ -183,6 +196,13 @@ COMPANION_SOURCES: Final = (
         },
         key="transaction_id",
         constants={"pledge_source": "UnpledgeSequence"},
+    ),
+    # Not its column config: nobody knows what forks keep there.
+    CompanionSource(
+        "DIDTable",
+        DIDS,
+        {"did": "did", "did_type": "type", "root_did": "root_did"},
+        key="did",
     ),
 )
 """In the order in which they are read."""

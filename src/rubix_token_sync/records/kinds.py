@@ -13,7 +13,7 @@ from typing import Final
 
 from rubix_token_sync.records.schema import SOURCE_COLUMNS, SqliteValue
 
-__all__ = ["KINDS", "RBT", "TokenKind", "kind_of", "tokens_by_kind"]
+__all__ = ["KINDS", "RBT", "TREE_KINDS", "TokenKind", "kind_of", "tokens_by_kind"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class TokenKind:
     """For people, after a number."""
     key: str = "token_id"
     """Of ``columns``: what tells its rows apart."""
+    names_trees: bool = False
+    """Contents name files or directories of their own, which are proven as well."""
 
     @cached_property
     def wanted(self) -> tuple[str | None, ...]:
@@ -73,6 +75,7 @@ KINDS: Final = (
         "NFTTokensTable",
         _same("token_id", "did", "token_status", "token_value"),
         label="NFT",
+        names_trees=True,
     ),
     TokenKind(
         "data",
@@ -87,9 +90,12 @@ KINDS: Final = (
         {"token_id": "smart_contract_hash", "did": "deployer", "token_status": "contract_status"},
         _same("binary_code_hash", "raw_code_hash", "schema_code_hash"),
         label="contract",
+        names_trees=True,
     ),
 )
 """In the order in which they are read."""
+
+TREE_KINDS: Final = tuple(kind.name for kind in KINDS if kind.names_trees)
 
 
 def tokens_by_kind(counts: Mapping[str, int]) -> str:

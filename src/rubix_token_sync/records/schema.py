@@ -74,6 +74,8 @@ class Column:
     """Can differ where the row digest does not: an upsert compares it, too."""
     indexed: bool = False
     """Has one of the guide's secondary indexes, which a first load builds at its end."""
+    kept: bool = True
+    """An old version keeps its value; content is immutable, so none keeps that."""
 
     @property
     def arrow(self) -> pa.DataType:
@@ -150,6 +152,26 @@ class RecordTable:
         return tuple(column for column in self.staged if column.compared)
 
     @cached_property
+    def versioned(self) -> bool:
+        """Old versions of its rows are kept."""
+        return "since_run" in self._by_name
+
+    @cached_property
+    def history(self) -> str:
+        """The table of old versions, where they are kept."""
+        return f"{self.name.removesuffix('s')}History"
+
+    @cached_property
+    def kept(self) -> tuple[Column, ...]:
+        """What an old version keeps; what the key says is the same in all of them."""
+        return tuple(c for c in self.columns if c.kept and not c.by_key)
+
+    @cached_property
+    def told_apart(self) -> tuple[Column, ...]:
+        """By what versions differ: what is kept, but for the times of file and sync."""
+        return tuple(c for c in self.kept if c.kind != "time" or c.source is not None)
+
+    @cached_property
     def staging(self) -> str:
         """The table in which rows wait for their publication, where a target needs one."""
         return f"{self.name.removesuffix('s')}Staging"
@@ -171,7 +193,7 @@ RECORDS: Final = RecordTable(
         Column("token_status", "text", 50, source=4),
         Column("parent_token_id", "text", 500, source=5),
         Column("token_value", "text", source=6),
-        Column("ipfs_data", "text", compared=True),
+        Column("ipfs_data", "text", compared=True, kept=False),
         Column("ipfs_fetched", "flag", required=True, default="false", compared=True, indexed=True),
         Column("ipfs_error", "text", 1000, compared=True),
         Column("db_path", "text", 500, required=True, by_key=True, indexed=True),
@@ -181,7 +203,7 @@ RECORDS: Final = RecordTable(
         Column("validation_errors", "text", compared=True),
         # Added to the guide's: identity and change.
         Column("record_key", "bytes", RECORD_KEY_BYTES, required=True, by_key=True),
-        Column("row_digest", "bytes", ROW_DIGEST_BYTES, required=True, compared=True),
+        Column("row_digest", "bytes", ROW_DIGEST_BYTES, required=True, compared=True, kept=False),
         # Added: the kinds of token.  All that the first edition stored were of the kind rbt.
         Column("token_kind", "text", 20, required=True, default="rbt", by_key=True),
         Column("network", "text", 10),
@@ -193,6 +215,9 @@ RECORDS: Final = RecordTable(
         Column("verdict_source", "text", 50, compared=True),
         Column("token_level", "integer", compared=True),
         Column("token_number", "integer", compared=True),
+        # Added: the run (SyncRuns) that wrote these values.  0: before history began; NULL: an
+        # edition that knew fewer columns wrote them, and no version is kept of that.
+        Column("since_run", "integer", by_target=True, kept=False),
     ),
     covered=("row_digest", "source_deleted_at", "ipfs_fetched"),
 )

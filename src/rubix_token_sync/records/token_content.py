@@ -27,9 +27,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeAlias
 
+from rubix_token_sync.ipfs.content import Failure
+from rubix_token_sync.records.kinds import TREE_KINDS
 from rubix_token_sync.records.rac import RacContent, decode_rac
 from rubix_token_sync.records.schema import SqliteValue
 from rubix_token_sync.records.validate import Code, Finding
@@ -38,10 +41,13 @@ from rubix_token_sync.records.values import cut, real_text, to_text
 __all__ = [
     "FILES_LIMIT",
     "TEXT_LIMIT",
+    "TREES",
     "Attributes",
+    "NamedTrees",
     "attributes_json",
     "decode_contents",
     "named_trees",
+    "stored_trees",
 ]
 
 Attributes: TypeAlias = dict[str, Any]
@@ -49,6 +55,9 @@ Attributes: TypeAlias = dict[str, Any]
 
 TEXT_LIMIT: Final = 1000
 """A decoded text is cut to this many UTF-16 code units."""
+
+TREES: Final = "trees"
+"""The key of ``attributes`` under which stands what is proven of these."""
 
 FILES_LIMIT: Final = 64
 """Files of a data token that are listed; ``files_left_out`` counts the others."""
@@ -125,17 +134,41 @@ def attributes_json(attributes: Mapping[str, Any]) -> str:
     return _to_json(attributes)
 
 
-def named_trees(kind: str, attributes: Attributes | None) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class NamedTrees:
+    """What became of the files and directories that one token's content names.
+
+    Attributes:
+        proven: by what they are (the names of `named_trees`), what is said of those whose
+            every block was verified: what ``attributes`` holds under `TREES`.
+        failure: why not all of them are proven.
+    """
+
+    proven: dict[str, Attributes] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+def named_trees(kind: str, content: bytes) -> dict[str, str]:
     """Ids of files and directories that a content names, by what they are.
 
     An NFT's artifact, a contract's files: hostile text until it has parsed as a CID.
     """
-    names: Sequence[str] = ()
-    if kind == "nft":
-        names = ("artifact_hash",)
-    elif kind == "contract":
-        names = tuple(_CODE_HASHES)
-    return {name: attributes[name] for name in names if name in attributes} if attributes else {}
+    if kind not in TREE_KINDS:
+        return {}
+    (decoded,), _ = decode_contents(kind, {}, [content])
+    names = ("artifact_hash", *_CODE_HASHES)
+    return {name: decoded[name] for name in names if name in decoded} if decoded else {}
+
+
+def stored_trees(attributes: str | None) -> dict[str, Attributes]:
+    """What stored ``attributes`` say is proven; nothing where they are not as a sync wrote them."""
+    try:
+        found = json.loads(attributes or "{}")[TREES]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
+        return {}
+    return found
 
 
 # --- RBT ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ and the finding keeps the whole value (above 50 KB its length and SHA-256).
 ``validation_errors`` is the JSON list of a record's findings, in the order of
 the table's columns, then of codes; NULL when nothing is wrong:
 
-    [{"code":"did_malformed","field":"did","message":"did has …"}]
+    [{"code":"did_malformed","field":"did","message":"did is not …"}]
 
 ``value`` is there where the column does not hold the whole original.
 
@@ -63,6 +63,7 @@ __all__ = [
     "token_id",
     "token_status",
     "token_value",
+    "without_sentences",
 ]
 
 VALUE_LIMIT: Final = CONTENT_LIMIT
@@ -144,7 +145,7 @@ def fit_to(field: str, value: SqliteValue, size: int | None) -> Cell:
         return Cell(None)
     findings: tuple[Finding, ...] = ()
     if isinstance(value, bytes) or (isinstance(value, str) and text is not value):
-        message = "is binary or no UTF-8 text and is written as a blob literal"
+        message = "is binary or not valid UTF-8 and is stored as a blob literal"
         findings = (Finding(Code.VALUE_NOT_TEXT, field, message),)
     stored = text if size is None else cut(text, size)
     if stored is text:
@@ -173,7 +174,7 @@ def token_id(value: SqliteValue, *, is_cid: bool) -> Cell:
     cell = fit("token_id", value)
     if is_cid:
         return cell
-    return _with(cell, Code.TOKEN_ID_NOT_CID, "token_id", "is no IPFS content identifier")
+    return _with(cell, Code.TOKEN_ID_NOT_CID, "token_id", "is not an IPFS content identifier")
 
 
 # `bafybmi` is CIDv1, dag-pb, sha3-256, in base32: 59 characters.  Legacy ones are
@@ -192,7 +193,7 @@ def did(value: SqliteValue, *, exists: bool = True) -> Cell:
         if exists:
             return _with(cell, Code.DID_MISSING, "did", "is missing")
     elif not isinstance(value, str) or not _DID.fullmatch(value):
-        return _with(cell, Code.DID_MALFORMED, "did", "has no known form of a DID")
+        return _with(cell, Code.DID_MALFORMED, "did", "is not a DID of any known form")
     return cell
 
 
@@ -207,7 +208,7 @@ def token_status(value: SqliteValue, *, exists: bool = True) -> Cell:
         if exists:
             return _with(cell, Code.TOKEN_STATUS_MISSING, "token_status", "is missing")
     elif not isinstance(value, int) and not (isinstance(value, str) and _INTEGER.fullmatch(value)):
-        return _with(cell, Code.TOKEN_STATUS_UNKNOWN, "token_status", "is no whole number")
+        return _with(cell, Code.TOKEN_STATUS_UNKNOWN, "token_status", "is not a whole number")
     return cell
 
 
@@ -224,7 +225,7 @@ def token_value(value: SqliteValue, *, exists: bool = True) -> Cell:
         good = isinstance(value, int) or (isinstance(value, float) and isfinite(value))
     if good:
         return cell
-    return _with(cell, Code.TOKEN_VALUE_NOT_NUMBER, "token_value", "is no number")
+    return _with(cell, Code.TOKEN_VALUE_NOT_NUMBER, "token_value", "is not a number")
 
 
 def parent_token_id(value: SqliteValue) -> Cell:
@@ -234,7 +235,7 @@ def parent_token_id(value: SqliteValue) -> Cell:
         return cell
     if isinstance(value, str) and cid.parse(value) is not None:
         return cell
-    message = "is no IPFS content identifier"
+    message = "is not an IPFS content identifier"
     return _with(cell, Code.PARENT_MALFORMED, "parent_token_id", message)
 
 
@@ -263,7 +264,7 @@ def time(field: str, value: SqliteValue) -> TimeCell:
     moment = utc_time(value)
     if moment is not None:
         return TimeCell(moment)
-    message = "is no time in years 1 to 9999 that can be read; NULL is stored"
+    message = "is not a readable time in the years 1 to 9999; NULL is stored"
     return TimeCell(
         None, (_whole(Code.TIMESTAMP_UNREADABLE, field, message, to_text(value) or ""),)
     )
@@ -286,7 +287,7 @@ def token_content(
             return (Finding(Code.CONTENT_TOO_LARGE, "ipfs_data", message),)
         return ()
     if not text:
-        message = "is no UTF-8 text and is written as a data: URL in base64"
+        message = "is not valid UTF-8 and is stored as a data: URL in base64"
         return (Finding(Code.CONTENT_NOT_TEXT, "ipfs_data", message),)
     whole = _WHOLE_TOKEN.fullmatch(data)
     if whole and int(whole[1]) not in LEVELS:
@@ -320,3 +321,19 @@ def errors_text(findings: Iterable[Finding], order: Sequence[str] = _ORDER) -> s
     if not entries:
         return None
     return json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+
+
+def without_sentences(text: str | None) -> str | None:
+    """``validation_errors`` without its sentences, to compare what two versions found.
+
+    A later version of this program may word a sentence differently; code, field and value
+    are the finding.  What is not such a list is returned as it is.
+    """
+    if text is None:
+        return None
+    try:
+        entries = json.loads(text)
+        bare = [{k: v for k, v in entry.items() if k != "message"} for entry in entries]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return text
+    return json.dumps(bare, ensure_ascii=False, sort_keys=True)

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
+from rubix_token_sync.records.kinds import tokens_by_kind
 from rubix_token_sync.reports.report import write_whole
-from rubix_token_sync.text import shown
+from rubix_token_sync.text import counted, shown
 
 __all__ = ["render_page", "write_page"]
 
 _MOST_NODES: Final = 40
 """Charts and tables of a page show the nodes that need attention most."""
 _MOST_ROWS: Final = 100
+_DIGITS: Final = 8
+"""Of a finding's fingerprint, as tables of the command line have them."""
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _WIDTH, _LEFT, _TOP, _BOTTOM = 900, 90, 12, 280
 """The rate's curve in the units of its picture: letters have 15 of them."""
@@ -62,6 +65,7 @@ def render_page(report: dict[str, Any]) -> str:
         _cards(report),
         _problems(report["problems"]),
         _errors(report["errors"]),
+        _findings(report),
         _rate_chart(report["rate_samples"]),
         _content_bars(report),
         _node_bars(nodes[:_MOST_NODES]),
@@ -112,6 +116,8 @@ def _heading(report: dict[str, Any]) -> list[Element]:
         status += ", something was left undone"
     times = f"{_minute(report['start_time'])} to {_minute(report['end_time'])} UTC"
     lines = [times + (", dry run" if report["dry_run"] else ""), f"Into {report['target']}"]
+    if report["records_by_kind"]:
+        lines.append(f"Holds {tokens_by_kind(report['records_by_kind'])}")
     if report["session_id"]:
         lines.append(f"Session {report['session_id']}, version {report['program_version']}")
     how = _tag("span", status, class_="bad" if report["exit_code"] else "good")
@@ -180,6 +186,57 @@ def _errors(errors: Sequence[dict[str, Any]]) -> Element | None:
             f"{e['occurrences']:,}",
         ),
     )
+
+
+def _findings(report: dict[str, Any]) -> Element:
+    """What audits found and is open, the worst first; that nobody looked is said as plainly."""
+    audit = report["audit"]
+    if audit is None:
+        asked = report["total_records"] is not None
+        said = (
+            "No audit has run yet: whether tokens are genuine and held once is not known. "
+            "Run rubix-token-sync audit."
+            if asked
+            else "The target could not be asked what audits found."
+        )
+        return _tag("section", _tag("h2", "Findings"), _tag("p", said, class_="warn"))
+    counts = [(audit[name], name[:-1]) for name in ("errors", "warnings", "infos")]
+    said = ", ".join(counted(number, word) for number, word in counts)
+    said += f" open by audit {audit['number']}, {_minute(audit['time'])} UTC."
+    left = sum(number for number, _ in counts) - len(report["findings"])
+    incomplete = _tag(
+        "p", "A rule failed in that audit: of what it looks for, nothing is known.", class_="bad"
+    )
+    table = _table(
+        "",
+        [("Severity", ""), ("State", ""), ("What was found", "text"), ("Token", "text"),
+         ("Nodes", "text"), ("Evidence", "text")],
+        report["findings"],
+        lambda f: (
+            _Cell(f["severity"], {"error": "bad", "warning": "warn"}.get(f["severity"], "")),
+            f["state"],
+            f["says"] or f["fingerprint"].partition(":")[0],
+            f["token_id"] or "",
+            ", ".join(f["nodes"]),
+            f"rubix-token-sync findings show {_short(f['fingerprint'])}",
+        ),
+    )  # fmt: skip
+    return _tag(
+        "section",
+        _tag("h2", "Findings"),
+        _tag("p", said, class_="bad" if audit["errors"] else "soft"),
+        None if audit["complete"] else incomplete,
+        *([] if table is None else table[1:]),
+        _tag("p", f"… and {left:,} more: rubix-token-sync findings.", class_="soft")
+        if left > 0
+        else None,
+    )
+
+
+def _short(fingerprint: str) -> str:
+    """A finding's name as commands take it."""
+    rule, _, digits = fingerprint.partition(":")
+    return f"{rule}:{digits[:_DIGITS]}"
 
 
 def _databases(nodes: Sequence[dict[str, Any]]) -> Element | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rubix_token_sync import __version__, failpoints
+from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.monitor.health import Status
 from rubix_token_sync.monitor.problems import Problem
@@ -23,6 +24,9 @@ from rubix_token_sync.text import json_text
 __all__ = ["REPORT_VERSION", "build_report", "prepare_directory", "write_report", "write_whole"]
 
 REPORT_VERSION: Final = 1
+
+_OF_A_FINDING: Final = ("fingerprint", "severity", "state", "token_id", "says", "cure")
+_MOST_NODES: Final = 20
 
 
 def _rate(part: int, whole: int) -> float:
@@ -35,13 +39,17 @@ def _time(value: datetime) -> str:
 
 
 def build_report(
-    outcome: RunResult, held: Status | None = None, problems: Sequence[Problem] = ()
+    outcome: RunResult,
+    held: Status | None = None,
+    problems: Sequence[Problem] = (),
+    findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
     """Everything a run did and how it left the target, as plain JSON values.
 
     ``held`` is what the target says of the source after the run: totals of records and
-    contents are its own, whether a database was read or not.  Times, duration and rate are
-    those of the session, as the target has them.  Rates are per cent; times are UTC.
+    contents are its own, whether a database was read or not.  ``findings`` are the worst that
+    are open.  Times, duration and rate are those of the session, as the target has them.  Rates
+    are per cent; times are UTC.
     """
     counters = outcome.counters
     ended, seconds = _session_times(outcome, held)
@@ -94,7 +102,31 @@ def build_report(
         "skipped": [asdict(skipped) for skipped in outcome.discovery.skipped],
         "errors": [asdict(entry) for entry in outcome.errors],
         "problems": [asdict(problem) for problem in problems],
+        "audit": _audit(held),
+        "findings": [
+            {
+                **{name: getattr(one, name) for name in _OF_A_FINDING},
+                "nodes": sorted({evidence.node_name for evidence in one.evidence})[:_MOST_NODES],
+            }
+            for one in findings
+        ],
         **_holdings(held),
+        "changes": _changes(outcome, held),
+    }
+
+
+def _audit(held: Status | None) -> dict[str, Any] | None:
+    """What is open by the target's last audit; None: there was none, or nobody knows."""
+    last = held.audit if held is not None else None
+    if last is None:
+        return None
+    return {
+        "number": last.last_audit_number,
+        "time": _time(last.last_audit_at),
+        "complete": last.complete,
+        "errors": last.errors,
+        "warnings": last.warnings,
+        "infos": last.infos,
     }
 
 
@@ -119,7 +151,7 @@ def _holdings(held: Status | None) -> dict[str, Any]:
     """What the target holds of the source: null where it was not asked (a dry run)."""
     names = ("total_records", "total_records_with_content", "total_records_invalid")
     if held is None:
-        return {**dict.fromkeys(names), "missing_content": None}
+        return {**dict.fromkeys(names), "records_by_kind": None, "missing_content": None}
     missing: Counter[str] = Counter()
     for row in held.databases:
         missing.update(row.content_failures)
@@ -130,8 +162,22 @@ def _holdings(held: Status | None) -> dict[str, Any]:
     )
     return {
         **dict(zip(names, counts, strict=True)),
+        "records_by_kind": held.records_by_kind,
         "missing_content": dict(sorted(missing.items())),
     }
+
+
+def _changes(outcome: RunResult, held: Status | None) -> dict[str, Any] | None:
+    """What this sync changed, beside the ones before; null where the target does not say it."""
+    for source in held.sources if held is not None else ():
+        changes = source.changes
+        if changes is not None and changes.session_id == outcome.session_id:
+            values = asdict(changes)
+            del values["session_id"], values["ended_at"]
+            for node in values["nodes"]:
+                del node["run"], node["at"], node["new"]
+            return values
+    return None
 
 
 def prepare_directory(directory: Path) -> None:

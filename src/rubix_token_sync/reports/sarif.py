@@ -99,6 +99,12 @@ def _related(number: int, one: Evidence) -> dict[str, Any]:
         f"DID {shown(str(one.did))}, state hash {shown(str(one.token_state_hash))}, "
         f"transaction {shown(str(one.transaction_id))}, read {one.read_at} UTC"
     )
+    if one.role == "chain":  # there is no row of the token
+        said = (
+            f"chain {shown(one.node_name)}: latest block {one.latest_block_number}, type "
+            f"{shown(str(one.latest_block_type))}, owner {shown(str(one.latest_block_owner))}, "
+            f"read {one.read_at} UTC"
+        )
     name = f"{one.source_ip}/{one.node_name}/{one.token_id or ''}"
     return {
         "id": number,

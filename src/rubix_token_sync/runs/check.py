@@ -40,6 +40,12 @@ class CheckResult:
     remedy: str = ""
     code: str = ""
     exit_code: int = 1
+    warning: bool = False
+    """It works, and somebody should look at it; with ``strict`` a node's warning is not ok."""
+
+
+class _Warned(str):
+    """The detail of a check that passed, and that somebody should read."""
 
 
 def run_checks(
@@ -53,7 +59,7 @@ def run_checks(
     """All checks, in the order of a run; those that need what failed are left out."""
     given = [f"{d.name} ({d.origin})" for d in describe(settings) if d.origin != "default"]
     results = [CheckResult("settings", True, ", ".join(given) or "all defaults")]
-    results += [CheckResult("note", True, note) for note in notes]
+    results += [CheckResult("note", True, note, warning=True) for note in notes]
     try:
         store = open_target(target, store_options)
     except SyncError as error:
@@ -64,8 +70,10 @@ def run_checks(
         finally:
             store.close()
     if roots:
-        share = 0.0 if settings.strict else settings.max_missing_content
-        results += _check_nodes(roots, content, settings.scratch, share)
+        nodes = _check_nodes(roots, content, settings.scratch, settings.max_missing_content)
+        results += [
+            replace(one, ok=False) if one.warning and settings.strict else one for one in nodes
+        ]
     return results
 
 
@@ -85,7 +93,8 @@ def _check_target(store: Target, settings: Settings) -> Iterator[CheckResult]:
     ]
     for name, step in steps:
         try:
-            yield CheckResult(name, True, step())
+            said = step()
+            yield CheckResult(name, True, said, warning=isinstance(said, _Warned))
         except SyncError as error:
             yield _failed(name, error)
             if isinstance(error, TargetError):
@@ -105,7 +114,7 @@ def _schema(store: Target) -> str:
 def _clock(store: Target) -> str:
     behind = (datetime.now(UTC).replace(tzinfo=None) - store.server_time()).total_seconds()
     if abs(behind) > _CLOCK_SECONDS:
-        return (
+        return _Warned(
             f"this machine's clock differs from the server's by {behind:+.0f} s; runs use the "
             "server's, but times in logs will not match"
         )
@@ -182,8 +191,12 @@ def _check_nodes(
 ) -> Iterator[CheckResult]:
     found = discover(roots)
     databases = counted(len(found.nodes), "database")
-    nothing = "" if found.nodes else f": there is nothing to sync below {', '.join(roots)}"
-    yield CheckResult("discovery", True, f"{databases}{nothing}")
+    if found.nodes:
+        yield CheckResult("discovery", True, databases)
+    else:
+        said = f"no node database was found below {', '.join(roots)}"
+        remedy = "`rubix-token-sync discover` says what was skipped, and why."
+        yield CheckResult("discovery", True, said, remedy, "no_nodes", warning=True)
     for skipped in found.skipped:
         hides = skipped.hides_nodes
         yield CheckResult(
@@ -230,4 +243,5 @@ def _check_node(
         f"{node.db_path}: {found}" + (f" ({first})" if first is not None else ""),
         CURES.get(first.code, "") if first is not None else "",
         first.code if first is not None else "",
+        warning=any(failure.code in CURES for failure in failures),
     )

@@ -7,9 +7,10 @@ travel, rows that are gone are marked, and `verify` compares every column of eve
 from __future__ import annotations
 
 import marshal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -18,18 +19,21 @@ import pyarrow as pa
 
 from rubix_token_sync.nodes.connection import VALUE_LIMIT_BYTES
 from rubix_token_sync.nodes.database_errors import failure
+from rubix_token_sync.nodes.did_keys import NodeKeys
 from rubix_token_sync.nodes.snapshot import Snapshot
 from rubix_token_sync.records.build_companions import CompanionContext, companion_batch
-from rubix_token_sync.records.companions import CompanionSource, companion_key
+from rubix_token_sync.records.companions import DIDS, CompanionSource, companion_key
 from rubix_token_sync.records.schema import (
     RECORD_KEY_BYTES,
     ROW_DIGEST_BYTES,
     RecordTable,
     SourceRow,
+    SqliteValue,
     digest_prefix,
     row_digest,
     row_digests,
 )
+from rubix_token_sync.records.validate import without_sentences
 from rubix_token_sync.runs.jobs import Difference, Job
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.publishing import Publishing
@@ -45,6 +49,8 @@ __all__ = [
 ]
 
 _ASKED_AT_ONCE: Final = 500
+_MOST_KEYS: Final = 1_000
+"""Public keys that are looked for in a node's directory; real nodes have a handful of DIDs."""
 _NOT_COMPARED: Final = "record_key"
 
 
@@ -64,13 +70,14 @@ class CompanionTables:
 
     Attributes:
         counts: rows that were taken, by table.
+        network: of the database's tokens.
     """
 
     def __init__(
         self,
         job: Job,
         tables: Sequence[RecordTable],
-        network: str,
+        network: Literal["main", "test"],
         target: Callable[[], Target],
         publisher: Publishing,
         note: Callable[[tuple[Difference, ...]], None],
@@ -80,13 +87,14 @@ class CompanionTables:
         ``note`` gets the differences, where the job compares.
         """
         self.counts = {table.name: 0 for table in tables}
+        self.network = network
         self._database = job.database_key
         self._publisher = publisher
         self._note = note
         self._context = CompanionContext(job.source, job.node.name, job.node.db_path, network)
         self._prefix = partial(digest_prefix, job.node.name, None, network=network)
-        kind = _Change if job.task == "sync" else _Comparison
-        self._tables: dict[str, _Change | _Comparison] = {
+        kind: type[_Held] = _Change if job.task == "sync" else _Comparison
+        self._tables: dict[str, _Held] = {
             table.name: kind(job, table, target, publisher) for table in tables
         }
 
@@ -135,8 +143,10 @@ class Companions:
             SourceError: they cannot be read.
             TargetError: the target cannot be asked, or takes nothing.
         """
+        keys = _KeysOfDids(NodeKeys(self._job.node.db_path, self._into.network))
         for source, rows in self._snapshot.companion_rows(self._batch_size):
-            self._into.take(self._sources[source.name], rows)
+            taken = keys.added(source, rows) if source.target is DIDS else rows
+            self._into.take(self._sources[source.name], taken)
         broken = sum(rows.seen.broken_promises() for rows in self._sources.values())
         if broken:
             raise failure(
@@ -175,6 +185,25 @@ class Companions:
                     context={"table": name},
                 )
             )
+
+
+class _KeysOfDids:
+    """Puts the public key of each DID into its row, as far as the node's directory proves it."""
+
+    def __init__(self, key_of: NodeKeys) -> None:
+        self._key_of = key_of
+        self._left = _MOST_KEYS
+
+    def added(self, source: CompanionSource, rows: list[SourceRow]) -> list[SourceRow]:
+        at = source.target.source.index("public_key")
+        return [(*row[:at], self._key(row[source.key_at]), *row[at + 1 :]) for row in rows]
+
+    def _key(self, did: SqliteValue) -> str | None:
+        if not isinstance(did, str) or self._left <= 0:
+            return None
+        self._left -= 1
+        pem = self._key_of(did)
+        return None if pem is None else pem.decode("ascii", "replace")
 
 
 @dataclass(frozen=True)
@@ -235,8 +264,8 @@ class CompanionRows:
         return _Digested(self.source, rows, b"".join(keys), digests)
 
 
-class _Change:
-    """One companion table in a sync: rows whose digest the target lacks are published."""
+class _Held(ABC):
+    """One companion table beside what the target holds of it."""
 
     def __init__(
         self, job: Job, table: RecordTable, target: Callable[[], Target], publisher: Publishing
@@ -245,19 +274,37 @@ class _Change:
         self._job = job
         self._target = target
         self._publisher = publisher
-        self._known: Known | None = None
 
-    def _held(self) -> Known:
-        if self._known is None:
-            self._known = Known(b"", b"")
-            if self._job.read_known:
-                found = self._target().known_rows(self._job.database_key, self.table)
-                self._known = Known(*found)
-        return self._known
+    @abstractmethod
+    def _read(self) -> tuple[bytes, bytes]:
+        """Keys and digests of the live rows that the target holds, one after the other."""
+
+    @abstractmethod
+    def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
+        """Publish what is to be written of some rows; what differs, where that is asked for."""
+
+    @cached_property
+    def _known(self) -> Known:
+        return Known(*self._read()) if self._job.read_known else Known(b"", b"")
+
+    def lost(self) -> Iterator[Difference]:
+        """What only the target has; only a comparison tells."""
+        return iter(())
+
+    def vanished(self) -> bytes:
+        """Keys of what the node no longer has."""
+        return self._known.vanished()
+
+
+class _Change(_Held):
+    """In a sync: rows whose digest the target lacks are published."""
+
+    def _read(self) -> tuple[bytes, bytes]:
+        return self._target().known_rows(self._job.database_key, self.table)
 
     def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
         """Publish those that changed."""
-        known = self._held()
+        known = self._known
         changed = rows.take(known.changed_rows(rows.digests).tolist())
         if changed.rows:
             held = known.see(changed.keys)
@@ -268,44 +315,28 @@ class _Change:
             self._publisher.add_companion(self.table, records, new)
         return ()
 
-    def lost(self) -> Iterator[Difference]:
-        """Nothing: only a comparison tells."""
-        return iter(())
-
     def vanished(self) -> bytes:
         """Keys of what the node no longer has; asks the target only where it holds anything."""
         held = self._job.held
-        if self._known is None and held is not None and not held.get(self.table.name):
+        if "_known" not in vars(self) and held is not None and not held.get(self.table.name):
             return b""
-        return self._held().vanished()
+        return super().vanished()
 
 
-class _Comparison:
-    """One companion table beside what the target holds of it, every column of every row."""
+class _Comparison(_Held):
+    """In a verify or a repair: every column of every row is compared."""
 
-    def __init__(
-        self, job: Job, table: RecordTable, target: Callable[[], Target], publisher: Publishing
-    ) -> None:
-        self.table = table
-        self._job = job
-        self._target = target
-        self._publisher = publisher
-        self._known: Known | None = None
-
-    def _held(self) -> Known:
-        if self._known is None:
-            keys, digests = bytearray(), bytearray()
-            if self._job.read_known:
-                for block in self._target().stored_records(self._job.database_key, self.table):
-                    keys += b"".join(block.column("record_key").to_pylist())
-                    digests += full_digests(block)
-            self._known = Known(bytes(keys), bytes(digests))
-        return self._known
+    def _read(self) -> tuple[bytes, bytes]:
+        keys, digests = bytearray(), bytearray()
+        for block in self._target().stored_records(self._job.database_key, self.table):
+            keys += b"".join(block.column("record_key").to_pylist())
+            digests += full_digests(block)
+        return bytes(keys), bytes(digests)
 
     def batch(self, rows: _Digested, context: CompanionContext) -> tuple[Difference, ...]:
         """What differs; a repair publishes it."""
         fresh = companion_batch(rows.source, rows.rows, rows.keys, rows.digests, context)
-        there, same = self._held().match(rows.keys, full_digests(fresh))
+        there, same = self._known.match(rows.keys, full_digests(fresh))
         found = np.flatnonzero(~same).tolist()
         if not found:
             return ()
@@ -353,10 +384,6 @@ class _Comparison:
         for row in self._stored(keys).values():
             yield self._named("-", row)
 
-    def vanished(self) -> bytes:
-        """Keys of what the node no longer has."""
-        return self._held().vanished()
-
 
 def full_digests(batch: pa.RecordBatch) -> bytes:
     """16 bytes a row over all columns that a sync writes, from the values themselves."""
@@ -366,7 +393,10 @@ def full_digests(batch: pa.RecordBatch) -> bytes:
             continue
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        columns.append(column.to_pylist())
+        values = column.to_pylist()
+        if name == "validation_errors":
+            values = [without_sentences(value) for value in values]
+        columns.append(values)
     return b"".join(
         [
             blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()

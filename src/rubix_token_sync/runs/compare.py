@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import marshal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
@@ -25,14 +25,19 @@ from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.unixfs import matches
 from rubix_token_sync.records.build import (
+    SIGNATURE_NOT_CHECKED,
+    SIGNATURE_VERDICTS,
     VERDICT_COLUMNS,
     DatabaseContext,
     Judging,
     decode_content,
     finish_batch,
 )
+from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
-from rubix_token_sync.runs.content import ContentOfRows
+from rubix_token_sync.records.token_content import named_trees, stored_trees
+from rubix_token_sync.records.validate import without_sentences
+from rubix_token_sync.runs.content import ContentOfRows, content_of_node, prove_trees
 from rubix_token_sync.runs.jobs import Difference, Job, Tally
 from rubix_token_sync.runs.known_rows import Known
 from rubix_token_sync.runs.row_reader import DigestedRows
@@ -41,17 +46,26 @@ from rubix_token_sync.targets.base import Target
 __all__ = ["Comparison", "held_records", "record_digests"]
 
 _READ_ERROR: Final = FailureCode.READ_ERROR
-_CONTENT: Final = ("ipfs_data", "ipfs_fetched")
+_FOUND: Final = "validation_errors"
+_CONTENT: Final = frozenset({"ipfs_data", "ipfs_fetched", _FOUND})
+_OF_CONTENT: Final = _CONTENT | {"attributes", *VERDICT_COLUMNS}
+"""Columns that content decides, some of them together with the row."""
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)
+
+
+def _compared(name: str, value: Any) -> Any:
+    """A value as it counts: of findings, not how this version words them."""
+    return without_sentences(value) if name == _FOUND else value
 
 
 def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
     """16 bytes a record over all compared columns; over verdicts only where they are ``judged``.
 
     A token without content is judged where there is a table of ids, which this machine may
-    not have: audits compare those verdicts.
+    not have: audits compare those verdicts.  Whether a signature was checked is an audit's
+    finding as well, and counts as not checked here.
     """
     columns = []
     for name in _COMPARED:
@@ -60,9 +74,13 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
             if not judged:
                 continue
             column = pc.if_else(batch.column("ipfs_fetched"), column, None)
+            if name == "verdict":
+                checked = pc.is_in(column, pa.array(SIGNATURE_VERDICTS, pa.string()))
+                column = pc.if_else(checked, SIGNATURE_NOT_CHECKED, column)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        columns.append(column.to_pylist())
+        values = column.to_pylist()
+        columns.append([_compared(name, value) for value in values] if name == _FOUND else values)
     return b"".join(
         [
             blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()
@@ -98,75 +116,107 @@ class Comparison:
             TargetError: the target cannot be read, or takes no repair.
         """
         keys = rows.keys(self.job.database_key)
-        resolved = self.chain.resolve(
-            [row[0] if isinstance(row[0], str) else None for row in rows.rows]
-        )
-        fresh = finish_batch(
-            rows.kind, rows.rows, keys, rows.digests, resolved, self.context, self.judge
-        )
-        self.unread |= any(f is not None and f.code is _READ_ERROR for f in resolved.failure)
-        digests = record_digests(fresh, judged=self.judge is not None)
-        there, same = self.held.match(keys, digests)
-        found, kept = self._examine(fresh, there, np.flatnonzero(~same))
+        resolved = content_of_node(self.chain, rows.kind, rows.rows)
+        self.unread |= any(reason.code is _READ_ERROR for reason in resolved.failures)
+        via = Counter(way for way in resolved.via if way)
+        fresh = self._records(rows, keys, resolved)
+        there, same = self.held.match(keys, record_digests(fresh, judged=self.judge is not None))
+        suspects = np.flatnonzero(~same)
+        stored = self._stored(fresh, suspects[there[suspects]])
+        fetched = pc.sum(fresh.column("ipfs_fetched")).as_py() or 0
+        if self._keep(rows.kind, fresh, stored, resolved):
+            fresh = self._records(rows, keys, resolved)
+        found = self._examine(fresh, suspects, stored)
         tally = Tally(
             read=len(rows.rows),
-            via=Counter(way for way in resolved.via if way),
+            via=via,
             changed=len(found),
             new=sum(difference.letter == "+" for difference in found.values()),
-            fetched=len(fresh) - resolved.data.count(None),
+            fetched=fetched,
         )
         if self.repair is not None and found:
-            for at, content in kept.items():
-                resolved.data[at], resolved.failure[at] = content, None
-            part = rows.take(np.array(list(found)))
-            chosen = ContentOfRows(
-                [resolved.data[i] for i in found], [resolved.failure[i] for i in found], []
-            )
-            part_keys = part.keys(self.job.database_key)
-            records = finish_batch(
-                part.kind, part.rows, part_keys, part.digests, chosen, self.context, self.judge
-            )
-            self.repair(tally, records)
+            self.repair(tally, fresh.take(pa.array(list(found), pa.int64())))
         return tally, tuple(found.values())
 
-    def _examine(
-        self, fresh: pa.RecordBatch, there: NDArray[np.bool_], suspects: NDArray[np.int64]
-    ) -> tuple[dict[int, Difference], dict[int, bytes]]:
-        """What really differs among the records whose digests do, by position.
+    def _records(self, rows: DigestedRows, keys: bytes, content: ContentOfRows) -> pa.RecordBatch:
+        return finish_batch(
+            rows.kind, rows.rows, keys, rows.digests, content, self.context, self.judge
+        )
 
-        Also the contents that only the target has, for those that are to stay.
-        """
-        found: dict[int, Difference] = {}
-        kept: dict[int, bytes] = {}
-        held = [int(i) for i in suspects if there[i]]
+    def _stored(self, fresh: pa.RecordBatch, held: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+        """What the target has of some records, by their positions."""
         keys = fresh.column("record_key")
-        stored = self.target.records_by_key([keys[i].as_py() for i in held]) if held else {}
+        at = {keys[i].as_py(): i for i in held.tolist()}
+        found = self.target.records_by_key(list(at)) if at else {}
+        return {at[key]: record for key, record in found.items()}
+
+    def _keep(
+        self,
+        kind: TokenKind,
+        fresh: pa.RecordBatch,
+        stored: Mapping[int, dict[str, Any]],
+        content: ContentOfRows,
+    ) -> bool:
+        """Put what only the target has beside what the node has; whether there is any.
+
+        It got it elsewhere or earlier, and content is immutable, so it can be proven: content
+        by its hash, what content names not at all.
+        """
+        ids, kept = fresh.column("token_id"), False
+        for i, other in stored.items():
+            proven: bool | None = True
+            if content.data[i] is None:
+                if not (other["ipfs_fetched"] or (kind.names_trees and other["ipfs_data"])):
+                    continue
+                proven = _proven(other, ids[i].as_py())
+                if proven is not False:
+                    kept = True
+                    content.data[i], content.failure[i] = decode_content(other["ipfs_data"]), None
+            data = content.data[i]
+            named = named_trees(kind.name, data) if data is not None else {}
+            if named:
+                here = content.trees.get(i) or prove_trees(named, {}, self.chain.tree)
+                content.trees[i] = here
+                held = stored_trees(other["attributes"])
+                if held.keys() & named.keys() - here.proven.keys():
+                    kept, proven = True, None
+                    known = held | here.proven
+                    content.trees[i] = prove_trees(named, known, self.chain.tree)
+            self.unverified += proven is None
+        return kept
+
+    def _examine(
+        self,
+        fresh: pa.RecordBatch,
+        suspects: NDArray[np.int64],
+        stored: Mapping[int, dict[str, Any]],
+    ) -> dict[int, Difference]:
+        """What really differs among the records whose digests do, by position."""
+        found: dict[int, Difference] = {}
         path = self.job.node.db_path
         for i in suspects.tolist():
             row = {name: fresh.column(name)[i].as_py() for name in RECORD_SCHEMA.names}
-            other = stored.get(row["record_key"])
+            other = stored.get(i)
             if other is None:
                 found[i] = Difference("+", path, row["token_id"])
                 continue
             # Where nobody has judged a stored record yet, the next audit does.
             judged = self.judge is not None and row["ipfs_fetched"] and other["verdict"] is not None
-            columns = [
+            columns = {
                 name
                 for name in _COMPARED
-                if row[name] != other[name] and (judged or name not in VERDICT_COLUMNS)
-            ]
-            if not row["ipfs_fetched"] and other["ipfs_fetched"]:
-                # The target got it elsewhere or earlier; content is immutable, so it can be proven.
-                proven = _proven(other, row["token_id"])
-                self.unverified += proven is None
-                if proven is not False:
-                    kept[i] = decode_content(other["ipfs_data"])
-                    columns = [c for c in columns if c not in (*_CONTENT, "validation_errors")]
+                if _compared(name, row[name]) != _compared(name, other[name])
+                and (judged or name not in VERDICT_COLUMNS)
+                and not (row[name] == SIGNATURE_NOT_CHECKED and other[name] in SIGNATURE_VERDICTS)
+            }
             if columns:
-                only_content = set(columns) <= {*_CONTENT, "validation_errors"}
-                letter: Literal["c", "*"] = "c" if only_content else "*"
-                found[i] = Difference(letter, path, row["token_id"], tuple(columns))
-        return found, kept
+                letter: Literal["c", "*"] = "*"
+                if columns <= _OF_CONTENT and not columns.isdisjoint(_CONTENT):
+                    letter = "c"
+                found[i] = Difference(
+                    letter, path, row["token_id"], tuple(n for n in _COMPARED if n in columns)
+                )
+        return found
 
     def lost(self, keys: bytes) -> Iterator[Difference]:
         """The records of ``keys`` (24 bytes each), which only the target has."""

@@ -135,7 +135,7 @@ class Summary:
     unverified: int = 0
     """Compared content that only the target has and that cannot be proven from it alone."""
     chains_unread: int = 0
-    """Directories of token chains that could not be read."""
+    """Directories of token chains that could not be read, or not all of a chain there."""
 
 
 @dataclass(frozen=True)

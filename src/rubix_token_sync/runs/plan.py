@@ -141,7 +141,7 @@ def left_out(path: str, skipped: Iterable[Skipped]) -> SourceError | None:
             remedy=REMEDIES["access_denied" if denied else "io_error"],
         )
     return SourceError(
-        f"{path} is there, but discovery did not come to it. Its records were left as they are.",
+        f"{path} exists, but discovery did not reach it. Its records were left as they are.",
         code="not_discovered",
         remedy="It lies in what looks like an IPFS repository, or not in a directory named Rubix: "
         "move it to where a node has it.",

@@ -73,7 +73,7 @@ class DatabaseOutcome:
     ipfs_failures: int = 0
     validation_errors: int = 0
     chains_unread: int = 0
-    """Directories of token chains that could not be read."""
+    """Directories of token chains that could not be read, or not all of a chain there."""
     seconds: float = 0.0
 
 

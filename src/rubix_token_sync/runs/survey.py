@@ -99,7 +99,7 @@ class Survey:
         if not self.discovery.nodes:
             log_event(
                 _LOG, logging.WARNING, "no_nodes",
-                f"There is no node database below {', '.join(self.options.roots)}.",
+                f"No node database was found below {', '.join(self.options.roots)}.",
             )  # fmt: skip
 
     def plan(
@@ -134,7 +134,7 @@ class Survey:
         unknown = sorted(set(names) - known)
         if unknown:
             raise SettingsError(
-                f"There is no node named {', '.join(unknown)} below the roots.",
+                f"No node below the roots is named {', '.join(unknown)}.",
                 code="no_such_node",
                 remedy="`rubix-token-sync discover` lists the nodes with their names.",
                 context={"nodes": unknown},

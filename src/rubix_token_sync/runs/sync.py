@@ -338,7 +338,7 @@ class Run(Survey):
             counts[f"ipfs/{code}"] = count
         if self.progress.counters.rejected:
             counts["database/record_refused"] = self.progress.counters.rejected
-        parts = [first] if first else []
+        parts = [first.removesuffix(".")] if first else []
         parts += [f"{label}: {count}" for label, count in sorted(counts.items())]
         return "; ".join(parts) or None
 

@@ -45,6 +45,8 @@ class Verification:
     """… and which these are."""
     rejected: int = 0
     """Records that the target refused in a repair."""
+    chains_unread: int = 0
+    """Directories of token chains that could not be read, or not all of a chain there."""
     seconds: float = 0.0
     repaired: bool = False
     """What differed was made equal again."""
@@ -54,7 +56,8 @@ class Verification:
         """0 equal (now), 5 different, 1 something could not be compared."""
         if self.missing or (self.differences and not self.repaired):
             return 5
-        return 1 if self.failed or self.unreadable or self.unread or self.rejected else 0
+        undone = (self.failed, self.unreadable, self.unread, self.rejected, self.chains_unread)
+        return 1 if any(undone) else 0
 
 
 def verify(
@@ -76,7 +79,7 @@ def verify(
     run.require_extras()
     if not options.target.exists():
         raise SchemaError(
-            "There is no target to compare with yet.",
+            "The target does not exist yet, so nothing can be compared.",
             code="schema_missing",
             remedy="Run `rubix-token-sync sync` first.",
         )
@@ -127,6 +130,7 @@ def verify(
                 result.databases += 1
                 result.records += report.summary.records
                 result.unverified += report.summary.unverified
+                result.chains_unread += report.summary.chains_unread
             elif isinstance(report, JobFailed):
                 note_failure(jobs[report.job].node.db_path, report.error)
 
@@ -177,6 +181,7 @@ def repair(
         missing=outcome.missing,
         unread=outcome.unread,
         rejected=outcome.counters.rejected,
+        chains_unread=sum(database.chains_unread for database in outcome.databases),
         hiding=_hiding(outcome.discovery.skipped),
         seconds=outcome.seconds,
         repaired=True,

@@ -333,7 +333,7 @@ def _finished(
 ) -> Finished:
     keys = pending.keys(job.database_key)
     held = known.see(keys)
-    resolved = content.of(pending.rows, keys, held)
+    resolved = content.of(pending.kind, pending.rows, keys, held)
     batch = finish_batch(
         pending.kind, pending.rows, keys, pending.digests, resolved, context, judge
     )
@@ -346,7 +346,7 @@ def _finished(
         known=resolved.from_target,
         invalid=batch.num_rows - batch.column("validation_errors").null_count,
         healed=resolved.healed,
-        failures=Counter(f.code.value for f in resolved.failure if f is not None),
+        failures=Counter(reason.code.value for reason in resolved.failures),
         via=Counter(way for way in resolved.via if way),
     )
     if stale:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 _SECRET_NAME: Final = re.compile(r"(?i)pass|pwd|token|secret|credential|api.?key")
+_HOST: Final = r"(?:[\w.%-]+|\[[\w.:%]+\])(?::\d{1,5})?"
+_HOSTS: Final = re.compile(rf"(?:{_HOST}(?:,{_HOST})*)?")
 _SECRET_PAIR: Final = re.compile(r"(?i)\b(?:password|pwd)\s*=")
 
 
@@ -22,9 +24,17 @@ def holds_secret(text: str) -> bool:
         return (
             url.password is not None
             or token_alone
+            or _cut_short(url)
             or any(_SECRET_NAME.search(name) for name in names)
         )
     return bool(_SECRET_PAIR.search(text))
+
+
+def _cut_short(url: SplitResult) -> bool:
+    """The password of a database's URL has a ``/``, ``?`` or ``#`` that was not quoted."""
+    rest = f"{url.path}{url.query}{url.fragment}"
+    web = url.scheme in ("http", "https", "sqlite")
+    return not web and "@" not in url.netloc and ":" in url.netloc and "@" in rest
 
 
 def secrets_in(text: str) -> set[str]:
@@ -40,7 +50,7 @@ def secrets_in(text: str) -> set[str]:
         query = parse_qsl(url.query)
     except ValueError:
         return {text}
-    if not url.netloc:
+    if not url.netloc or _cut_short(url):
         return {text}
     parts = {url.password, url.username if url.scheme in ("http", "https") else None}
     written = {part for part in parts if part}
@@ -64,26 +74,24 @@ def secrets_of_service(text: str) -> set[str]:
 
 
 def masked(text: str) -> str:
-    """A URL without what can be secret; anything that is no plain URL is hidden.
+    """A URL without what can be secret; anything else is hidden.
 
     Of http(s) URLs the user's name and the path are hidden as well: services put
-    their keys there.
+    their keys there.  A database's URL may name several hosts, or none (a socket).
     """
     try:
         url = urlsplit(text)
-        port = f":{url.port}" if url.port else ""
     except ValueError:
         return "***"
     if url.scheme == "sqlite" and not url.netloc:
         return f"sqlite://{url.path}"
-    if not url.scheme or not url.hostname:
-        return "***"
+    user, at, hosts = url.netloc.rpartition("@")
     web = url.scheme in ("http", "https")
-    user = ""
-    if url.username is not None:
-        user = "***@" if web else f"{url.username}@"
-        if url.password is not None and not web:
-            user = f"{url.username}:***@"
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    if not url.scheme or not _HOSTS.fullmatch(hosts) or not (hosts or at) or _cut_short(url):
+        return "***"
+    name, colon, _ = user.partition(":")
+    if web and at:
+        name, colon = "***", ""
+    shown = f"{name}{':***' if colon else ''}{at}"
     path = "/***" if web and url.path.strip("/") else url.path
-    return f"{url.scheme}://{user}{host}{port}{path}{'?***' if url.query else ''}"
+    return f"{url.scheme}://{shown}{hosts}{path}{'?***' if url.query else ''}"

@@ -144,7 +144,7 @@ SECRETS: Final = frozenset({"target", "ipfs_api_token", "gateways", "alert_urls"
 
 
 class Settings(BaseModel):
-    """Everything a run can be told.  Immutable; crosses process borders.
+    """Every setting of a run.  Immutable; crosses process borders.
 
     ``target_file`` set means that the target is described in that file and that
     ``target`` does not count.
@@ -155,12 +155,12 @@ class Settings(BaseModel):
     )
 
     roots: Annotated[tuple[_Path, ...], _listed(os.pathsep)] = Field(
-        (), description="Directories below which nodes are searched; none: the current one."
+        (), description="Directories that are searched for nodes; default: the current one."
     )
     target: _Secret = Field(
         SecretStr("sqlite:///rubix-tokens.db"),
         description="Where records go: sqlite:///FILE, postgresql://… or mssql://… "
-        "A password belongs into target_file, not here.",
+        "A password belongs in target_file, not here.",
     )
     target_file: _Path | None = Field(
         None,
@@ -185,25 +185,28 @@ class Settings(BaseModel):
         description="Token contents fetched at once; default: processors × 2.",
     )
     ipfs_timeout: _Number = Field(
-        30.0, ge=0.1, le=3600, description="Seconds after which one fetch of content is given up."
+        30.0, ge=0.1, le=3600, description="Seconds after which a fetch of content is abandoned."
     )
     batch_size: _Count = Field(
         2000, ge=1, le=20_000, description="Records read, checked and written together."
     )
     bulk_insert_size: _Count = Field(
-        10_000, ge=1, le=10_000_000, description="From this many records on, bulk load is used."
+        10_000, ge=1, le=10_000_000, description="Bulk load is used for this many records or more."
     )
     connection_pool_size: _Count = Field(
-        10, ge=2, le=100, description="Connections to the target at once, at most; a run needs two."
+        10,
+        ge=2,
+        le=100,
+        description="Simultaneous connections to the target, at most; a run needs two.",
     )
     retry_attempts: _Count = Field(
-        3, ge=1, le=20, description="Attempts at anything that fails for a passing reason."
+        3, ge=1, le=20, description="Attempts at anything that fails for a transient reason."
     )
     ipfs_network: bool = Field(
         False, description="Let a node's IPFS daemon ask its peers for content it does not hold."
     )
     gateways: Annotated[tuple[str, ...], _listed(", \t\n"), AfterValidator(_urls)] = Field(
-        (), description="Trustless IPFS gateways (URLs) to ask for content no node holds."
+        (), description="Trustless IPFS gateways (URLs) to ask for content that no node holds."
     )
     content_ways: Annotated[
         tuple[Literal["blockstore", "daemon", "gateway", "program"], ...], _listed(", ")
@@ -223,7 +226,7 @@ class Settings(BaseModel):
         description="Read the tokens' chains too, where they changed (needs the extra chains).",
     )
     content_recheck_days: _Number = Field(
-        7.0, ge=0, le=36_500, description="After this many days absent content is looked for again."
+        7.0, ge=0, le=36_500, description="Absent content is looked for again after this many days."
     )
     max_missing_content: _Number = Field(
         0.1,
@@ -243,10 +246,13 @@ class Settings(BaseModel):
         20, ge=0, le=1_000_000_000, description="… unless it lost fewer rows than this."
     )
     heartbeat_seconds: _Number = Field(
-        10.0, ge=0.1, le=3600, description="How often a run tells the target that it lives."
+        10.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds between two signs of life of a run in the target.",
     )
     lease_seconds: _Number = Field(
-        60.0, ge=1, le=86_400, description="A run silent for this long is taken for dead."
+        60.0, ge=1, le=86_400, description="A run silent for this many seconds is considered dead."
     )
     scratch: _Path | None = Field(
         None, description="Directory for private copies of databases; default: the system's."
@@ -278,23 +284,35 @@ class Settings(BaseModel):
     alert_on: Annotated[tuple[Literal["problem", "recovery", "success"], ...], _listed(", ")] = (
         Field(
             ("problem", "recovery"),
-            description="What is told: problem, recovery, success (of runs).",
+            description="What is reported: problem, recovery, success (of runs).",
         )
     )
     alert_content_below: _Number | None = Field(
-        None, ge=0, le=100, description="A problem when less than this per cent have content."
+        None,
+        ge=0,
+        le=100,
+        description="A problem when less than this percentage of records has content.",
     )
     alert_records_drop: _Number | None = Field(
-        None, ge=0, le=100, description="A problem when records fell by more than this per cent."
+        None,
+        ge=0,
+        le=100,
+        description="A problem when the number of records fell by more than this percentage.",
     )
     alert_max_age_hours: _Number | None = Field(
-        None, ge=0.01, le=87_600, description="A problem when a node was not synced for so long."
+        None,
+        ge=0.01,
+        le=87_600,
+        description="A problem when a node was not synced for this many hours.",
     )
     alert_repeat_hours: _Number = Field(
-        24.0, ge=0, le=87_600, description="A problem that lasts is told again after so long."
+        24.0,
+        ge=0,
+        le=87_600,
+        description="A problem that lasts is reported again after this many hours.",
     )
     heartbeat_url: Annotated[_Secret, AfterValidator(_web)] | None = Field(
-        None, description="URL that is asked for after each completed run, for dead-man monitors."
+        None, description="URL that is requested after each completed run, for dead-man monitors."
     )
     state_directory: _Path | None = Field(
         None,
@@ -307,7 +325,10 @@ class Settings(BaseModel):
         "that are known must agree.",
     )
     metrics_port: _Count | None = Field(
-        None, ge=1, le=65_535, description="Port on which Prometheus can ask during a run."
+        None,
+        ge=1,
+        le=65_535,
+        description="Port on which Prometheus can scrape metrics during a run.",
     )
     metrics_address: Annotated[str, AfterValidator(_printable)] = Field(
         "127.0.0.1", description="Address of that port."

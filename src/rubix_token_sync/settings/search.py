@@ -197,8 +197,8 @@ def _first(
             return candidate, ()
         if seen.state == "hidden":
             notes.append(
-                f"Whether there is a {what} {candidate.path} could not be seen ({seen.hidden}); "
-                "it is not used."
+                f"Cannot check for a {what} at {candidate.path} ({seen.hidden}); none is used from "
+                "there."
             )
         if seen.state == "there":
             if candidate.untrusted:

@@ -82,7 +82,7 @@ def commented_settings_file() -> str:
     lines = [
         "# Settings of rubix-token-sync (TOML).  Use it with --config FILE or the environment",
         "# variable RUBIX_SYNC_CONFIG.  Stronger than this file: command line, environment.",
-        "# Passwords belong into target_file; a file that holds one must have mode 600.",
+        "# Passwords belong in target_file; a file that holds one must have mode 600.",
     ]
     for name, field in Settings.model_fields.items():
         variables = [f"RUBIX_SYNC_{name.upper()}", *([name.upper()] if name in GUIDE_NAMES else [])]

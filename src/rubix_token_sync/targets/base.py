@@ -39,7 +39,7 @@ __all__ = [
     "TargetOptions",
 ]
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
 
 
@@ -281,6 +281,8 @@ class KnownContent:
     ipfs_data: str | None
     ipfs_fetched: bool
     ipfs_error: str | None
+    attributes: str | None = None
+    """Of kinds whose contents name trees (`TokenKind.names_trees`); None of all others."""
 
 
 @dataclass(frozen=True)
@@ -403,8 +405,8 @@ class Target(Protocol):
     def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
         """What these records (vanished ones too) hold of their content."""
 
-    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
-        """``ipfs_data`` of any record with verified content for these ids."""
+    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, KnownContent]:
+        """What any record with verified content holds for these ids."""
 
     def failed_tokens(self, database_key: bytes) -> set[bytes]:
         """Keys of live records whose content failed."""

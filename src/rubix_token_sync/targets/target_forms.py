@@ -21,6 +21,9 @@ _PLAIN: Final = "/ :\\~"
 _DATABASE_FILE: Final = re.compile(
     r"(?:\.{0,2}|~)/[^=;\n]+|[^=;\n]+\.(?:db|sqlite|sqlite3)", re.IGNORECASE
 )
+_AZURE_SERVER: Final = re.compile(
+    r"(?:tcp:)?([A-Za-z0-9-]+\.database\.windows\.net)(?:,\d+)?", re.IGNORECASE
+)
 _CANNOT: Final = {
     "cockroachdb": "CockroachDB",
     "db2": "Db2",
@@ -66,8 +69,14 @@ def _explained(text: str, schemes: Collection[str]) -> tuple[str, str]:
         cure = f"Did you mean sqlite:///{quote(dot_net[1].strip(), safe=_PLAIN)}?"
         return "The target is a connection string of .NET for a SQLite file.", cure
     if _DATABASE_FILE.fullmatch(text):
-        cure = f"Did you mean sqlite:///{quote(text, safe=_PLAIN)}?"
+        cure = f"Did you mean sqlite:///{quote(text.removeprefix('file:'), safe=_PLAIN)}?"
         return "The target is the name of a file, not a URL.", cure
+    azure = _AZURE_SERVER.fullmatch(text.strip())
+    if azure is not None:
+        cure = (
+            f"Write mssql://USER@{azure[1]}/DATABASE, or name a connection file by --target-file."
+        )
+        return "The target is the name of a server, not a URL.", cure
     return "The target is neither a URL nor a connection string that this program knows.", _USUAL
 
 

@@ -26,10 +26,8 @@ the command line.  A sync never uses this package.
 from __future__ import annotations
 
 from rubix_token_sync.testing.chains import (
-    Signer,
     block_id,
     generated_block,
-    make_signer,
     transferred_block,
     write_chains,
     write_public_keys,
@@ -45,8 +43,10 @@ from rubix_token_sync.testing.contents import (
 )
 from rubix_token_sync.testing.database import (
     FORK_SCHEMA,
+    KIND_SCHEMAS,
     NEWEST_SCHEMA,
     OLDEST_SCHEMA,
+    add_rows,
     change_status,
     create_database,
     delete_tokens,
@@ -83,6 +83,7 @@ from rubix_token_sync.testing.tokens import (
 
 __all__ = [
     "FORK_SCHEMA",
+    "KIND_SCHEMAS",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "Block",
@@ -94,7 +95,7 @@ __all__ = [
     "FleetToken",
     "Identity",
     "MadeToken",
-    "Signer",
+    "add_rows",
     "add_tokens",
     "block_id",
     "block_path",
@@ -116,7 +117,6 @@ __all__ = [
     "make_identity",
     "make_nft",
     "make_part",
-    "make_signer",
     "make_test",
     "nft_token",
     "part_token",

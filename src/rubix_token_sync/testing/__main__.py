@@ -36,6 +36,24 @@ from rubix_token_sync.testing.fleet import FleetPlan, make_fleet
 @click.option("--part-tokens", type=click.FloatRange(0, 1), default=0.1, show_default=True)
 @click.option("--fungible-tokens", type=click.FloatRange(0, 1), default=0.05, show_default=True)
 @click.option("--nft-tokens", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--ft-rows", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--nft-rows", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--data-rows", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--contract-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Rows a node in the table of this kind.",
+)
+@click.option(
+    "--test-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Tokens a node of the test network.",
+)
+@click.option("--chains", is_flag=True, help="Write the token chains, too.")
 @click.option(
     "--journal-mode", type=click.Choice(["delete", "wal"]), default="delete", show_default=True
 )
@@ -51,6 +69,12 @@ def main(
     part_tokens: float,
     fungible_tokens: float,
     nft_tokens: float,
+    ft_rows: int,
+    nft_rows: int,
+    data_rows: int,
+    contract_rows: int,
+    test_rows: int,
+    chains: bool,
     journal_mode: Literal["delete", "wal"],
     jobs: int | None,
     as_json: bool,
@@ -67,6 +91,12 @@ def main(
             part_tokens=part_tokens,
             fungible_tokens=fungible_tokens,
             nft_tokens=nft_tokens,
+            ft_rows=ft_rows,
+            nft_rows=nft_rows,
+            data_rows=data_rows,
+            contract_rows=contract_rows,
+            test_rows=test_rows,
+            chains=chains,
             journal_mode=journal_mode,
         )
         fleet = make_fleet(directory, plan, jobs=jobs)

@@ -1,6 +1,6 @@
 """Token chains as real nodes write them: blocks with valid hashes, links and signatures.
 
-    alice, quorum = make_signer(1, 0), [make_signer(1, n) for n in range(1, 6)]
+    alice, quorum = make_identity(1, 0), [make_identity(1, n) for n in range(1, 6)]
     first = generated_block(alice, token_id, FT, value=0.001, parent=burnt_id)
     then = transferred_block(alice, bob.did, {token_id: block_id(first, token_id)}, FT, quorum)
     write_chains(node / "Rubix", "test", [first, then])
@@ -13,21 +13,15 @@ a seed.  Writing directories needs the package plyvel-ci, the rest does not.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha3_256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import cbor2
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from rubix_token_sync.ipfs.lite_did import lite_did_of
+from rubix_token_sync.testing.identities import Identity
 
 __all__ = [
     "DATA",
@@ -38,13 +32,11 @@ __all__ = [
     "TEST_PART",
     "TEST_WHOLE",
     "WHOLE",
-    "Signer",
     "block_id",
     "encode_block",
     "encode_canonical",
     "generated_block",
     "generated_content",
-    "make_signer",
     "transferred_block",
     "write_chains",
     "write_public_keys",
@@ -80,39 +72,6 @@ _STORAGES: Final = {
 }
 _TRANSFER_MODES: Final = {FT: 8}  # of contracts; all others have 0
 _NETS: Final = {"main": "MainNet", "test": "TestNet"}
-_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-_LINE: Final = 64
-_PREHASHED: Final = ec.ECDSA(Prehashed(SHA256()), deterministic_signing=True)
-
-
-@dataclass(frozen=True)
-class Signer:
-    """A lite DID with its private key.
-
-    Attributes:
-        did: 59 characters.
-        pem: its ``pubKey.pem``.
-        key: its private key, on secp256k1.
-    """
-
-    did: str
-    pem: bytes
-    key: ec.EllipticCurvePrivateKey
-
-    def sign(self, hash_: str) -> str:
-        """The signature, as blocks have it, of a hash in hexadecimal."""
-        return self.key.sign(hash_[:32].encode(), _PREHASHED).hex()
-
-
-def make_signer(seed: int, number: int) -> Signer:
-    """A DID; the same arguments give the same one."""
-    secret = int.from_bytes(sha3_256(b"signer %d %d" % (seed, number)).digest(), "big")
-    key = ec.derive_private_key(secret % (_ORDER - 1) + 1, ec.SECP256K1())
-    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    text = base64.b64encode(point)
-    lines = [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
-    pem = b"\n".join([b"-----BEGIN PUBLIC KEY-----", *lines, b"-----END PUBLIC KEY-----", b""])
-    return Signer(lite_did_of(pem), pem, key)
 
 
 def encode_canonical(value: Any) -> bytes:
@@ -120,7 +79,7 @@ def encode_canonical(value: Any) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def encode_block(content: Mapping[str, Any], signers: Sequence[Signer]) -> bytes:
+def encode_block(content: Mapping[str, Any], signers: Sequence[Identity]) -> bytes:
     """The block with this content, signed."""
     raw = encode_canonical(content)
     hash_ = sha3_256(raw).hexdigest()
@@ -171,17 +130,17 @@ def generated_content(
     return content
 
 
-def generated_block(signer: Signer, token: str, token_type: int, **details: Any) -> bytes:
+def generated_block(signer: Identity, token: str, token_type: int, **details: Any) -> bytes:
     """A token's first block; ``details`` are those of `generated_content`."""
     return encode_block(generated_content(signer.did, token, token_type, **details), [signer])
 
 
 def transferred_block(
-    sender: Signer,
+    sender: Identity,
     receiver: str,
     previous: Mapping[str, str],
     token_type: int,
-    quorum: Sequence[Signer],
+    quorum: Sequence[Identity],
     *,
     value: float = 1.0,
     epoch: int | None = None,
@@ -249,7 +208,7 @@ def transferred_block(
     return encode_block(content, quorum)
 
 
-def _vote(member: Signer, transaction_id: str) -> dict[str, str]:
+def _vote(member: Identity, transaction_id: str) -> dict[str, str]:
     return {
         "did": member.did,
         "hash": "",
@@ -312,11 +271,11 @@ def write_chains(
 
 
 def write_public_keys(
-    rubix: str | Path, network: Literal["main", "test"], signers: Iterable[Signer]
+    rubix: str | Path, network: Literal["main", "test"], signers: Iterable[Identity]
 ) -> None:
     """Put the signers' public keys where a node keeps those of the DIDs it has dealt with."""
     base = Path(rubix) if network == "main" else Path(rubix) / "TestNetDID"
     for signer in signers:
         directory = base / signer.did
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "pubKey.pem").write_bytes(signer.pem)
+        (directory / "pubKey.pem").write_bytes(signer.public_key)

@@ -17,9 +17,11 @@ from typing import Final, Literal
 
 __all__ = [
     "FORK_SCHEMA",
+    "KIND_SCHEMAS",
     "NEWEST_SCHEMA",
     "OLDEST_SCHEMA",
     "JournalMode",
+    "add_rows",
     "change_status",
     "create_database",
     "delete_tokens",
@@ -28,6 +30,8 @@ __all__ = [
 
 JournalMode = Literal["delete", "wal"]
 Row = tuple[object, ...]
+
+_LITE: Final = 4  # the type of a DID, as node software v0.0.20 has it
 
 NEWEST_SCHEMA: Final[Mapping[str, str]] = {
     "token_id": "text",
@@ -53,12 +57,45 @@ FORK_SCHEMA: Final[Mapping[str, str]] = {
 }
 """A fork's table with the timestamps that released nodes do not have."""
 
+_TOKEN: Final = {"token_id": "text"}
+_STATE: Final = {"token_state_hash": "text", "transaction_id": "text"}
+
+KIND_SCHEMAS: Final[Mapping[str, Mapping[str, str]]] = {
+    "FTTokenTable": {
+        **_TOKEN,
+        "ft_name": "text",
+        "owner_did": "text",
+        "creator_did": "text",
+        "token_status": "integer",
+        "token_value": "real",
+        **_STATE,
+    },
+    "NFTTokensTable": {**_TOKEN, "did": "text", "token_status": "integer", "token_value": "real"},
+    "DataTokensTable": {
+        **_TOKEN,
+        "did": "text",
+        "commiter_did": "text",
+        "batch_id": "text",
+        "token_status": "integer",
+    },
+    "smartcontract": {
+        "smart_contract_hash": "text",
+        "deployer": "text",
+        "binary_code_hash": "text",
+        "raw_code_hash": "text",
+        "schema_code_hash": "text",
+        "contract_status": "integer",
+    },
+}
+"""The tables of the other kinds of token; the first column is the primary key."""
+
 
 def create_database(
     path: str | Path,
     rows: Iterable[Row],
     *,
     schema: Mapping[str, str] = NEWEST_SCHEMA,
+    dids: Iterable[str] = (),
     journal_mode: JournalMode = "delete",
     in_wal: bool = False,
 ) -> int:
@@ -68,6 +105,7 @@ def create_database(
         path: ``NODE/Rubix/rubix.db``; its directory is made.
         rows: one value for each column of ``schema``, in its order.
         schema: column names and types; ``token_id`` is the primary key where it occurs.
+        dids: the node's own, for its DIDTable; without any there is no such table.
         journal_mode: of the finished database; a WAL database is left as one that
             was closed cleanly (without ``-wal`` and ``-shm``).
         in_wal: leave all rows in ``rubix.db-wal`` (no ``-shm``), as after a crash.
@@ -89,6 +127,7 @@ def create_database(
             db.execute("PRAGMA cache_size=-65536")
             db.execute(create)
             count = _insert(db, rows, len(schema))
+            _insert_dids(db, dids)
             db.execute(f"PRAGMA journal_mode={journal_mode}")
         return count
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -98,16 +137,30 @@ def create_database(
             db.execute("PRAGMA wal_autocheckpoint=0")
             db.execute(create)
             count = _insert(db, rows, len(schema))
+            _insert_dids(db, dids)
             for suffix in ("", "-wal"):  # copied before closing, which would checkpoint
                 shutil.copyfile(f"{written}{suffix}", f"{path}{suffix}")
     return count
 
 
-def _insert(db: sqlite3.Connection, rows: Iterable[Row], columns: int) -> int:
+def _insert(
+    db: sqlite3.Connection, rows: Iterable[Row], columns: int, table: str = "TokensTable"
+) -> int:
     with db:
         places = ",".join("?" * columns)
-        # Only question marks are put in.
-        return db.executemany(f"INSERT INTO TokensTable VALUES ({places})", rows).rowcount  # noqa: S608
+        # Only question marks and a name of ours are put in.
+        return db.executemany(f"INSERT INTO {table} VALUES ({places})", rows).rowcount  # noqa: S608
+
+
+def _insert_dids(db: sqlite3.Connection, dids: Iterable[str]) -> None:
+    rows = [(did, _LITE, "root", 0, "") for did in dids]
+    if rows:
+        with db:
+            db.execute(
+                "CREATE TABLE `DIDTable` (`did` text,`type` integer,`did_dir` text,"
+                "`root_did` integer,`config` text,PRIMARY KEY (`did`))"
+            )
+            db.executemany("INSERT INTO DIDTable VALUES (?,?,?,?,?)", rows)
 
 
 def insert_rows(
@@ -116,6 +169,18 @@ def insert_rows(
     """Add rows to an existing database, as its node would; gives their number."""
     with closing(sqlite3.connect(path)) as db:
         return _insert(db, rows, len(schema))
+
+
+def add_rows(path: str | Path, table: str, rows: Iterable[Row]) -> int:
+    """Add rows to a table of `KIND_SCHEMAS`, which is made where it is not there."""
+    schema = KIND_SCHEMAS[table]
+    columns = ",".join(f"`{name}` {kind}" for name, kind in schema.items())
+    create = (
+        f"CREATE TABLE IF NOT EXISTS `{table}` ({columns},PRIMARY KEY (`{next(iter(schema))}`))"
+    )
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(create)
+        return _insert(db, rows, len(schema), table)
 
 
 def _choose(db: sqlite3.Connection, share: float, seed: int) -> list[tuple[int, str]]:

@@ -40,6 +40,7 @@ class SqliteEngine:
         self.bulk = bulk
         self.has_default = True  # of synced_at: what the server says of it
         self.schema = "dbo"  # of the user, by default
+        self.snapshots = True  # ALLOW_SNAPSHOT_ISOLATION, as Azure SQL has it
         self.tables = build_tables(SPELLING)
         self.kinds = {
             column.name: _kind(column.type)
@@ -87,6 +88,7 @@ class SqliteSession:
     def __init__(self, engine: SqliteEngine) -> None:
         self.engine = engine
         self.open = False
+        self.level = "READ COMMITTED"
         self.conn = sqlite3.connect(
             engine.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -96,6 +98,7 @@ class SqliteSession:
         self.conn.create_function("after_now", 1, lambda ms: _stamp(_later(milliseconds=ms)))
         self.conn.create_function("left_of", 2, lambda text, n: None if n is None else text[:n])
         self.conn.create_function("charindex", 2, lambda part, text: text.find(part) + 1)
+        self.conn.create_function("CONCAT", -1, lambda *texts: "".join(t or "" for t in texts))
         self.conn.create_function("USER_NAME", 0, lambda: "dbo")
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
         # All tables are there, with all of their indexes.
@@ -155,18 +158,22 @@ class SqliteSession:
     def _batch(self, sql: str, values: dict[str, Any]) -> list[RunResult]:
         outcomes: list[RunResult] = []
         variables: dict[str, Any] = {"@@ROWCOUNT": 0}
-        silent = skipping = False
+        silent = skipping = inside = False
         for statement in _split(sql):
             if condition := re.match(r"IF (@\w+) < @(\w+) BEGIN\s+(.*)$", statement, re.DOTALL):
                 skipping = not variables[condition[1].upper()] < values[condition[2]]
-                statement = condition[3]
+                statement, inside = condition[3], True
+            ends = inside and statement.endswith(" END")  # a CASE ends with that, too
+            inside = inside and not ends
             if skipping:
-                skipping = not statement.endswith(" END")
+                skipping = not ends
                 continue
-            statement = statement.removesuffix(" END")
+            statement = statement.removesuffix(" END") if ends else statement
             head = statement.upper()
             if head.startswith(("SET NOCOUNT", "SET XACT_ABORT", "SET LOCK_TIMEOUT", "SET TEXT")):
                 silent = head == "SET NOCOUNT ON"
+            elif level := re.fullmatch(r"SET TRANSACTION ISOLATION LEVEL (.+)", head):
+                self.level = level[1]
             elif head == "BEGIN TRANSACTION":
                 self.begin()
             elif head.startswith("DECLARE "):
@@ -201,6 +208,8 @@ class SqliteSession:
         return self._run(sql, values)
 
     def _run(self, sql: str, values: dict[str, Any]) -> RunResult:
+        if self.level == "SNAPSHOT" and self.open and not self.conn.in_transaction:
+            self.conn.execute("BEGIN")
         used = {name: values[name] for name in values if re.search(rf"@{name}\b", sql)}
         cursor = self.conn.execute(sql, used)
         if cursor.description is None:
@@ -279,7 +288,7 @@ def translated(sql: str) -> str:
         sql,
         flags=re.DOTALL,
     )
-    sql = sql.replace("WITH (REPEATABLEREAD)", "")
+    sql = re.sub(r"WITH \((?:REPEATABLEREAD|UPDLOCK)\)", "", sql)
     sql = sql.replace("left(", "left_of(")
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:
@@ -300,12 +309,17 @@ def _has_default(engine: SqliteEngine) -> RunResult:
     return RunResult(names=[""], kinds=[wire.INT4], rows=[(int(engine.has_default),)])
 
 
+def _snapshots(engine: SqliteEngine) -> RunResult:
+    return RunResult(names=[""], kinds=[wire.INT4], rows=[(int(engine.snapshots),)])
+
+
 _ANSWERS: list[tuple[str, Callable[[SqliteEngine], RunResult]]] = [
     (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),
     (r"FROM sys\.columns", _has_default),
+    (r"FROM sys\.databases", _snapshots),
     (
         r"(?:INFORMATION_SCHEMA|sys)[\].\[]+tables\b|sys\.objects",
         _one("name", wire.nvarchar(128), "alembic_version"),

@@ -14,12 +14,14 @@ from rubix_token_sync.audit.rules import (
     held_twice,
     missing_everywhere,
     out_of_range,
+    owner_unknown,
     parent_not_burnt,
     parts_exceed_parent,
     parts_missing,
     row_against_chain,
     same_number_twice,
     signature_wrong,
+    spent_copy,
     status_conflict,
 )
 
@@ -27,7 +29,9 @@ __all__ = ["RULES"]
 
 RULES: Final[tuple[Rule, ...]] = (
     held_twice.RULE,
+    spent_copy.RULE,
     status_conflict.RULE,
+    owner_unknown.RULE,
     row_against_chain.RULE,
     chain_wrong.RULE,
     same_number_twice.RULE,

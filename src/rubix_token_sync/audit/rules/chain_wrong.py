@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where
+from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where, without_chains
 from rubix_token_sync.audit.rule import StatementRule
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.targets.sql.tables import Tables
@@ -31,12 +31,14 @@ RULE: Final = StatementRule(
     severity="error",
     says="a hash, a link or a signature in the token's chain is wrong, or blocks are missing",
     means="A node's copy of the chain does not prove what it should: TokenChains.error names the "
-    "gravest problem, TROUBLESHOOTING each code. It says nothing of other nodes' copies. Chains "
-    "are read only with --chains.",
+    "worst problem, and TROUBLESHOOTING explains each code. It does not concern the copies of "
+    "other nodes. Chains are read only with --chains.",
     cause="a damaged disk, a node that was killed or restored, a fork, or somebody who wrote into "
     "the chain",
-    cure="Compare with the chain of another holder or a quorum node; let the node synchronise the "
-    "token's chain again.",
+    cure="Compare it with the chain of another holder or a quorum node, and let the node "
+    "synchronise the token's chain again.",
     compares_nodes=False,
+    blind_to="databases whose chains were not read (--chains), or not all of them",
     statement=_statement,
+    blind=without_chains,
 )

@@ -26,12 +26,12 @@ def _statement(tables: Tables) -> sa.Select[Any]:
 RULE: Final = StatementRule(
     code="content_at_risk",
     severity="warning",
-    says="one node alone has a verified copy of the token's content, and another one lost its own",
+    says="only one node has a verified copy of the token's content, and another node lost its copy",
     means="The node with the copy may remove it at any time: after a transfer it is no longer "
-    "pinned there. A sender (4) without the content is no reason, that is how transfers end. "
-    "Tokens that only one node ever had are not listed, and neither are pins: they are not "
-    "read. Once the target holds the content, a node whose block is damaged gets it from there, "
-    "and the finding is resolved although the node's own block is not repaired.",
+    "pinned there. A sender (4) without the content does not count, because transfers end "
+    "that way. Tokens that only one node ever had are not listed. Pins are not read. Once the "
+    "target holds the content, a node whose block is damaged gets it from there, and the "
+    "finding is resolved although the node's own block is not repaired.",
     cause="a damaged block, or garbage collection at the holder",
     cure="Pin the content on the holder's node (`ipfs pin add`), repair its repository "
     "(`ipfs repo verify`), then run `rubix-token-sync retry-failed`.",

@@ -21,11 +21,12 @@ RULE: Final = StatementRule(
     code="disputed_limit",
     severity="info",
     says="the sources disagree on whether the number is allowed",
-    means="Software, services and documents give different limits: for some of them the token is "
-    "genuine. It is not proof of anything else. A setting can choose whose limit rules.",
+    means="Software, services and documents give different limits; by some of them the token is "
+    "genuine. The finding proves no more than that. The setting limits_source chooses whose "
+    "limit decides.",
     cause="the number lies between two sources' limits, is 0 or the limit itself, or the content "
     "has an old form (two digits, a newline)",
-    cure="Nothing, or choose the ruling source.",
+    cure="Nothing, or choose the source that decides (setting limits_source).",
     compares_nodes=False,
     statement=_statement,
 )

@@ -23,11 +23,12 @@ RULE: Final = StatementRule(
     code="flagged_by_node",
     severity="warning",
     says="a node has marked the token as orphaned, out of sync, or spent twice",
-    means="The node's own status: 11 orphaned, 12 its chain could not be synced, 13 a pledge is "
-    "wrong, 14 being spent twice. It is that node's opinion; the evidence shows what the other "
-    "holders say.",
-    cause="the node found a contradiction while it checked the token, or could not reach others",
-    cure="Look into the node's log for the token; 12 usually goes once the chain was synced.",
+    means="The status is the node's own: 11 orphaned, 12 its chain could not be synced, 13 a "
+    "pledge is wrong, 14 being spent twice. It is that node's opinion; the evidence shows the "
+    "other holders' rows.",
+    cause="the node found a contradiction while it checked the token, or could not reach other "
+    "nodes",
+    cure="Look for the token in the node's log; 12 usually disappears once the chain was synced.",
     compares_nodes=False,
     statement=_statement,
 )

@@ -20,11 +20,10 @@ def _statement(tables: Tables) -> sa.Select[Any]:
 RULE: Final = StatementRule(
     code="forged_form",
     severity="error",
-    says="the content has the right form, and no number gives it",
-    means="The id is the hash of a content of the right shape, but its 64 hexadecimal characters "
-    "are the hash of no number that any level allows. The network itself checks less than "
-    "that.",
-    cause="a token that was made up",
+    says="the content has the right form, but does not encode any number",
+    means="The id is the hash of a content of the right form, but its 64 hexadecimal characters "
+    "are not the hash of any number that a level allows. The network itself checks less than that.",
+    cause="a fabricated token",
     cure="Do not accept the token; take it up with whoever paid with it.",
     compares_nodes=False,
     statement=_statement,

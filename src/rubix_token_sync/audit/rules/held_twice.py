@@ -32,13 +32,12 @@ RULE: Final = StatementRule(
     says="one token is spendable under more than one DID",
     means="The rows of at least two nodes each let another DID spend the token. Only one of them "
     "can be right: compare status, state hash and transaction of the holders with the token's "
-    "chain, whose latest block the evidence shows where chains were read. "
-    "Rows of a sender (4), of a quorum node (9) or of a pinning service (15) are not "
-    "holdings and do not count.",
-    cause="a node was restored from a backup made before a transfer, a copy of a node runs, a "
-    "transfer ended on one side only, or somebody spends a token twice",
-    cure="Find out which DID the token's latest block names; mark the other row's token as "
-    "transferred on its node, and sync both nodes again.",
+    "chain, whose latest block the evidence shows if chains were read. Rows of a sender (4), "
+    "of a quorum node (9) or of a pinning service (15) are not holdings and do not count.",
+    cause="a node was restored from a backup made before a transfer, a copy of a node is running, "
+    "a transfer ended on one side only, or somebody spends a token twice",
+    cure="Find out which DID the token's latest block names, mark the token as transferred in the "
+    "other row on its node, and sync both nodes again.",
     compares_nodes=True,
     statement=_statement,
 )

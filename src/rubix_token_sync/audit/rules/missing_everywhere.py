@@ -30,11 +30,10 @@ RULE: Final = StatementRule(
     code="missing_everywhere",
     severity="warning",
     says="no node has a verified copy of the token's content",
-    means="A node that holds the token was asked, and answered that its repository does not have "
-    "the content, or has it damaged; and no other node of the target has a copy that hashes to "
-    "the id. A node that could not answer (no repository, no program, a time-out) counts "
-    "neither way: its answer is unknown, not lost. The evidence says who was asked and what the "
-    "answer was.",
+    means="A node that holds the token was asked and answered that its repository lacks the "
+    "content or has a damaged copy, and no other node of the target has a copy that hashes to the "
+    "id. A node that could not answer (no repository, no program, a time-out) counts neither way: "
+    "its content is unknown, not lost. The evidence shows who was asked and what the answer was.",
     cause="the content was unpinned by a transfer and removed by garbage collection, or blocks "
     "were lost or damaged",
     cure="Ask the network (`rubix-token-sync retry-failed --ipfs-network`) or the nodes that held "

@@ -21,10 +21,10 @@ RULE: Final = StatementRule(
     code="out_of_range",
     severity="error",
     says="the token's number is beyond the limit of its level",
-    means="The content hashes to the id and decodes to a level and a number, and no source knows a "
-    "limit that allows this number: such a token was never to be minted. The evidence names "
-    "the level, the number and the source whose limit decided.",
-    cause="a token that was made up in the right form, or a limits file that is older than the "
+    means="The content hashes to the id and decodes to a level and a number, but no known limit "
+    "allows this number: such a token should never have been minted. The evidence names the "
+    "level, the number and the source whose limit decided.",
+    cause="a token that was fabricated in the right form, or a limits file that is older than the "
     "network",
     cure="Compare the level's limit in the limits file with its source; then take the token up "
     "with whoever paid with it.",

@@ -43,14 +43,14 @@ def _statement(tables: Tables) -> sa.CompoundSelect[Any]:
 RULE: Final = StatementRule(
     code="parent_not_burnt",
     severity="error",
-    says="a token has parts and is not burnt",
-    means="Splitting a token burns it (9). A node's row says that the whole is still there to be "
-    "spent, beside its parts: the same value twice. A parent that was transferred (4) does not "
-    "count, for its receiver may have split it.",
-    cause="the whole or a part is of a node restored from a backup, or the parts were made "
-    "without burning the whole",
-    cure="Look at the latest block of the parent: type 08 says that it is burnt. Correct the row "
-    "that is wrong on its node, and sync it again.",
+    says="a token has parts and was not burnt",
+    means="Splitting a token burns it (9). A node's row says that the whole token can still be "
+    "spent, beside its parts: the same value exists twice. A parent that was transferred (4) "
+    "does not count, because its receiver may have split it.",
+    cause="the whole or a part belongs to a node that was restored from a backup, or the parts "
+    "were created without burning the whole",
+    cure="Look at the parent's latest block: type 08 means that it is burnt. Correct the row that "
+    "is wrong on its node, and sync that node again.",
     compares_nodes=True,
     statement=_statement,
 )

@@ -29,12 +29,12 @@ RULE: Final = StatementRule(
     code="parts_exceed_parent",
     severity="error",
     says="the parts of a token are worth more than the token was",
-    means="A split is exact: the values of all parts sum up to the parent's (1.0 for a whole "
-    "token). Each part counts once, however many nodes have a row of it; parts whose value "
-    "cannot be read count nothing. So more than the parent's value was put into circulation. "
-    "The parent's own row must be in the target.",
-    cause="a part was made up, a value was changed, or a token was split twice, for example on a "
-    "node and on its restored backup",
+    means="A split is exact: the values of all parts add up to the parent's value (1.0 for a whole "
+    "token). Each part counts once, however many nodes have a row for it; parts whose value "
+    "cannot be read count as nothing. More than the parent's value is therefore in "
+    "circulation. The parent's own row must be in the target.",
+    cause="a part was fabricated, a value was changed, or a token was split twice, for example on "
+    "a node and on its restored backup",
     cure="Compare each part's value with its content (keys 13.3 and 2 of the CBOR) and the "
     "parent's chain; the evidence lists all parts with their holders.",
     compares_nodes=True,

@@ -29,8 +29,8 @@ RULE: Final = StatementRule(
     code="parts_missing",
     severity="info",
     says="not all parts of a split token are on the nodes that were read",
-    means="The parts that the target knows sum up to less than their parent was worth. The rest "
-    "is usually held by nodes outside of this fleet; it proves nothing but that.",
+    means="The parts that the target knows add up to less than their parent was worth. The rest is "
+    "usually held by nodes outside this fleet; the finding proves no more than that.",
     cause="parts were paid to nodes that are not read, or a node was never synced",
     cure="Nothing, unless every node that ever held a part is part of this fleet.",
     compares_nodes=True,

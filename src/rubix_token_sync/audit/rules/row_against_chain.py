@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where
+from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where, without_chains
 from rubix_token_sync.audit.rule import StatementRule, held_by_nodes
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.kinds import RBT, kind_of
@@ -64,17 +64,19 @@ def _statement(tables: Tables) -> sa.Select[Any]:
 RULE: Final = StatementRule(
     code="row_against_chain",
     severity="error",
-    says="a node's row says something else than the token's latest block",
-    means="The row and the latest block are of the same node: a Free token's block names the "
-    "row's DID and is a transfer, a mint, a migration or an unpledging (02, 05, 03, 06), a "
-    "transferred one's (4) names another DID, a pledged one's (2) is 04, a burnt one's 08 (9) or "
-    "13 (16), a committed one's (5) 11. The chain is what the network agreed on; the row is what "
-    "the node spends from. Chains are read only with --chains; one with an error of its own is "
-    "not compared.",
+    says="a node's row contradicts the token's latest block",
+    means="The row and the latest block are on the same node. The block of a Free token names the "
+    "row's DID and is a transfer, a mint, a migration or an unpledging (02, 05, 03, 06); that "
+    "of a transferred one (4) names another DID; that of a pledged one (2) is 04, of a burnt "
+    "one 08 (9) or 13 (16), of a committed one (5) 11. The chain is what the network agreed "
+    "on; the row is what the node spends from. Chains are read only with --chains; a chain "
+    "with an error of its own is not compared.",
     cause="the row was edited, the database or the chains were restored from a backup, the node "
     "was killed between writing the two, or the token moved while it was read",
     cure="Trust the chain where its signatures are right; compare it with another holder's chain, "
     "and correct the row on its node.",
     compares_nodes=True,
+    blind_to="databases whose chains were not read (--chains), or not all of them",
     statement=_statement,
+    blind=without_chains,
 )

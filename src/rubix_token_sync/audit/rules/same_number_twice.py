@@ -65,10 +65,11 @@ RULE: Final = StatementRule(
     code="same_number_twice",
     severity="error",
     says="two token ids stand for one level and number",
-    means="A number of a level is one token. Old software wrote the level with two digits, and a "
-    "newline may follow the content: each form has an id of its own, and both decode to the same "
-    "level and number. Only one of them was to be minted; which one, this rule does not say.",
-    cause="a number was minted again by other software, or somebody made the second form",
+    means="Each number of a level is one token. Old software wrote the level with two digits, and "
+    "a newline may follow the content: each form has an id of its own, and both decode to the "
+    "same level and number. Only one of them should have been minted; this rule does not show "
+    "which.",
+    cause="a number was minted again by other software, or somebody created the second form",
     cure="Compare the first blocks of both tokens' chains; the earlier one is the token.",
     compares_nodes=False,
     statement=_statement,

@@ -31,8 +31,8 @@ RULE: Final = StatementRule(
     severity="error",
     says="the statuses of one token contradict each other: burnt and spendable",
     means="A burnt token (9, or 16 for fungible tokens) never becomes spendable again, yet a row "
-    "lets somebody spend it. Which row is right, only the token's chain says. Pairs that honest "
-    "transfers leave behind (4 with 0, 4 with 16, 9 with 9, 15 with 15) do not count.",
+    "lets somebody spend it. Only the token's chain shows which row is right. Pairs that "
+    "honest transfers leave behind (4 with 0, 4 with 16, 9 with 9, 15 with 15) do not count.",
     cause="a node was restored from a backup made before the token was burnt, or somebody spends "
     "a token whose parts are in circulation",
     cure="Compare the rows with the token's latest block, correct the wrong one on its node, and "

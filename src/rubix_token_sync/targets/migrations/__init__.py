@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from rubix_token_sync.targets.sql.history_view import drop_view, view_statement
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["upgrade"]
@@ -22,8 +23,10 @@ def upgrade(conn: sa.Connection, tables: Tables) -> None:
 
     ``tables`` are what the newest revision has, as this database spells them.
     """
+    drop_view(conn, tables)  # it holds on to columns
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = conn
     config.attributes["tables"] = tables
     command.upgrade(config, "head")
+    conn.exec_driver_sql(view_statement(conn.dialect, tables))

@@ -226,8 +226,8 @@ class BulkCopy:
                 self._stamps[table.table] = over.call(lambda: over.ask(table.stamps))[0] == 1
         return self._stamps[table.table]
 
-    def insert(self, lease: Lease, table: str, rows: pa.RecordBatch) -> None:
-        """Load new records straight into ``table``, committed, while nobody can take the lease.
+    def insert(self, lease: Lease, table: statements.Statements, rows: pa.RecordBatch) -> None:
+        """Load new records straight into their table, committed, while nobody can take the lease.
 
         Raises:
             LeaseLost: it is another run's; nothing was written.
@@ -241,10 +241,12 @@ class BulkCopy:
 
         def work(over: BulkConnection) -> None:
             nonlocal committing
-            if over.ask(hold) is None:
+            held = over.ask(hold)
+            if held is None:
                 raise lost(lease)
             failpoints.point("store.insert")
-            over.load(table, in_order, names)
+            loaded = statements.with_run(in_order, held[0]) if table.versioned else in_order
+            over.load(table.table, loaded, loaded.schema.names)
             failpoints.point("store.commit.before")
             if given_up:  # nobody waits for this call any more
                 raise TimeoutError

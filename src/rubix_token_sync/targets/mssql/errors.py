@@ -57,13 +57,13 @@ class DriverError:
     text: str
 
 
-_AGAIN = "Nothing is lost: run again, it goes on where it stopped."
+_AGAIN = "Nothing is lost: run again, it continues where it stopped."
 _BUSY = Rule(
     TargetOverloaded,
     "throttled",
     "The database's service tier has no room for more work right now.",
-    "The run slowed down by itself; if this goes on, choose a larger service tier or run "
-    "when less is going on.",
+    "The run slowed down by itself; if this persists, choose a larger service tier or run "
+    "at a quieter time.",
 )
 _RESTARTING = Rule(
     TargetUnavailable,
@@ -112,7 +112,7 @@ _TRUNCATED = Rule(
 _DUPLICATE = Rule(
     RecordRefused,
     "duplicate_key",
-    "A record with the same key is there already.",
+    "A record with the same key exists already.",
     "Run again; if it stays, `rubix-token-sync verify` shows the record.",
 )
 _CONVERSION = Rule(
@@ -236,7 +236,7 @@ RULES: Final[dict[int, Rule]] = {
     208: Rule(
         SchemaError,
         "no_such_table",
-        "A table that this program needs is not there, or this user may not see it.",
+        "A table that this program needs does not exist, or this user may not see it.",
         "Run `rubix-token-sync schema upgrade`, or have a DBA run `rubix-token-sync schema show`.",
     ),
     207: Rule(

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mssql_python.constants import ConstantsDDBC
 
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RecordTable
+from rubix_token_sync.records.schema import RECORD_KEY_BYTES, Column, RecordTable
+from rubix_token_sync.targets.sql.history import keep_sql
 
 __all__ = [
     "HOLD_LEASE",
@@ -27,6 +28,7 @@ __all__ = [
     "joined",
     "sample",
     "with_load",
+    "with_run",
 ]
 
 NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
@@ -34,9 +36,11 @@ NOW: Final = "CAST(SYSUTCDATETIME() AS DATETIME2(6))"
 
 HOLD_LEASE: Final = (
     "SET XACT_ABORT ON; SET NOCOUNT ON; BEGIN TRANSACTION;"
-    " SELECT 1 FROM SyncLeases WITH (REPEATABLEREAD) WHERE session_id = '{session}'"
+    " SELECT run_number FROM SyncLeases WITH (REPEATABLEREAD) WHERE session_id = '{session}'"
 )
-"""Begins a transaction in which nobody can take the session's lease; one row if it is held.
+"""Begins a transaction in which nobody can take the session's lease.
+
+One row if it is held: the number of the run.
 
 The lock is a shared one, so that writers of one session do not wait for each other.
 """
@@ -59,8 +63,11 @@ class Statements:
         """Takes the smallest and the largest key of a database."""
         self.known = f"SELECT record_key, row_digest FROM {table} {_LIVE}"  # noqa: S608
         """Takes the smallest and the largest key of a database."""
-        self.publish = _publish(columns)
-        """Takes load id, number of staged rows, load id; one row: updated, inserted."""
+        self.versioned = columns.versioned
+        self.keep = _keep(columns)
+        """Takes the run twice, and the load id."""
+        self.publish = _publish(columns, f"{self.keep}; " if self.versioned else "")
+        """Takes `publish_parameters`; one row: updated, inserted."""
         self.stamps = (
             f"SELECT COUNT(*) FROM sys.columns WHERE object_id = OBJECT_ID('dbo.{table}')"  # noqa: S608
             " AND name = 'synced_at' AND default_object_id <> 0"
@@ -72,6 +79,12 @@ class Statements:
         )
         """Staged by a run that is dead: days ago, or before another one took its source's lease."""
 
+    def publish_parameters(self, load_id: int, staged: int, run: int) -> tuple[int, ...]:
+        """Those of `publish`, in their order."""
+        if not self.versioned:
+            return (load_id, staged, load_id)
+        return (run, load_id, staged, run, run, load_id, run, run, load_id)
+
     def clean(self, where: str) -> str:
         """Removes a bounded number of staged rows; one row: how many."""
         return (
@@ -80,38 +93,65 @@ class Statements:
         )
 
 
-def _differs(columns: RecordTable) -> str:
-    parts = ["r.source_deleted_at IS NOT NULL"]
-    for column in columns.compared:
-        name = column.name
-        if column.kind == "text":
+def _differ(column: Column) -> str:
+    """The record's value is not the staged one's."""
+    name = column.name
+    if column.kind == "text":
+        parts = [
+            f"(r.{name} IS NULL AND s.{name} IS NOT NULL)",
+            f"(r.{name} IS NOT NULL AND s.{name} IS NULL)",
+            f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))",
+        ]
+    else:
+        parts = [f"r.{name} <> s.{name}"]
+        parts += [f"r.{name} IS NULL"] if column.default else []
+        if not column.required:
             parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
             parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
-            parts.append(f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))")
-        else:
-            parts.append(f"r.{name} <> s.{name}")
-            parts += [f"r.{name} IS NULL"] if column.default else []
-            if not column.required:
-                parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
-                parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
     return " OR ".join(parts)
 
 
-def _publish(columns: RecordTable) -> str:
+def _replaced(columns: RecordTable) -> str:
+    return " OR ".join(["r.source_deleted_at IS NOT NULL", *map(_differ, columns.compared)])
+
+
+def _keep(columns: RecordTable) -> str:
+    """Records that are replaced next, locked so that nobody changes them before."""
+    table, staging = columns.name, columns.staging
+    return (
+        keep_sql(
+            columns,
+            run="?",
+            found=f"{table} AS r WITH (UPDLOCK) INNER JOIN {staging} AS s ON s.record_key = "
+            "r.record_key",
+            differs=_differ,
+            replaced=_replaced(columns),
+            joined=lambda texts: f"CONCAT({', '.join(texts)})",
+            cut="SUBSTRING",
+        )
+        + " AND s.load_id = ?"
+    )
+
+
+def _publish(columns: RecordTable, keep: str) -> str:
     names, table, staging = columns.names, columns.name, columns.staging
     sets = ", ".join(f"{name} = s.{name}" for name in names if name != "record_key")
+    since, run = "", ""
+    if columns.versioned:  # see `later_run`
+        since, run = ", since_run", ", ?"
+        sets += ", since_run = CASE WHEN r.since_run > ? THEN r.since_run ELSE ? END"
     parts = (
         "SET NOCOUNT ON; DECLARE @inserted INT; DECLARE @updated INT; SET @updated = 0;",
-        f"INSERT INTO {table} ({', '.join(names)}, synced_at)",
-        f"SELECT {', '.join('s.' + name for name in names)}, {NOW}",
+        f"INSERT INTO {table} ({', '.join(names)}, synced_at{since})",
+        f"SELECT {', '.join('s.' + name for name in names)}, {NOW}{run}",
         f"FROM {staging} AS s WHERE s.load_id = ? AND NOT EXISTS",
         f"(SELECT 1 FROM {table} AS t WHERE t.record_key = s.record_key);",  # noqa: S608
         "SET @inserted = @@ROWCOUNT;",
         # A first load has nothing to update: spare the look at every record.
-        "IF @inserted < ? BEGIN",
+        f"IF @inserted < ? BEGIN {keep}".strip(),
         f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
         f"FROM {table} AS r INNER JOIN {staging} AS s ON s.record_key = r.record_key",
-        f"WHERE s.load_id = ? AND ({_differs(columns)});",
+        f"WHERE s.load_id = ? AND ({_replaced(columns)});",
         "SET @updated = @@ROWCOUNT END;",
         "SELECT @updated, @inserted; SET NOCOUNT OFF",
     )
@@ -148,6 +188,11 @@ def sample(source: str, columns: RecordTable) -> pa.RecordBatch:
         row["record_key"] = bytes(RECORD_KEY_BYTES - 1) + bytes([number])
         row["source_ip"] = source
     return pa.RecordBatch.from_pylist(rows, schema=columns.schema)
+
+
+def with_run(rows: pa.RecordBatch, run: int) -> pa.RecordBatch:
+    """``rows`` with the run's number behind."""
+    return rows.append_column("since_run", pa.repeat(pa.scalar(run, pa.int64()), rows.num_rows))
 
 
 def with_load(rows: pa.RecordBatch, load_id: int) -> pa.RecordBatch:

@@ -45,7 +45,11 @@ SPELLING: Final = Spelling(
     after=tuple(
         f"ALTER TABLE {table} SET (LOCK_ESCALATION = DISABLE)"
         for columns in (RECORDS, *COMPANIONS)
-        for table in (columns.name, columns.staging)
+        for table in (
+            columns.name,
+            columns.staging,
+            *((columns.history,) if columns.versioned else ()),
+        )
     ),
 )
 _ENCRYPTION: Final = {
@@ -161,8 +165,20 @@ class MssqlBackend(Backend):
     def stage(self, conn: sa.Connection, lease: Lease, chunk: Chunk) -> None:
         self.writers[chunk.table].stage(conn, lease, chunk)
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self.writers[chunk.table].write(conn, chunk)
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        return self.writers[chunk.table].write(conn, chunk, run)
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        self.writers[chunk.table].keep(conn, chunk, run)
+
+    def freeze(self, conn: sa.Connection) -> tuple[sa.Connection, bool]:
+        """Azure SQL allows snapshots by default; another server's owner may not."""
+        query = "SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()"
+        allowed = conn.exec_driver_sql(query).scalar() == 1
+        conn.rollback()  # the level of a transaction that has begun cannot be changed
+        if allowed:
+            conn = conn.execution_options(isolation_level="SNAPSHOT")
+        return conn, allowed
 
     def close(self) -> None:
         self.bulk.close()

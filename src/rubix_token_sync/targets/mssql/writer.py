@@ -83,7 +83,7 @@ class Writer:
                 with database.engine.connect() as conn:
                     works = self._staging.bulk_works(lease.source, conn)
                 if works and self._bulk.stamps(self._statements):
-                    self._bulk.insert(lease, self._statements.table, chunk.rows)
+                    self._bulk.insert(lease, self._statements, chunk.rows)
                     load.inserted, load.bulk_loads = chunk.rows.num_rows, 1
         except TargetError as error:
             _LOG.debug("New records are staged after all: %s", error.message)
@@ -99,9 +99,15 @@ class Writer:
             )
         self._staging.stage(conn, lease.source, chunk)
 
-    def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
+    def keep(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        """See `Backend`: what `stage` has sent is to replace them."""
+        if self._statements.versioned:
+            load_id = self._staging.load_of(chunk.rows)
+            conn.exec_driver_sql(self._statements.keep, (run, run, load_id))
+
+    def write(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
         """See `Backend`: what `stage` has sent."""
         load_id = self._staging.load_of(chunk.rows)
-        parameters = (load_id, chunk.rows.num_rows, load_id)
+        parameters = self._statements.publish_parameters(load_id, chunk.rows.num_rows, run)
         updated, inserted = conn.exec_driver_sql(self._statements.publish, parameters).one()
         return Published(inserted=int(inserted), updated=int(updated), batches=1)

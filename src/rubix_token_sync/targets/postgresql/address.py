@@ -124,7 +124,7 @@ def _check_ssl_mode(mode: str | None) -> None:
         return
     like = get_close_matches(mode.lower().replace("_", "-"), _SSL_MODES, n=1)
     raise SettingsError(
-        "The sslmode in the PostgreSQL address is not one that there is.",
+        "The sslmode in the PostgreSQL address is unknown.",
         code="bad_postgresql_url",
         remedy=(f"Did you mean {like[0]}? " if like else "")
         + f"Write one of {', '.join(_SSL_MODES)}.",

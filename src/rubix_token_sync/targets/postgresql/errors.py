@@ -56,7 +56,7 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
     "3D000": _Meaning(
         TargetRefused,
         "wrong_database",
-        "There is no such database.",
+        "The database does not exist.",
         "Check the database's name in the address, or create it.",
     ),
     "42501": _Meaning(TargetRefused, "no_rights", "The user may not do this.", _RIGHTS),
@@ -81,8 +81,8 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
     "3F000": _Meaning(
         TargetRefused,
         "no_schema",
-        "The search_path of this user names no schema that there is.",
-        "Have it set right (ALTER ROLE … SET search_path = public), or create the schema.",
+        "The search_path of this user names no existing schema.",
+        "Have it corrected (ALTER ROLE … SET search_path = public), or create the schema.",
     ),
     "25P03": _Meaning(
         TargetUnavailable, "timed_out", "The server ended a transaction that idled.", _LATER
@@ -102,7 +102,7 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
     "54000": _Meaning(RecordRefused, "refused", "A value is too large for the server.", ""),
     "40P01": _Meaning(TargetUnavailable, "deadlock", "The server broke a deadlock.", _LATER),
     "40001": _Meaning(TargetUnavailable, "serialization", "Two writers collided.", _LATER),
-    "55P03": _Meaning(TargetUnavailable, "locked", "A lock was not to be had in time.", _LATER),
+    "55P03": _Meaning(TargetUnavailable, "locked", "A lock could not be obtained in time.", _LATER),
     "57014": _Meaning(
         TargetUnavailable,
         "timed_out",
@@ -113,7 +113,7 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
     "53300": _Meaning(
         TargetOverloaded,
         "too_many_connections",
-        "The server has no connection left.",
+        "The server has no connections left.",
         "Lower CONNECTION_POOL_SIZE or raise the server's max_connections.",
     ),
 }
@@ -122,7 +122,10 @@ _BY_CLASS: Final[dict[str, _Meaning]] = {
     "08": _Meaning(TargetUnavailable, "connection_lost", "The connection was lost.", _LATER),
     "57": _Meaning(TargetUnavailable, "interrupted", "The server ended the connection.", _LATER),
     "58": _Meaning(
-        TargetUnavailable, "server_trouble", "The server's own files made trouble.", _LATER
+        TargetUnavailable,
+        "server_trouble",
+        "The server could not read or write its own files.",
+        _LATER,
     ),
     "53": _Meaning(TargetOverloaded, "overloaded", "The server is short of resources.", _LATER),
     "40": _Meaning(TargetUnavailable, "rolled_back", "The server gave up a transaction.", _LATER),
@@ -134,6 +137,14 @@ _BY_CLASS: Final[dict[str, _Meaning]] = {
 }
 
 _LOST: Final = _BY_CLASS["08"]
+_NOT_MADE: Final = _Meaning(
+    TargetUnavailable,
+    "connection_failed",
+    "The connection could not be made.",
+    "The message in parentheses is the server's or the system's own.",
+)
+_CONNECTING: Final = re.compile(r"connection (?:failed|is bad): ")
+"""How psycopg introduces an error before there is a connection; it has no SQLSTATE then."""
 _POOL_EMPTY: Final = _Meaning(
     TargetUnavailable,
     "pool_exhausted",
@@ -188,7 +199,7 @@ _WHILE_CONNECTING: Final[tuple[tuple[str, _Meaning], ...]] = (
         _Meaning(
             TargetRefused,
             "bad_certificate",
-            "The TLS certificates do not fit.",
+            "The TLS certificates do not match.",
             "Check sslrootcert, sslcert and sslkey in the address.",
         ),
     ),
@@ -206,7 +217,7 @@ _WHILE_CONNECTING: Final[tuple[tuple[str, _Meaning], ...]] = (
         _Meaning(
             TargetUnavailable,
             "port_closed",
-            "There is no server's socket at the address.",
+            "No server has a socket at the address.",
             "Check host and port, and that the server runs.",
         ),
     ),
@@ -259,7 +270,10 @@ def translate_error(error: BaseException, place: str, *, committing: bool) -> Sy
         )
     if meaning.error is RecordRefused:
         return RecordRefused(f"{_first_line(error)}", code=meaning.code, context=context)
-    detail = f" ({_first_line(error)})" if state else ""
+    # Where no words are known, in another language for example, the server's own are shown.
+    quoted = bool(state) or meaning is _NOT_MADE
+    said = _CONNECTING.sub("", _first_line(error), count=1)
+    detail = f" ({said})" if quoted else ""
     return meaning.error(
         f"{place}: {meaning.sentence}{detail}",
         code=meaning.code,
@@ -288,6 +302,8 @@ def _meaning(error: BaseException, state: str | None, text: str) -> _Meaning:
     for words, meaning in _WHILE_CONNECTING:
         if re.search(words, text):
             return meaning
+    if isinstance(error, psycopg.OperationalError) and _CONNECTING.search(text):
+        return _NOT_MADE
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError)):
         return _LOST
     return _Meaning(TargetRefused, "target_failed", "The driver refuses a statement.", "")

@@ -97,5 +97,8 @@ class PostgresBackend(Backend):
     def identity(self, conn: sa.Connection) -> str:
         return str(conn.exec_driver_sql(IDENTITY).scalar_one())
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self._writers[chunk.table].write(conn, chunk)
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        return self._writers[chunk.table].write(conn, chunk, run)
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        self._writers[chunk.table].keep(conn, chunk, run)

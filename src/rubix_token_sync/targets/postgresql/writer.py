@@ -19,6 +19,7 @@ from rubix_token_sync.records.schema import RecordTable
 from rubix_token_sync.targets.base import Chunk, Published
 from rubix_token_sync.targets.postgresql.connection import NOW, driver
 from rubix_token_sync.targets.postgresql.copy_format import copy_payload
+from rubix_token_sync.targets.sql.history import keep_sql
 
 __all__ = ["Writer"]
 
@@ -43,14 +44,33 @@ class Writer:
         )
         self._copy_staged = f"COPY staged ({names}) FROM STDIN (FORMAT BINARY)"
         self._copy_new = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
+        self._versioned = columns.versioned
         changed = (*(name for name in columns.names if name != "record_key"), "synced_at")
         sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+        stamps, stamped = "synced_at", NOW
+        if self._versioned:  # see `later_run`
+            sets += f", since_run = greatest({table}.since_run, excluded.since_run)"
+            stamps, stamped = f"{stamps}, since_run", f"{stamped}, %(run)s"
+            self._copy_new = f"COPY {table} ({names}, since_run) FROM STDIN (FORMAT BINARY)"
+        old = ", ".join(f"r.{c.name}" for c in columns.compared)
+        new = ", ".join(f"s.{c.name}" for c in columns.compared)
+        # Locked, so that nobody changes them before they are replaced; in order, as by the upsert.
+        self._keep = (
+            keep_sql(
+                columns,
+                run="%(run)s",
+                found=f"{table} AS r JOIN staged AS s ON s.record_key = r.record_key",
+                differs=lambda c: f"r.{c.name} IS DISTINCT FROM s.{c.name}",
+                replaced=f"({old}) IS DISTINCT FROM ({new}) OR r.source_deleted_at IS NOT NULL",
+            )
+            + " ORDER BY r.record_key FOR UPDATE OF r"
+        )
         stored = ", ".join(f"{table}.{c.name}" for c in columns.compared)
         fresh = ", ".join(f"excluded.{c.name}" for c in columns.compared)
         # A row that this statement inserted has no xmax; one that it locked and updated has.
         self._publish = (
-            f"WITH done AS (INSERT INTO {table} ({names}, synced_at)"  # noqa: S608 - our names
-            f" SELECT {names}, {NOW} FROM staged ORDER BY record_key"
+            f"WITH done AS (INSERT INTO {table} ({names}, {stamps})"  # noqa: S608 - our names
+            f" SELECT {names}, {stamped} FROM staged ORDER BY record_key"
             f" ON CONFLICT (record_key) DO UPDATE SET {sets}, source_deleted_at = NULL"
             f" WHERE ({stored}) IS DISTINCT FROM ({fresh})"
             f"  OR {table}.source_deleted_at IS NOT NULL"
@@ -58,10 +78,12 @@ class Writer:
             " SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM done"
         )
 
-    def write(self, conn: sa.Connection, chunk: Chunk) -> Published:
+    def write(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
         """Insert new and update different records."""
         self._try_keys(conn, chunk.rows)
-        counts = (self._insert(conn, chunk) if chunk.new else None) or self._merge(conn, chunk)
+        counts = (self._insert(conn, chunk, run) if chunk.new else None) or self._merge(
+            conn, chunk, run
+        )
         inserted, updated = counts
         return Published(
             inserted=inserted, updated=updated, batches=1, bulk_loads=1 if chunk.bulk else 0
@@ -80,21 +102,37 @@ class Writer:
                 conn.exec_driver_sql("INSERT INTO keys VALUES (%s)", (value,))
             conn.exec_driver_sql("DROP TABLE keys")
 
-    def _insert(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int] | None:
+    def keep(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        """Keep the records that ``chunk`` replaces."""
+        if self._versioned:
+            self._stage(conn, chunk)
+            conn.exec_driver_sql(self._keep, {"run": run})
+            conn.exec_driver_sql("DROP TABLE staged")
+
+    def _insert(self, conn: sa.Connection, chunk: Chunk, run: int) -> tuple[int, int] | None:
         """Straight into the table; None when a record is there after all."""
         try:
             with conn.begin_nested():
                 failpoints.point("store.publish.rows")
                 # Neighbours in the unique index, one after another.
-                return _copy_in(conn, self._copy_new, chunk.rows.sort_by("record_key")), 0
+                rows = chunk.rows.sort_by("record_key")
+                if self._versioned:
+                    since = pa.scalar(run, pa.int64())
+                    rows = rows.append_column("since_run", pa.repeat(since, rows.num_rows))
+                return _copy_in(conn, self._copy_new, rows), 0
         except psycopg.errors.UniqueViolation:
             return None
 
-    def _merge(self, conn: sa.Connection, chunk: Chunk) -> tuple[int, int]:
+    def _stage(self, conn: sa.Connection, chunk: Chunk) -> None:
         conn.exec_driver_sql(self._create_staging)
         _copy_in(conn, self._copy_staged, chunk.rows)
+
+    def _merge(self, conn: sa.Connection, chunk: Chunk, run: int) -> tuple[int, int]:
+        self._stage(conn, chunk)
         failpoints.point("store.publish.rows")
-        inserted, updated = conn.exec_driver_sql(self._publish).one()
+        if self._versioned and not chunk.replace:
+            conn.exec_driver_sql(self._keep, {"run": run})
+        inserted, updated = conn.exec_driver_sql(self._publish, {"run": run}).one()
         conn.exec_driver_sql("DROP TABLE staged")
         return inserted, updated
 

@@ -41,7 +41,7 @@ RECORD_EVIDENCE: Final = (
 )
 """What a finding keeps of each record that it was seen in, as it was at that moment."""
 
-CHAIN_EVIDENCE: Final = ("latest_block_type", "latest_block_owner")
+CHAIN_EVIDENCE: Final = ("latest_block_number", "latest_block_type", "latest_block_owner")
 """What it keeps of the token's chain on the same node, where chains were read."""
 
 
@@ -87,6 +87,10 @@ def add_audit_tables(
         sa.Column("rules_run", TEXT),
         sa.Column("rules_off", TEXT),
         sa.Column("rules_failed", TEXT),
+        # What rules told the audit after this one, as JSON: rule → text.
+        sa.Column("rule_notes", TEXT),
+        # What a rule that ran could not look at, as JSON: rule → how many.
+        sa.Column("not_looked_at", TEXT),
         count("findings_new"),
         count("findings_confirmed"),
         count("findings_worse"),
@@ -148,6 +152,8 @@ def add_audit_tables(
         sa.Column("record_token_id", sa.Unicode(500)),
         *(sa.Column(column, records.c[column].type) for column in RECORD_EVIDENCE),
         *(sa.Column(column, chains.c[column].type) for column in CHAIN_EVIDENCE),
+        # Whose its DID is: this_node, another_node, no_node; NULL where that is not known.
+        sa.Column("did_of", sa.Unicode(20)),
         # When its database had been read last.
         sa.Column("read_at", TIME),
     )

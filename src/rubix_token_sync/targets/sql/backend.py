@@ -99,8 +99,14 @@ class Backend(Protocol):
         """Send rows ahead, before the lease is held; else the transaction is the staging."""
         return
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        """Insert new and update different rows of a chunk, set-based, in this transaction."""
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        """Insert new and update different rows of a chunk, set-based, in this transaction.
+
+        Those that are updated are kept first, as `keep_versions` does.
+        """
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        """Keep records as they are that the chunk's rows are about to replace in this ``run``."""
 
     def known_rows(
         self, conn: sa.Connection, low: bytes, high: bytes, table: RecordTable
@@ -124,6 +130,11 @@ class Backend(Protocol):
             remedy="Use the backups of its server: pg_dump for PostgreSQL; Azure SQL makes its "
             "own, which its portal restores.",
         )
+
+    def freeze(self, conn: sa.Connection) -> tuple[sa.Connection, bool]:
+        """Before its transaction begins: the connection of a view, and whether what it reads
+        will be of one moment.  The connection's ``view`` option says it to the `connection`."""
+        return conn, True
 
     def close(self) -> None:
         """Give back what the engine does not hold."""

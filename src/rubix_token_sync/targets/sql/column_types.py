@@ -9,7 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, sqlite
 
-__all__ = ["ID", "NOT_A_TIME", "TEXT", "TIME", "UUID", "fixed_bytes"]
+from rubix_token_sync.records.schema import Column
+
+__all__ = ["ID", "NOT_A_TIME", "TEXT", "TIME", "UUID", "fixed_bytes", "type_of"]
 
 
 class _SqliteTime(sqlite.DATETIME):
@@ -55,3 +57,15 @@ class _Binary(mssql.BINARY):
 def fixed_bytes(size: int) -> sa.types.TypeEngine[bytes]:
     """Exactly so many bytes."""
     return sa.LargeBinary(size).with_variant(_Binary(size), "mssql")
+
+
+def type_of(column: Column) -> sa.types.TypeEngine[Any]:
+    """The type of one of the records' columns."""
+    if column.kind == "text":
+        return TEXT if column.size is None else sa.Unicode(column.size)
+    if column.kind == "bytes":
+        assert column.size is not None
+        return fixed_bytes(column.size)
+    if column.kind == "integer":
+        return sa.BigInteger()
+    return TIME if column.kind == "time" else sa.Boolean()

@@ -94,6 +94,18 @@ class Database:
             with self.engine.connect() as conn:
                 yield conn.execution_options(reading=True, view=True)
 
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[tuple[sa.Connection, bool]]:
+        """One transaction for several questions, and whether all of them see the same moment.
+
+        It is never committed.  The database decides: a server that keeps no old versions of
+        rows has nothing to answer from while others write.
+        """
+        with self.view() as conn:
+            conn, frozen = self.backend.freeze(conn)
+            self.time(conn)  # the transaction begins
+            yield conn, frozen
+
     def retrying(self, attempt: Callable[[], T], *, divisible: bool = False) -> T:
         """The result of ``attempt``, made again after errors that can pass."""
 

@@ -26,9 +26,11 @@ from rubix_token_sync.targets.base import (
     Rejected,
 )
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.history import VANISHED, keep, later_run
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
 from rubix_token_sync.targets.sql.questions import key_range, live_count, parts
 from rubix_token_sync.targets.sql.sessions import Sessions
+from rubix_token_sync.targets.sql.tables import StoredTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,23 +67,17 @@ class Publishing:
         databases = self._tables.databases
         low, high = key_range(database_key)
 
-        def retire(conn: sa.Connection, records: sa.Table) -> int:
-            return conn.execute(
-                sa.update(records)
-                .where(
-                    records.c.record_key.between(low, high),
-                    records.c.source_deleted_at.is_(None),
-                )
-                .values(source_deleted_at=self._database.now, synced_at=self._database.now)
-            ).rowcount
-
         def work(conn: sa.Connection) -> int:
-            self._sessions.fence(conn, lease)
+            run = self._sessions.fence(conn, lease)
             failpoints.point("store.retire")
             conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
-            for companion in self._tables.companions:
-                retire(conn, companion.table)
-            return retire(conn, self._tables.records)
+            retired = {
+                name: self._mark_vanished(
+                    conn, stored, run, stored.table.c.record_key.between(low, high)
+                )
+                for name, stored in self._tables.stored.items()
+            }
+            return retired[RECORDS.name]
 
         return self._database.transact(work)
 
@@ -93,8 +89,9 @@ class Publishing:
             self._sessions.fence(conn, lease)
             conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
             for stored in self._tables.stored.values():
-                rows = stored.table
-                conn.execute(sa.delete(rows).where(rows.c.record_key.between(low, high)))
+                for rows in (stored.table, stored.history):
+                    if rows is not None:
+                        conn.execute(sa.delete(rows).where(rows.c.record_key.between(low, high)))
 
         self._database.transact(work)
 
@@ -176,12 +173,13 @@ class Publishing:
         backend = self._database.backend
         if chunk.rows.num_rows:
             backend.stage(conn, lease, chunk)
-        self._sessions.fence(conn, lease)
+        run = self._sessions.fence(conn, lease)
         failpoints.point("store.publish")
-        if chunk.replace:
+        if chunk.replace and chunk.rows.num_rows:
+            backend.keep_versions(conn, chunk, run)
             self._remove_rows(conn, chunk)
-        published = backend.write_rows(conn, chunk) if chunk.rows.num_rows else Published()
-        published.vanished = self._write_vanished(conn, chunk)
+        published = backend.write_rows(conn, chunk, run) if chunk.rows.num_rows else Published()
+        published.vanished = self._write_vanished(conn, chunk, run)
         if chunk.errors:
             self._sessions.insert_errors(conn, lease, chunk.errors)
         if chunk.mark is not None:
@@ -196,19 +194,26 @@ class Publishing:
         for part in parts(chunk.rows.column("record_key").to_pylist()):
             conn.execute(sa.delete(records).where(records.c.record_key.in_(part)))
 
-    def _write_vanished(self, conn: sa.Connection, chunk: Chunk) -> int:
-        records, keys = self._tables.stored[chunk.table].table, chunk.vanished
+    def _write_vanished(self, conn: sa.Connection, chunk: Chunk, run: int) -> int:
+        stored, keys = self._tables.stored[chunk.table], chunk.vanished
         split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
         if split:
             failpoints.point("store.vanish")
+        chosen = stored.table.c.record_key
         return sum(
-            conn.execute(
-                sa.update(records)
-                .where(records.c.record_key.in_(part), records.c.source_deleted_at.is_(None))
-                .values(source_deleted_at=self._database.now, synced_at=self._database.now)
-            ).rowcount
-            for part in parts(split)
+            self._mark_vanished(conn, stored, run, chosen.in_(part)) for part in parts(split)
         )
+
+    def _mark_vanished(
+        self, conn: sa.Connection, stored: StoredTable, run: int, chosen: sa.ColumnElement[bool]
+    ) -> int:
+        records, now = stored.table, self._database.now
+        live = (chosen, records.c.source_deleted_at.is_(None))
+        keep(conn, stored, run, VANISHED, *live)
+        since = {"since_run": later_run(records, run)} if stored.history is not None else {}
+        return conn.execute(
+            sa.update(records).where(*live).values(source_deleted_at=now, synced_at=now, **since)
+        ).rowcount
 
     def _live_counts(
         self, conn: sa.Connection, database_key: bytes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
+from rubix_token_sync.records.kinds import TREE_KINDS
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS, RecordTable
 from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
 from rubix_token_sync.targets.sql.database import Database
@@ -92,31 +93,36 @@ class Questions:
 
     def known_content(self, record_keys: Sequence[bytes]) -> dict[bytes, KnownContent]:
         records = self._tables.records
-        columns = (records.c.ipfs_data, records.c.ipfs_fetched, records.c.ipfs_error)
+        columns = (records.c.record_key, *self._content_columns())
 
         def work(conn: sa.Connection) -> dict[bytes, KnownContent]:
             failpoints.point("store.content")
             return {
-                bytes(row[0]): KnownContent(row[1], bool(row[2]), row[3])
+                bytes(row[0]): KnownContent(row[1], bool(row[2]), row[3], row[4])
                 for part in parts(record_keys)
-                for row in conn.execute(
-                    sa.select(records.c.record_key, *columns).where(records.c.record_key.in_(part))
-                )
+                for row in conn.execute(sa.select(*columns).where(records.c.record_key.in_(part)))
             }
 
         return self._database.read(work) if record_keys else {}
 
-    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, str]:
-        records = self._tables.records
+    def _content_columns(self) -> tuple[sa.ColumnElement[Any], ...]:
+        """Those of `KnownContent`."""
+        records = self._tables.records.c
+        named = sa.case((records.token_kind.in_(TREE_KINDS), records.attributes))
+        return records.ipfs_data, records.ipfs_fetched, records.ipfs_error, named
 
-        def work(conn: sa.Connection) -> dict[str, str]:
+    def content_of_tokens(self, token_ids: Sequence[str]) -> dict[str, KnownContent]:
+        records = self._tables.records
+        columns = (records.c.token_id, *self._content_columns())
+
+        def work(conn: sa.Connection) -> dict[str, KnownContent]:
             failpoints.point("store.content")
             wanted = set(token_ids)
             return {
-                row[0]: row[1]
+                row[0]: KnownContent(row[1], bool(row[2]), row[3], row[4])
                 for part in parts(token_ids)
                 for row in conn.execute(
-                    sa.select(records.c.token_id, records.c.ipfs_data).where(
+                    sa.select(*columns).where(
                         records.c.token_id.in_(part),
                         records.c.ipfs_fetched == sa.true(),
                         records.c.ipfs_data.is_not(None),
@@ -217,6 +223,14 @@ class Questions:
         own = self._tables.stored[table.name].columns
         with self._database.view() as conn:
             yield from self._database.backend.scan(conn, low, high, own)
+
+    def all_records(
+        self, conn: sa.Connection, table: RecordTable = RECORDS
+    ) -> Iterator[pa.RecordBatch]:
+        """Live rows of every database, in key order; on a connection of `Database.moment`."""
+        own = self._tables.stored[table.name].columns
+        low, high = bytes(RECORD_KEY_BYTES), b"\xff" * RECORD_KEY_BYTES
+        yield from self._database.backend.scan(conn, low, high, own)
 
 
 def as_batch(rows: Sequence[Sequence[Any]], columns: RecordTable) -> pa.RecordBatch:

@@ -61,6 +61,8 @@ class Schema:
     def script(self) -> str:
         from sqlalchemy.schema import CreateIndex, CreateTable
 
+        from rubix_token_sync.targets.sql.history_view import view_statement
+
         backend, dialect = self._database.backend, self._database.engine.dialect
         spelling = backend.spelling()
         tables = build_tables(spelling, self._database.tables.columns)
@@ -77,4 +79,5 @@ class Schema:
             f"INSERT INTO alembic_version (version_num) VALUES ('{SCHEMA_VERSION}');"  # noqa: S608
         )
         parts += [f"{statement};" for statement in spelling.after]
+        parts.append(f"{view_statement(dialect, tables)};")
         return "\n\n".join(parts) + "\n"

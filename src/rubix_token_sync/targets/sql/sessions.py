@@ -20,6 +20,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.process_identity import Machine, holder_is_gone
 from rubix_token_sync.targets.base import LEASE_SECONDS, ErrorEntry, Lease, SessionTotals
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.history import begin_run, end_run
 
 __all__ = ["Sessions", "lost"]
 
@@ -145,7 +146,10 @@ class Sessions:
                 .with_for_update()  # where writers hold a shared lock, wait for their end
             ).first()
             if found is None:
-                conn.execute(sa.insert(leases).values(source_ip=lease.source, **mine))
+                number = begin_run(conn, self._tables, lease.session_id, lease.source, now)
+                conn.execute(
+                    sa.insert(leases).values(source_ip=lease.source, run_number=number, **mine)
+                )
                 return
             if str(found.session_id) == lease.session_id:
                 return
@@ -163,6 +167,9 @@ class Sessions:
                     f"{patience:g} s after it was last heard of.",
                     context={"session_id": str(found.session_id), "holder": found.holder},
                 )
+            # Its last sign of life: nothing that it wrote is much younger.
+            end_run(conn, self._tables, str(found.session_id), found.heartbeat_at)
+            number = begin_run(conn, self._tables, lease.session_id, lease.source, now)
             taken = conn.execute(
                 sa.update(leases)
                 .where(
@@ -170,7 +177,7 @@ class Sessions:
                     leases.c.session_id == found.session_id,
                     leases.c.heartbeat_at == found.heartbeat_at,
                 )
-                .values(**mine)
+                .values(run_number=number, **mine)
             )
             if taken.rowcount != 1:
                 raise TargetUnavailable(
@@ -236,6 +243,7 @@ class Sessions:
     def _release(self, conn: sa.Connection, lease: Lease) -> None:
         leases = self._tables.leases
         failpoints.point("store.lease.release")
+        end_run(conn, self._tables, lease.session_id, self._database.now)
         conn.execute(
             sa.delete(leases).where(
                 leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
@@ -291,27 +299,30 @@ class Sessions:
             ],
         )
 
-    def fence(self, conn: sa.Connection, lease: Lease) -> None:
+    def fence(self, conn: sa.Connection, lease: Lease) -> int:
         """Make sure, inside the transaction, that nobody takes the lease before it ends.
 
         The lock is a shared one: the writers of a run do not wait for each other.  Where a
         writer keeps all others out, the heartbeat among them, it renews the lease as well.
+
+        Returns:
+            The number of the run, to which everything belongs that the transaction writes.
 
         Raises:
             LeaseLost: it is another run's.
         """
         if self._database.backend.one_writer:
             self._renew(conn, lease)
-            return
         leases = self._tables.leases
         ours = conn.execute(
-            sa.select(leases.c.session_id)
+            sa.select(leases.c.run_number)
             .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
             .with_hint(leases, "WITH (REPEATABLEREAD)", "mssql")
             .with_for_update(read=True, key_share=True)
         ).first()
         if ours is None:
             raise lost(lease)
+        return int(ours.run_number)
 
     def _renew(self, conn: sa.Connection, lease: Lease) -> None:
         leases = self._tables.leases

@@ -23,11 +23,12 @@ from rubix_token_sync.records.schema import (
 )
 from rubix_token_sync.targets.sql.audit_tables import AuditTables, add_audit_tables
 from rubix_token_sync.targets.sql.column_types import ID as _ID
-from rubix_token_sync.targets.sql.column_types import NOT_A_TIME
+from rubix_token_sync.targets.sql.column_types import NOT_A_TIME, type_of
 from rubix_token_sync.targets.sql.column_types import TEXT as _TEXT
 from rubix_token_sync.targets.sql.column_types import TIME as _TIME
 from rubix_token_sync.targets.sql.column_types import UUID as _UUID
 from rubix_token_sync.targets.sql.column_types import fixed_bytes as _fixed_bytes
+from rubix_token_sync.targets.sql.history_tables import add_history, add_runs
 
 __all__ = ["NOT_A_TIME", "Spelling", "StoredTable", "Tables", "build_tables"]
 
@@ -66,6 +67,13 @@ class StoredTable:
     table: sa.Table
     staging: sa.Table | None
     """Where its rows wait for their publication, where the database needs such a table."""
+    history: sa.Table | None
+    """Old versions of its rows, where they are kept."""
+
+    def all(self) -> list[sa.Table]:
+        """Those of the three that there are."""
+        tables = (self.table, self.staging, self.history)
+        return [table for table in tables if table is not None]
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class Tables:
     databases: sa.Table
     sessions: sa.Table
     errors: sa.Table
+    runs: sa.Table
     leases: sa.Table
     sources: sa.Table
     duplicates: sa.Table
@@ -113,21 +122,10 @@ def _index(table: RecordTable, column: str) -> str:
     return f"ix_{table.name.lower()}_{column}"
 
 
-def _type(column: Column) -> sa.types.TypeEngine[Any]:
-    if column.kind == "text":
-        return _TEXT if column.size is None else sa.Unicode(column.size)
-    if column.kind == "bytes":
-        assert column.size is not None
-        return _fixed_bytes(column.size)
-    if column.kind == "integer":
-        return sa.BigInteger()
-    return _TIME if column.kind == "time" else sa.Boolean()
-
-
 def _sql(column: Column, default: str | None = None) -> sa.Column[Any]:
     return sa.Column(
         column.name,
-        _type(column),
+        type_of(column),
         nullable=not column.required or column.default in _OF_THE_GUIDE,
         server_default=None if default is None else sa.text(default),
     )
@@ -158,6 +156,7 @@ def build_tables(
             table,
             _add_records(metadata, spelling, table),
             _add_staging(metadata, spelling, table) if spelling.staging else None,
+            add_history(metadata, table, name) if table.versioned else None,
         )
         for table in (columns, *companions)
     }
@@ -246,6 +245,7 @@ def build_tables(
     sa.Index("ix_syncerrors_session_id", errors.c.session_id)
     sa.Index("ix_syncerrors_occurred_at", errors.c.occurred_at)
 
+    runs = add_runs(metadata, name)
     leases = sa.Table(
         name("SyncLeases"),
         metadata,
@@ -256,6 +256,8 @@ def build_tables(
         sa.Column("heartbeat_at", _TIME, nullable=False),
         # By the server's clock; NULL in a lease of the first edition, which knew 60 s.
         sa.Column("expires_at", _TIME),
+        # What is written under this lease belongs to this run.
+        sa.Column("run_number", sa.BigInteger()),
     )
     sources = sa.Table(
         name("SyncSources"),
@@ -274,7 +276,7 @@ def build_tables(
         *(
             _sql(column, None if column.default == "now" else defaults.get(column.default or ""))
             for column in columns.columns
-            if column.name != "row_digest"
+            if column.name not in ("row_digest", "since_run")
         ),
         sa.Column("set_aside_at", _TIME, nullable=False, server_default=now),
     )
@@ -346,6 +348,7 @@ def build_tables(
         databases,
         sessions,
         errors,
+        runs,
         leases,
         sources,
         duplicates,

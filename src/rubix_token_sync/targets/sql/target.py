@@ -40,7 +40,7 @@ class SqlTarget:
             self.database.engine, self.database.tables, self.database.now
         )  # fmt: skip
         database = self.database
-        self.close, self.view = database.close, database.view
+        self.close, self.view, self.moment = database.close, database.view, database.moment
         self.transact, self.read = database.transact, database.read
 
         self.schema = schema = Schema(database)
@@ -62,6 +62,7 @@ class SqlTarget:
         self.failed_tokens, self.count_live = questions.failed_tokens, questions.count_live
         self.records_by_key = questions.records_by_key
         self.stray_records, self.stored_records = questions.stray_records, questions.stored_records
+        self.all_records = questions.all_records
 
         self.migration = migration = MigrationRows(database)
         self.record_step = migration.write_alone

@@ -37,7 +37,7 @@ def translate_error(error: BaseException, path: Path, *, read_only: bool) -> Syn
         )
     if primary == sqlite3.SQLITE_FULL or getattr(original, "errno", None) == errno.ENOSPC:
         return TargetRefused(
-            f"There is no room left for {where}.",
+            f"The disk has no room left for {where}.",
             code="disk_full",
             remedy="Free disk space and run again; nothing stored is lost.",
             context=context,

@@ -87,5 +87,8 @@ class SqliteBackend(Backend):
             # Its readers need neither a -wal nor a right to write beside it.
             copy.execute("PRAGMA journal_mode=DELETE")
 
-    def write_rows(self, conn: sa.Connection, chunk: Chunk) -> Published:
-        return self._writers[chunk.table].write(conn, chunk)
+    def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
+        return self._writers[chunk.table].write(conn, chunk, run)
+
+    def keep_versions(self, conn: sa.Connection, chunk: Chunk, run: int) -> None:
+        self._writers[chunk.table].keep(conn, chunk, run)

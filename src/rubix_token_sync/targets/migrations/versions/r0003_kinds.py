@@ -27,10 +27,9 @@ def upgrade() -> None:
         c["name"] for c in sa.inspect(conn).get_columns(tables.records.name)
     }
     for stored in tables.stored.values():
-        for table in (stored.table, stored.staging):
-            if table is not None:
-                table.create(conn, checkfirst=True)
-                add_missing_columns(conn, table)
+        for table in stored.all():
+            table.create(conn, checkfirst=True)
+            add_missing_columns(conn, table)
     for table in (tables.duplicates, tables.databases):
         add_missing_columns(conn, table)
     for table in tables.audit.all():

@@ -1,0 +1,1 @@
+"""What a target held earlier, and what each run changed: see docs/HISTORY.md."""
