@@ -216,7 +216,7 @@ BREAKAGES: Final = (
              "Put the node's database in its place", _instead(os.mkfifo), hidden=True),
     Breakage("j link to itself", "broken_link", "leads nowhere or in a circle",
              "make it lead there", _instead(lambda path: path.symlink_to(path.name)), hidden=True),
-    Breakage("k no table", "no_tokens_table", "and none of another kind of token; it has DIDTable, Other",
+    Breakage("k no table", "no_tokens_table", "another kind of token; it has DIDTable, Other",
              "Start the node once", _rename_the_table),
     Breakage("l view", "not_a_table", "is a view", "Restore the node's database", _view),
     Breakage("m journal", "not_a_file", "-journal is not a regular file", "remove what stands",

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from rubix_token_sync.targets.base import Lease, TargetOptions
 from rubix_token_sync.targets.mssql.target import SPELLING
 from rubix_token_sync.targets.registry import TargetAddress, open_target, parse_target
+from rubix_token_sync.targets.sql.history_view import VIEW
 from rubix_token_sync.targets.sql.tables import build_tables
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -49,6 +50,7 @@ def _empty(target: TargetAddress) -> None:
     store = open_target(target, TargetOptions())
     try:
         with store.engine.begin() as conn:
+            conn.exec_driver_sql(f"DROP VIEW IF EXISTS {VIEW}")
             there = sa.inspect(conn).get_table_names()
             for name in there:
                 if name in ours or name.startswith("Sync"):

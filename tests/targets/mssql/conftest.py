@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.target import SPELLING
 from rubix_token_sync.targets.registry import open_target, parse_target
+from rubix_token_sync.targets.sql.history_view import VIEW
 from rubix_token_sync.targets.sql.tables import build_tables
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -25,6 +26,7 @@ def address() -> str:
     ours = {table.name for table in build_tables(SPELLING).all()} | {"alembic_version"}
     try:
         with store.engine.begin() as conn:
+            conn.exec_driver_sql(f"DROP VIEW IF EXISTS {VIEW}")
             for name in sa.inspect(conn).get_table_names():
                 if name in ours:
                     conn.exec_driver_sql(f"DROP TABLE [{name}]")
