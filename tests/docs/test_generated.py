@@ -7,18 +7,17 @@ import re
 import runpy
 from pathlib import Path
 
-import pytest
-
 from rubix_token_sync.cli.contract import CONTRACT
 
 ROOT = Path(__file__).parents[2]
-GENERATED = runpy.run_path(str(ROOT / "docs" / "__main__.py"))["generated"]()
 
 
-@pytest.mark.parametrize("name", sorted(GENERATED))
-def test_it_is_current(name: str) -> None:
-    held = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert held == GENERATED[name], "run: python docs"
+def test_it_is_current() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "__main__.py"))["generated"]()
+    assert len(generated) > 4
+    for name, text in generated.items():
+        held = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert held == text, f"{name}: run: python docs"
 
 
 def test_every_key_of_json_is_documented() -> None:

@@ -94,9 +94,15 @@ def abbreviated() -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
-@pytest.mark.parametrize(("guide", "text"), [*mentioned(), *abbreviated()])
-def test_the_program_knows_it(guide: str, text: str) -> None:
+def test_the_program_knows_every_command() -> None:
     """Commands and options exist; nothing is run."""
+    named = [*mentioned(), *abbreviated()]
+    assert len(named) > 150
+    for guide, text in named:
+        _known(guide, text)
+
+
+def _known(guide: str, text: str) -> None:
     words = shlex.split(text.replace("…", "").replace("'", " ").rstrip(".:,)"))
     command: click.Command | None = command_line
     context = click.Context(command_line)

@@ -67,7 +67,6 @@ JUDGEMENT_SCHEMA: Final = pa.schema(
 )
 """The columns of a judgement: at most 30 and 50 characters, level 0 to 999, number 0 to 2**23."""
 
-_VERDICTS: Final = pa.array([verdict.value for verdict in Verdict], pa.string())
 _AT: Final = {verdict: at for at, verdict in enumerate(Verdict)}
 _NOT_DECIDABLE: Final = _AT[Verdict.NOT_DECIDABLE]
 _FORGED_FORM: Final = _AT[Verdict.FORGED_FORM]
@@ -91,6 +90,7 @@ class Judge:
         self._ruling = ruling
         self._numbers = numbers
         self._ids = ids
+        self._verdicts = pa.array([verdict.value for verdict in Verdict], pa.string())
         self._sources = pa.array([*ruling.source_names, BY_ID], pa.string())
         self._by_id = len(self._sources) - 1
         self._source_at = {name: at for at, name in enumerate(self._sources.to_pylist())}
@@ -133,7 +133,7 @@ class Judge:
             self._set(batch, row, self._other(batch, row, key_of))
         return pa.RecordBatch.from_arrays(
             [
-                _VERDICTS.take(pa.array(batch.verdicts)),
+                self._verdicts.take(pa.array(batch.verdicts)),
                 self._sources.take(pa.array(batch.sources, mask=batch.sources < 0)),
                 pa.array(batch.levels.astype(np.int32), mask=batch.levels < 0),
                 pa.array(batch.numbers.astype(np.int32), mask=batch.numbers < 0),
