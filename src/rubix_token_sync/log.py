@@ -249,10 +249,19 @@ def set_up(
     root = logging.getLogger()
     for handler in new:
         handler.setFormatter(formatter)
+        handler.addFilter(_worth_telling)
         root.addHandler(handler)
         _handlers.append(handler)
     LOGGER.setLevel(min(level, logging.INFO))
     logging.captureWarnings(True)
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """False for what a pool tells, with a traceback, of a connection that it gives up.
+
+    Whoever used the connection gets the error itself.
+    """
+    return not record.name.startswith("sqlalchemy.pool")
 
 
 @contextlib.contextmanager

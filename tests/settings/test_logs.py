@@ -242,6 +242,16 @@ def test_how_much_is_shown(tmp_path: Path) -> None:
     assert shown("verbose") == (["DEBUG", "INFO", "WARNING", "ERROR"],) * 2
 
 
+def test_a_pool_tells_nothing_of_connections_that_it_gives_up() -> None:
+    """With a traceback, where a server went away between two statements."""
+    stream = as_text(verbosity="verbose")
+    try:
+        raise OSError("the connection is lost")
+    except OSError:
+        logging.getLogger("sqlalchemy.pool.impl.QueuePool").exception("Exception during reset")
+    assert stream.getvalue() == ""
+
+
 def test_other_packages_warnings_are_shown_and_their_chatter_is_not() -> None:
     stream = as_text(secrets=["hunter2"])
     logging.getLogger("httpx").info("HTTP Request: GET http://u:hunter2@h")
