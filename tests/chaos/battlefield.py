@@ -100,14 +100,16 @@ class Battlefield:
         fleet = home / "fleet"
         plain = FleetPlan(nodes=1, tokens_per_node=tokens, seed=7, absent=0.1, **_KINDS)
         made = make_fleet(fleet / "a", plain)
-        live = FleetPlan(nodes=1, tokens_per_node=tokens, seed=8, journal_mode="wal")
+        live = FleetPlan(nodes=1, tokens_per_node=tokens, seed=8, journal_mode="wal", did_count=5)
         busy = make_fleet(fleet / "b", live)
         make_fleet(
-            fleet / "c", FleetPlan(nodes=1, tokens_per_node=tokens // 2, seed=9, in_wal=True)
+            fleet / "c",
+            FleetPlan(nodes=1, tokens_per_node=tokens // 2, seed=9, in_wal=True, did_count=5),
         )
         _keyless(fleet / "d" / "node001" / "Rubix" / "rubix.db")
         _broken(fleet)
-        make_fleet(fleet / "f", FleetPlan(nodes=1, tokens_per_node=tokens // 3, seed=10))
+        gone = FleetPlan(nodes=1, tokens_per_node=tokens // 3, seed=10, did_count=5)
+        make_fleet(fleet / "f", gone)
         _add_history(made.nodes[0].db_path)
         template = home / "template.db"
         door.run(*_arguments(home, fleet, f"sqlite:///{template}"), env=SETTINGS).expect(BROKEN)

@@ -16,7 +16,7 @@ from tests.chaos.server_states import ServerStates
 
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
 _FEW = {"sqlite": 24, "postgresql": 16}
-_MANY = 200
+_MANY = 80
 _CHAINED = 8
 _GROUPS = 10
 

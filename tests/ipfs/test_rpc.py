@@ -404,15 +404,14 @@ def test_absent_content_and_a_dead_daemon_cost_little(tmp_path: Path) -> None:
         mixed[index] = cid_of(b"%d" % index).text
 
     def seconds(wanted: list[str]) -> float:
-        best = float("inf")
-        for _ in range(3):
-            started = time.perf_counter()
-            with closing(open_chain(str(store.path), ContentOptions())) as chain:
-                for at in range(0, count, 2000):
-                    done = chain.resolve(wanted[at : at + 2000])
-                    assert sum(data is None for data in done.data) == (wanted is mixed) * 20
-            best = min(best, time.perf_counter() - started)
-        return best
+        started = time.perf_counter()
+        with closing(open_chain(str(store.path), ContentOptions())) as chain:
+            for at in range(0, count, 2000):
+                done = chain.resolve(wanted[at : at + 2000])
+                assert sum(data is None for data in done.data) == (wanted is mixed) * 20
+        return time.perf_counter() - started
 
     seconds(ids)  # warms the system's caches
-    assert seconds(mixed) < 1.5 * seconds(ids)
+    # By turns, the best of each: what else the machine does is not ours.
+    turns = [(seconds(ids), seconds(mixed)) for _ in range(5)]
+    assert min(with_absent for _, with_absent in turns) < 1.5 * min(whole for whole, _ in turns)
