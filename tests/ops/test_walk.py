@@ -192,8 +192,8 @@ def _repository_removed(machine: Machine, webhook: Webhook) -> None:
     (row,) = answer["databases"]
     assert row["content_failures"] == {"no_repository": 7}, "what was known stays"
     assert cure(alert) == (
-        "restore it; the next run fetches what is missing, and `retry-failed` takes over what "
-        "other nodes hold"
+        "restore it; the next run fetches what is missing, and `retry-failed` also takes over what "
+        "the target has from other nodes"
     )
     repository.with_name("ipfs-elsewhere").rename(repository)
     assert machine.night().returncode == 0

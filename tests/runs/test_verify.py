@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rubix_token_sync.audit.judging import JudgeFiles
 from rubix_token_sync.errors import SchemaError
 from rubix_token_sync.records.schema import RECORD_SCHEMA
 from rubix_token_sync.runs.compare import _COMPARED
@@ -103,6 +105,19 @@ def test_what_nobody_has_judged_yet_is_no_difference(synced: RunOptions, target_
     """A sync of a few tokens does not build the tables, a later run may have them."""
     unjudged = "verdict = NULL, verdict_source = NULL, token_level = NULL, token_number = NULL"
     _change(target_file, f"UPDATE TokenRecords SET {unjudged}")
+    result, found = _verify(synced)
+    assert (result.exit_code, found) == (0, [])
+
+
+def test_where_nobody_can_judge_any_more_no_verdict_differs(
+    synced: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory for the tables of token numbers: it is warned of, and proves nothing."""
+
+    def refuse(_files: JudgeFiles) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(JudgeFiles, "open", refuse)
     result, found = _verify(synced)
     assert (result.exit_code, found) == (0, [])
 

@@ -96,6 +96,8 @@ class Judge:
         self._source_at = {name: at for at, name in enumerate(self._sources.to_pylist())}
         self._keys: dict[str, ec.EllipticCurvePublicKey] = {}
 
+    given_up = False
+
     @property
     def decodes_ids(self) -> bool:
         """Tokens without content can be judged."""

@@ -77,7 +77,8 @@ class SyncJudge:
     def __init__(self, files: JudgeFiles) -> None:
         self._files = files
         self._judge: Judge | None = None
-        self._given_up = False
+        self.given_up = False
+        """A table is damaged, or there is no memory for it."""
 
     @property
     def decodes_ids(self) -> bool:
@@ -88,7 +89,7 @@ class SyncJudge:
         self, ids: Sequence[str | None], contents: Sequence[bytes | None], kinds: Sequence[str]
     ) -> pa.RecordBatch | None:
         """See `Judge.judge`; None once there is no table to judge by."""
-        if self._given_up:
+        if self.given_up:
             return None
         try:
             if self._judge is None:
@@ -96,7 +97,7 @@ class SyncJudge:
             return self._judge.judge(ids, contents, kinds)
         except (TokenTableError, OSError) as error:
             _LOG.warning("Tokens are not judged any more; the next audit does it. %s", error)
-            self._given_up, self._judge = True, None
+            self.given_up, self._judge = True, None
             if isinstance(error, TokenTableError):  # not where there is only no memory for it
                 self._files.discard()
             return None

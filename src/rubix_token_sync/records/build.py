@@ -117,6 +117,10 @@ class Judging(Protocol):
     def decodes_ids(self) -> bool:
         """Tokens without content can be judged."""
 
+    @property
+    def given_up(self) -> bool:
+        """It cannot judge any more: a table is damaged, or there is no memory for it."""
+
     def judge(
         self,
         ids: Sequence[str | None],

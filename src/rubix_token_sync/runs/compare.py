@@ -200,8 +200,10 @@ class Comparison:
             if other is None:
                 found[i] = Difference("+", path, row["token_id"])
                 continue
-            # Where nobody has judged a stored record yet, the next audit does.
-            judged = self.judge is not None and row["ipfs_fetched"] and other["verdict"] is not None
+            # Where nobody has judged a stored record yet, the next audit does; and where nobody
+            # here can judge any more (no memory for the tables), nothing is known.
+            judges = self.judge is not None and not self.judge.given_up
+            judged = judges and row["ipfs_fetched"] and other["verdict"] is not None
             columns = {
                 name
                 for name in _COMPARED
