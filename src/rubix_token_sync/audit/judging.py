@@ -78,7 +78,7 @@ class SyncJudge:
         self._files = files
         self._judge: Judge | None = None
         self.given_up = False
-        """A table is damaged, or there is no memory for it."""
+        """A table is damaged, or memory for it ran out."""
 
     @property
     def decodes_ids(self) -> bool:

@@ -120,8 +120,7 @@ def _keep(
 ) -> None:
     """Keep what is judged anew and differently.
 
-    A verdict that nobody had given before is not a change of the record, nor is it that a
-    signature was checked which nobody had checked.
+    A record's first verdict is not a change of it, nor is the first check of its signature.
     """
     records = store.tables.records
     revised: defaultdict[str, list[int]] = defaultdict(list)

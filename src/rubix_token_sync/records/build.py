@@ -119,7 +119,7 @@ class Judging(Protocol):
 
     @property
     def given_up(self) -> bool:
-        """It cannot judge any more: a table is damaged, or there is no memory for it."""
+        """It cannot judge any more: a table is damaged, or memory for it ran out."""
 
     def judge(
         self,

@@ -21,7 +21,7 @@ _KINDS: Final = (RBT.name, kind_of("ft").name)
 """Rows of other kinds do not say by which transaction they came."""
 _TRANSFER: Final = "02"
 _ENDED: Final = ("08", "13")
-"""Latest blocks after which nobody owns the token: burnt, burnt for FT."""
+"""Latest blocks that end ownership of the token: burnt, burnt for FT."""
 _FAILED: Final = ("0", "false")
 
 
