@@ -20,8 +20,11 @@ _BLOCK = 1 << 18
 
 
 @contextmanager
-def delayed(server: Path, seconds: float) -> Iterator[int]:
-    """A port of this machine that leads to ``server``, a socket, ``seconds`` in each direction."""
+def delayed(server: Path | tuple[str, int], seconds: float) -> Iterator[int]:
+    """A port of this machine that leads to ``server``, ``seconds`` in each direction.
+
+    The server is a socket, or a host and a port.
+    """
     ours, theirs = multiprocessing.Pipe()
     door = multiprocessing.Process(target=_serve, args=(server, seconds, theirs), daemon=True)
     door.start()
@@ -33,13 +36,17 @@ def delayed(server: Path, seconds: float) -> Iterator[int]:
         door.join()
 
 
-def _serve(server: Path, seconds: float, parent: Connection) -> None:
+def _serve(server: Path | tuple[str, int], seconds: float, parent: Connection) -> None:
     asyncio.run(_open(server, seconds, parent))
 
 
-async def _open(server: Path, seconds: float, parent: Connection) -> None:
+async def _open(server: Path | tuple[str, int], seconds: float, parent: Connection) -> None:
     async def meet(client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        server_in, server_out = await asyncio.open_unix_connection(os.fspath(server))
+        server_in, server_out = (
+            await asyncio.open_connection(*server)
+            if isinstance(server, tuple)
+            else await asyncio.open_unix_connection(os.fspath(server))
+        )
         await asyncio.gather(
             _carry(client_in, server_out, seconds), _carry(server_in, client_out, seconds)
         )

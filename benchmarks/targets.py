@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -152,15 +153,33 @@ class MssqlTarget:
         self.fleet: Path | None = None
 
     def fresh(self) -> tuple[str, ...]:
+        from rubix_token_sync.targets.mssql.target import SPELLING
+        from rubix_token_sync.targets.sql.history_view import VIEW
+        from rubix_token_sync.targets.sql.tables import build_tables
+
+        ours = {table.name for table in build_tables(SPELLING).all()}
+        ours |= {"alembic_version", "BareRecords"}
         with closing(self._connect()) as db, closing(db.cursor()) as cursor:
-            cursor.execute(
-                "SELECT name FROM sys.tables WHERE name LIKE 'TokenRecord%' OR name LIKE 'Sync%'"
-                " OR name IN ('ProcessedDatabases', 'alembic_version', 'BareRecords')"
-            )
+            cursor.execute(f"DROP VIEW IF EXISTS {VIEW}")
+            cursor.execute("SELECT name FROM sys.tables")
             for (name,) in cursor.fetchall():
-                cursor.execute(f"DROP TABLE [{name}]")
+                if name in ours or name.startswith("Sync"):
+                    cursor.execute(f"DROP TABLE [{name}]")
             db.commit()
         return "--target-file", str(self._file)
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Where it listens."""
+        from rubix_token_sync.targets.mssql.address import DEFAULT_PORT, parse_connection_string
+
+        address = parse_connection_string(self._address)
+        return address.server, address.port or DEFAULT_PORT
+
+    def go_through(self, port: int) -> None:
+        """Let the program reach the server by this port of this machine from now on."""
+        server = re.compile(r"(?i)\b(?:server|data source)\s*=[^;]*")
+        self._file.write_text(server.sub(f"Server=tcp:127.0.0.1,{port}", self._address))
 
     def _connect(self) -> Any:  # the driver has no types
         import mssql_python

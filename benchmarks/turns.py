@@ -25,7 +25,8 @@ from pathlib import Path
 
 from benchmarks.delay import delayed
 from benchmarks.fleets import BenchFleet, cached_fleet
-from benchmarks.targets import PostgresTarget, opened
+from benchmarks.scenarios import MISSING
+from benchmarks.targets import MssqlTarget, PostgresTarget, opened
 
 _CACHE = Path(os.environ.get("RUBIX_BENCH_CACHE") or Path(__file__).resolve().parent / ".cache")
 _OWN = Path(__file__).resolve().parent.parent / "src"
@@ -69,9 +70,9 @@ def _cost(source: Path, directory: Path, *arguments: str) -> Cost:
 
 
 def _round(
-    source: Path, fleet: BenchFleet, seed: int, target: str, *, first_only: bool
+    source: Path, fleet: BenchFleet, seed: int, target: tuple[str, ...], *, first_only: bool
 ) -> dict[str, Cost]:
-    common = ("--source-ip", "bench", "--quiet", "--target", target)
+    common = ("--source-ip", "bench", "--quiet", *target)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
 
@@ -88,24 +89,29 @@ def _round(
 
 
 @contextlib.contextmanager
-def _targets(kind: str, delay: float) -> Iterator[Callable[[], str]]:
-    """Gives the address of an empty target each time it is called."""
+def _targets(kind: str, delay: float) -> Iterator[Callable[[], tuple[str, ...]]]:
+    """Gives the flags that name an empty target each time it is called."""
     with contextlib.ExitStack() as stack:
         if kind == "sqlite":
-            yield lambda: "sqlite:///target.db"
+            yield lambda: ("--target", "sqlite:///target.db")
             return
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(opened(kind, scratch))
+        if isinstance(server, MssqlTarget):
+            if delay:
+                server.go_through(stack.enter_context(delayed(server.server, delay)))
+            yield server.fresh
+            return
         if not isinstance(server, PostgresTarget):
-            raise SystemExit("There is no PostgreSQL here: pip install --group bench .")
+            raise SystemExit(f"{MISSING[kind]}.")
         if not delay:
-            yield lambda: server.fresh_url("turns")
+            yield lambda: ("--target", server.fresh_url("turns"))
             return
         port = stack.enter_context(delayed(scratch / "postgres" / ".s.PGSQL.5432", delay))
 
-        def address() -> str:
+        def address() -> tuple[str, ...]:
             server.fresh_url("turns")
-            return f"postgresql://postgres@127.0.0.1:{port}/turns?sslmode=disable"
+            return "--target", f"postgresql://postgres@127.0.0.1:{port}/turns?sslmode=disable"
 
         yield address
 
@@ -116,8 +122,9 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="the other version's src directory")
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--target", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--delay", type=float, default=0.0, help="ms each way to PostgreSQL")
+    parser.add_argument("--target", choices=("sqlite", "postgresql", "mssql"), default="sqlite")
+    parser.add_argument("--delay", type=float, default=0.0, help="ms each way to the server")
+    parser.add_argument("--new", type=Path, default=_OWN, help="the new version's src directory")
     parser.add_argument("--first-only", action="store_true", help="only the first sync")
     given = parser.parse_args()
     fleet = cached_fleet(_CACHE, _DATABASES, given.tokens // _DATABASES, pools=True)
@@ -136,11 +143,13 @@ def main() -> None:
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-def _compare(given: argparse.Namespace, fleet: BenchFleet, address: Callable[[], str]) -> None:
+def _compare(
+    given: argparse.Namespace, fleet: BenchFleet, address: Callable[[], tuple[str, ...]]
+) -> None:
     pairs = []
     for n in range(given.rounds):
         pair = {}
-        versions = [("old", given.other.resolve()), ("new", _OWN)]
+        versions = [("old", given.other.resolve()), ("new", given.new.resolve())]
         for which, source in versions if n % 2 == 0 else reversed(versions):
             pair[which] = _round(
                 source, fleet, 2 * n + (which == "new"), address(), first_only=given.first_only

@@ -1,7 +1,7 @@
 """``python docs``: write what of the documentation is generated from the program.
 
-CLI.md from the commands, the tables of REPORT.md from its schema and those of
-METRICS.md from the metrics.  A test fails when they are not current.
+Pages or parts of pages (`generated` has the list), and what packages install beside the
+program: man pages and completion.  A test fails when they are not current.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
+from floors import floors, picture
+from library_reference import library_reference
+from licences import PAGE as LICENCES
+from licences import direct, installed, licences_page, rows
+from shared_files import shared_files
+
+__all__ = ["direct", "floors", "generated", "installed", "licences_page", "rows"]
 
 HERE = Path(__file__).parent
 _RULES_HEAD = """\
@@ -26,15 +33,18 @@ _CLI_HEAD = """\
 
 Generated from the program by `python docs`; do not edit.
 
-Exit codes: 0 done, nothing left undone (missing content is data, not a failure);
-1 done, but a database could not be processed or a record could not be stored (for
-`status` and `databases`: something is wrong); 2 usage or settings; 3 the target cannot
-be reached or refuses us; 4 another run holds the lease; 5 `verify` found differences, or
-evidence is not as it was signed;
-6 `audit` found what matters; 130 Ctrl-C; 143 SIGTERM; 141 the reader of the output left.
+[SETTINGS](SETTINGS.md) says where settings and target come from,
+[TROUBLESHOOTING](TROUBLESHOOTING.md#exit-codes) what an exit code means.
+"""
+_SETTINGS_HEAD = """\
+# Settings
 
-A setting's strength: flag > environment (`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also
-bare: `BATCH_SIZE=…`) > settings file > profile > default.
+Generated from the program by `python docs`; do not edit. `init` writes a file with all of them,
+`config show` prints those in force with their origins, `config check` tests a file.
+
+A setting is taken from the first of these that has it: option, environment
+(`RUBIX_SYNC_BATCH_SIZE=…`, the guide's six also bare: `BATCH_SIZE=…`), settings file, profile,
+default.
 
 ## Settings file and target
 
@@ -90,6 +100,38 @@ def cli() -> str:
     return "\n".join(parts)
 
 
+def settings_page() -> str:
+    """SETTINGS.md."""
+    from rubix_token_sync.settings import Settings
+    from rubix_token_sync.settings.load import profile_values
+    from rubix_token_sync.settings.model import GUIDE_NAMES, PROFILES
+    from rubix_token_sync.settings.show import allowed, shown_default
+
+    parts = [_SETTINGS_HEAD, "## All settings\n", "| setting | default | may be | meaning |"]
+    parts.append("|---|---|---|---|")
+    for name, field in Settings.model_fields.items():
+        shown = f"`{name}`" + (f", `{name.upper()}`" if name in GUIDE_NAMES else "")
+        default = shown_default(name)
+        parts.append(
+            f"| {shown} | {default and f'`{default}`'} | {allowed(name)} | {field.description} |"
+        )
+    parts.append("\n## Profiles\n\nA `profile` is a set of other defaults.\n")
+    parts.append(f"| setting | {' | '.join(PROFILES)} |\n|---|{'---|' * len(PROFILES)}")
+    of_eight = {profile: profile_values(profile, 8) for profile in PROFILES}
+    for name in of_eight[PROFILES[0]]:
+        values = " | ".join(
+            _workers(values[name]) if name == "num_ipfs_workers" else f"{values[name]:,}"
+            for values in of_eight.values()
+        )
+        parts.append(f"| `{name}` | {values} |")
+    return "\n".join(parts) + "\n"
+
+
+def _workers(of_eight: int) -> str:
+    """So many on a machine with eight processors, for a machine with any number of them."""
+    return f"processors × {of_eight // 8}" if of_eight >= 8 else f"processors ÷ {8 // of_eight}"
+
+
 def report_tables() -> str:
     """The keys of the report, as tables."""
     schema = json.loads(
@@ -109,6 +151,22 @@ def report_tables() -> str:
     for name, node in schema["properties"].items():
         if node.get("type") == "array":
             table(f"Each of `{name}`", node["items"]["properties"])
+    return "\n".join(parts)
+
+
+def events_tables() -> str:
+    """The lines of `--events`."""
+    text = files("rubix_token_sync.reports").joinpath("events.schema.json").read_text("utf-8")
+    parts = []
+    for event in json.loads(text)["oneOf"]:
+        parts.append(f"### Event `{event['title']}`\n\n{event['description']}\n")
+        parts.append("| key | type | meaning |\n|---|---|---|")
+        parts += [
+            f"| `{name}` | {_type(node)} | {node['description']} |"
+            for name, node in event["properties"].items()
+            if name not in ("event", "time")
+        ]
+        parts.append("")
     return "\n".join(parts)
 
 
@@ -220,20 +278,33 @@ def filled(text: str, generated: str) -> str:
 
 
 def generated() -> dict[str, str]:
-    """Every generated file with its current text."""
-    return {
+    """Every generated file, as a path from the root of the project, with its current text."""
+
+    def in_page(name: str, text: str) -> str:
+        return filled((HERE / name).read_text("utf-8"), text)
+
+    pages = {
         "CLI.md": cli(),
-        "REPORT.md": filled((HERE / "REPORT.md").read_text("utf-8"), report_tables()),
-        "METRICS.md": filled((HERE / "METRICS.md").read_text("utf-8"), metrics_tables()),
+        "SETTINGS.md": settings_page(),
+        "LIBRARY.md": library_reference(),
+        "REPORT.md": in_page("REPORT.md", report_tables()),
+        "METRICS.md": in_page("METRICS.md", metrics_tables()),
+        "JSON.md": in_page("JSON.md", events_tables()),
         "RULES.md": rules_pages(),
-        "EXPORT.md": filled((HERE / "EXPORT.md").read_text("utf-8"), export_tables()),
-        "TROUBLESHOOTING.md": filled(
-            (HERE / "TROUBLESHOOTING.md").read_text("utf-8"), findings_table()
-        ),
+        "EXPORT.md": in_page("EXPORT.md", export_tables()),
+        "TROUBLESHOOTING.md": in_page("TROUBLESHOOTING.md", findings_table()),
+    }
+    architecture = (HERE.parent / "ARCHITECTURE.md").read_text("utf-8")
+    return {
+        "ARCHITECTURE.md": filled(architecture, picture()),
+        **{f"docs/{name}": text for name, text in pages.items()},
+        **shared_files(),
     }
 
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "96"
     for name, text in generated().items():
-        (HERE / name).write_text(text, encoding="utf-8")
+        (HERE.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (HERE.parent / name).write_text(text, encoding="utf-8")
+    LICENCES.write_text(licences_page(), encoding="utf-8")

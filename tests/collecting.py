@@ -1,8 +1,8 @@
 """How long it takes to collect the tests: ``python -m tests.collecting``.
 
 Ends with 1 when it takes more than `LIMIT_SECONDS` of processor time, for then somebody
-imports or computes too much at the top of a module.  It collects twice and judges the
-second time: the first one may have to compile.
+imports or computes too much at the top of a module.  It collects up to `TIMES` times and
+judges the least: the first may have to compile, and what else runs here adds to each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 __all__ = ["LIMIT_SECONDS", "collecting_seconds"]
 
 LIMIT_SECONDS: Final = 5.0
+TIMES: Final = 5
 
 
 def collecting_seconds() -> float:
@@ -31,9 +32,13 @@ def collecting_seconds() -> float:
 
 def main() -> int:
     """Measure and print; gives the exit code."""
-    first, second = collecting_seconds(), collecting_seconds()
-    print(f"{first:.1f} s, then {second:.1f} s of processor time; at most {LIMIT_SECONDS:.0f} s")
-    return int(second > LIMIT_SECONDS)
+    least = float("inf")
+    for _ in range(TIMES):
+        least = min(least, collecting_seconds())
+        print(f"{least:.1f} s of processor time; at most {LIMIT_SECONDS:.0f} s", flush=True)
+        if least <= LIMIT_SECONDS:
+            return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rubix_token_sync.records.build import decode_content
+from rubix_token_sync.records.content_text import decode_content
 from tests.chaos.door import Door, Finished
 from tests.incidents.nodes import execute, look
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 # Nothing else may be imported before `prepare` has run: `python -m` and an empty entry of
 # PYTHONPATH put the current directory before everything else.
-from rubix_token_sync.surroundings import hide_pandas, prepare
+from rubix_token_sync.surroundings import hide_unused, prepare
 
 
 def start() -> None:
     """Run the command line in surroundings that it can rely on."""
     prepare()
-    hide_pandas()
+    hide_unused()
     from rubix_token_sync.cli import main
 
     main()

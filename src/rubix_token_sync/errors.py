@@ -17,6 +17,7 @@
     │   └── SourceUnsettled      transient: busy, or changed while it was read
     ├── WorkerCrashed            a worker process ended or raised       exit 1
     ├── EvidenceRefused          evidence is not as it was signed       exit 5
+    ├── EvidenceUnstamped        signed, but no time stamp was had      exit 1
     ├── TokenTableError          the table of token numbers             exit 1
     └── ReportMismatch           counters and target disagree           exit 1
 
@@ -146,6 +147,12 @@ class EvidenceRefused(SyncError):
     """A directory of evidence or a proof is not what its maker signed."""
 
     exit_code = 5
+
+
+class EvidenceUnstamped(SyncError):
+    """Evidence is made and signed, but a time-stamping authority gave it no stamp: ask again."""
+
+    kind = "transient"
 
 
 class TokenTableError(SyncError):

@@ -40,6 +40,7 @@ POINTS: Final = {
     "evidence.records": "put the next records into evidence",
     "evidence.rename": "give finished evidence its name",
     "evidence.sign": "sign evidence",
+    "evidence.stamp": "ask an authority to stamp evidence",
     "migrate.begin": "record that a migration has begun",
     "migrate.chunk": "move a chunk of a database's records",
     "migrate.database": "begin to move a database",

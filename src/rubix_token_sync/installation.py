@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 __all__ = [
+    "LEVELDB",
     "NAME",
     "extra_command",
     "installed_from",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 NAME: Final = "rubix-token-sync"
+LEVELDB: Final = "plyvel" if sys.version_info < (3, 13) else "plyvel_next"
+"""The module that reads LevelDB: plyvel-ci's, or plyvel-next's, which exists for newer Pythons."""
 _TOLD: Final = (
     "SQLAlchemy",
     "psycopg",
@@ -34,6 +37,7 @@ _TOLD: Final = (
     "libipld",
     "cryptography",
     "plyvel-ci",
+    "plyvel-next",
     "coincurve",
 )
 """Packages whose version a fault may depend on."""

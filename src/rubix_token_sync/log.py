@@ -127,7 +127,7 @@ def log_event(
 def log_to_file(
     event: str, message: str, /, *, exc_info: BaseException | None = None, **fields: Any
 ) -> None:
-    """An error for the log file alone, where the console is told in another form."""
+    """An error for the log file alone, where the console shows it in another form."""
     trace = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
     record = LOGGER.makeRecord(
         LOGGER.name, logging.ERROR, "", 0, "%s", (message,), trace,
@@ -189,7 +189,7 @@ def _redacted(value: Any) -> Any:
 
 
 class _LogFile(RotatingFileHandler):
-    """The log file.  A full disk costs lines of it, not the run, and is told once."""
+    """The log file.  A full disk costs lines of it, not the run, and is reported once."""
 
     _told = False
 
@@ -242,6 +242,7 @@ def set_up(
             raise SettingsError(
                 f"The log file {log_file} cannot be written: {error.strerror}.",
                 code="log_file_unwritable",
+                remedy="Choose another file by --log-file.",
                 context={"path": log_file},
             ) from None
         file.setLevel(min(level, logging.INFO))

@@ -12,12 +12,28 @@ from typing import Final
 from rubix_token_sync import node_files
 from rubix_token_sync.node_files import bounded, from_argument, text_of
 
-__all__ = ["DATABASES", "NODE_DIRECTORY", "PRUNE_MARKS", "REPOSITORY", "node_around"]
+__all__ = [
+    "DATABASES",
+    "NODE_DIRECTORY",
+    "PRUNE_MARKS",
+    "REPOSITORY",
+    "STORAGES",
+    "is_database",
+    "node_around",
+]
 
 NODE_DIRECTORY: Final = b"Rubix"
 DATABASES: Final = (b"rubix.db", b"rubixtest.db")
 """Of the main net (or wherever the node was configured to write), and of the test net."""
 REPOSITORY: Final = b".ipfs"
+STORAGES: Final = {
+    "tokenchainstorage": "rbt",
+    "FTchainstorage": "ft",
+    "nftchainstorage": "nft",
+    "datachainstorage": "data",
+    "smartcontractokenchainstorage": "contract",
+}
+"""The directories of token chains of a network, and the kind of token whose chains each holds."""
 PRUNE_MARKS: Final = frozenset({b"datastore_spec", b"SHARDING"})
 """A directory with one of these files is a block store, or a repository under another name;
 there is no node below it."""
@@ -73,7 +89,7 @@ def _is_node_database(path: bytes) -> bool:
     """
     try:
         status = node_files.stat(path)
-        if _is_open_here(status):
+        if _handle_of(status) is not None:
             return False
         head, _ = node_files.read_file(path, _SCHEMA_BYTES)
     except OSError:
@@ -81,12 +97,28 @@ def _is_node_database(path: bytes) -> bool:
     return head.startswith(_MAGIC) and b"TokensTable" in head and b"TokenRecords" not in head
 
 
-def _is_open_here(status: os.stat_result) -> bool:
-    for handle in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+def is_database(path: bytes) -> bool:
+    """Whether ``path`` is a SQLite database, whoever's, or one of the files beside one."""
+    for suffix in (b"-wal", b"-shm", b"-journal"):
+        if path.endswith(suffix) and is_database(path.removesuffix(suffix)):
+            return True
+    try:
+        status = node_files.stat(path)
+        handle = _handle_of(status)
+        if handle is not None:  # not opened again: closing it would drop SQLite's locks
+            return os.pread(handle, len(_MAGIC), 0) == _MAGIC
+        return node_files.read_file(path, len(_MAGIC))[0] == _MAGIC
+    except OSError:  # nothing there, no plain file, or not to be read by this user
+        return False
+
+
+def _handle_of(status: os.stat_result) -> int | None:
+    """A handle by which this process has the file open already."""
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
-            other = os.fstat(int(handle))
+            other = os.fstat(int(name))
         except OSError:  # the listing's own
             continue
         if (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):
-            return True
-    return False
+            return int(name)
+    return None

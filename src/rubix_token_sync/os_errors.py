@@ -35,7 +35,7 @@ _REMEDIES: Final = {
 
 
 def refusal(error: BaseException) -> SyncError | None:
-    """The error that tells what was refused and what to do about it; None for any other."""
+    """The error that says what was refused and what to do about it; None for any other."""
     if isinstance(error, MemoryError):
         code, what = "out_of_memory", "no memory is left"
     elif isinstance(error, OSError):

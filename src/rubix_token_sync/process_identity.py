@@ -22,7 +22,7 @@ _MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, so that another one is told from it."""
+    """A machine, so that it is not confused with another one."""
 
     identity: str
     """The same at every run here, and nowhere else; no secret."""

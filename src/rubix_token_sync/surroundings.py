@@ -11,9 +11,10 @@ import sys
 
 __all__ = [
     "Tolerant",
-    "hide_pandas",
+    "hide_unused",
     "open_standard_streams",
     "prepare",
+    "show_tornado",
     "use_utf8",
     "without_current_directory",
 ]
@@ -26,21 +27,31 @@ def prepare() -> None:
     use_utf8()
 
 
-def hide_pandas() -> None:
-    """Keep pyarrow from importing pandas; only for processes that are this program's own.
+def hide_unused() -> None:
+    """Keep packages from importing others that this program does not use with them.
 
-    It does so, where pandas is installed, as soon as it is given a list, to see whether that is
-    a Series: 0.3 s of a processor and 50 MB in every process.
+    Only for processes that are this program's own.  pyarrow imports pandas, where that is
+    installed, as soon as it is given a list, to see whether it is a Series: 0.3 s of a
+    processor and 50 MB in every process.  tenacity imports tornado, which comes with Dask.
     """
-    sys.meta_path.insert(0, _NoPandas())
+    sys.meta_path.insert(0, _Hidden())
 
 
-class _NoPandas:
-    """As if it were not installed."""
+def show_tornado() -> None:
+    """From now on it is used: by Dask."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _Hidden):
+            finder.names.discard("tornado")
 
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        if name == "pandas":
+
+class _Hidden:
+    """As if these were not installed."""
+
+    def __init__(self) -> None:
+        self.names = {"pandas", "tornado"}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in self.names:
             raise ModuleNotFoundError(f"{name} is not used by this program", name=name)
 
 
@@ -122,4 +133,14 @@ def use_utf8() -> None:
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
     os.environ["PYTHONUTF8"] = "1"  # worker processes inherit it
-    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very program
+    try:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very program
+    except OSError as error:
+        code = "locale_not_utf8"
+        print(
+            f"Error: The locale is not UTF-8, and Python ({sys.executable}) cannot be started "
+            f"again in UTF-8 mode: {error.strerror}. [{code}]\n"
+            "Set LC_ALL=C.UTF-8 or PYTHONUTF8=1.",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-__all__ = ["cell", "counted", "json_text", "parse_age", "shown", "told_apart"]
+__all__ = ["cell", "counted", "json_text", "parse_age", "shown", "storable", "told_apart"]
 
 _FORMULA: Final = ("=", "+", "-", "@")
 _RISKY: Final = re.compile(
@@ -34,6 +34,15 @@ def shown(text: object) -> str:
     if plain.isprintable():
         return plain
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
+
+
+def storable(text: str) -> bool:
+    """Whether a target can hold it: an argument that is not UTF-8 is nothing's name there."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def cell(value: object) -> object:

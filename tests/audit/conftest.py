@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.audit.real_nodes import RealNodes
+from tests.targets.conftest import named_server
 
 LIMITS = package_limits()
 EDGES = (0, 1_423_543, 2_188_563, 2_303_750, 2_425_000, 4_300_000, 5_000_000)
@@ -108,5 +110,15 @@ def store(request: pytest.FixtureRequest) -> SqlTarget:
 def postgres_store(postgres_url: str) -> Iterator[SqlTarget]:
     """An empty PostgreSQL target."""
     opened = _opened(postgres_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server_store() -> Iterator[SqlTarget]:
+    """An empty target on the server that RUBIX_TEST_MSSQL names."""
+    if named_server() is None:
+        pytest.skip("RUBIX_TEST_MSSQL names no server")
+    opened = _opened(os.environ["RUBIX_TEST_MSSQL"])
     yield opened
     opened.close()

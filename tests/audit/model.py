@@ -142,9 +142,13 @@ def _sums(rows: Sequence[Row]) -> Iterable[tuple[str, Decimal, Decimal, bool, bo
         )
 
 
+def _weight(difference: Decimal) -> int:
+    return int(min(difference, Decimal(9 * 10**13)) * 100_000)
+
+
 def parts_exceed_parent(rows: Sequence[Row]) -> Found:
     return {
-        ("rbt", parent): (int((worth - own) * 100_000), _family(rows, parent))
+        ("rbt", parent): (_weight(worth - own), _family(rows, parent))
         for parent, own, worth, _, _ in _sums(rows)
         if worth > own
     }
@@ -152,7 +156,7 @@ def parts_exceed_parent(rows: Sequence[Row]) -> Found:
 
 def parts_missing(rows: Sequence[Row]) -> Found:
     return {
-        ("rbt", parent): (int((own - worth) * 100_000), _family(rows, parent))
+        ("rbt", parent): (_weight(own - worth), _family(rows, parent))
         for parent, own, worth, known, burnt in _sums(rows)
         if worth < own and known and burnt
     }

@@ -112,7 +112,6 @@ def test_the_documents_have_their_schema(run: Run, ledger: Ledger) -> None:
         (["--severity", "error"], ["held_twice"]),
         (["--rule", "disputed_limit", "--rule", "held_twice"], ["held_twice", "disputed_limit"]),
         (["--node", "bob"], ["held_twice"]),
-        (["--node", "nobody"], []),
         (["--state", "suspected"], ["held_twice"]),
         (["--state", "suppressed"], []),
         (["--since", "1h", "--limit", "1"], ["held_twice"]),

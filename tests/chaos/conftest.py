@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rubix_token_sync.installation import LEVELDB
 from tests.chaos.battlefield import Battlefield
 from tests.chaos.door import Door
 from tests.chaos.server_states import ServerStates
@@ -21,7 +22,7 @@ def battlefield(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlef
 @pytest.fixture(scope="session")
 def chained_field(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Battlefield:
     """A smaller fleet whose chains are read as well; only to be read."""
-    pytest.importorskip("plyvel")
+    pytest.importorskip(LEVELDB)
     return Battlefield.make_chained(tmp_path_factory.mktemp("chained"), door)
 
 

@@ -21,7 +21,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from rubix_token_sync.surroundings import hide_pandas
+from rubix_token_sync.surroundings import hide_unused
 
 _LOADED = (
     "alembic.command",
@@ -106,7 +106,7 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 def serve() -> None:
     """Answer requests until standard input ends; children return from here by exceptions."""
-    hide_pandas()  # as the program does where it starts
+    hide_unused()  # as the program does where it starts
     for name in _modules():
         importlib.import_module(name)
     _make_tables()

@@ -32,9 +32,6 @@ def test_a_backup_is_the_target(run: Run, target: Path, nodes: Path) -> None:
     assert records("b.db") == records(target)
     assert Path("b.db").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in Path().glob("*b.db*")] == ["b.db"], "nothing else is left"
-    # Restored, it is a target like the one that it was made of.
-    Path("b.db").rename("t.db")
-    assert run("verify", nodes, "--target", TARGET, "--source-ip", "vm1", "-q").code == 0
 
 
 def test_while_somebody_writes(run: Run, target: Path) -> None:
@@ -100,3 +97,57 @@ def test_a_server_makes_its_own(run: Run, postgres_url: str) -> None:
     assert run("schema", "upgrade", "--target", postgres_url, "-q").code == 0
     run("backup", "b.db", "--target", postgres_url, "--json").error(3, "not_one_file")
     assert not Path("b.db").exists()
+
+
+def test_restored_it_is_the_target_of_then(run: Run, target: Path, nodes: Path) -> None:
+    before = records(target)
+    assert run("backup", "b.db", "--target", TARGET, "-q").code == 0
+    with closing(sqlite3.connect(target)) as db:
+        db.execute("DELETE FROM TokenRecords")
+        db.commit()
+    Path("t.db-wal").write_bytes(b"left over")
+    done = run("restore", "b.db", "--target", TARGET, "--json").document
+    assert done["records"] == len(before)
+    assert records(target) == before
+    assert target.stat().st_mode & 0o777 == 0o600
+    found = {path.name for path in Path().glob("*.db*")}
+    assert found >= {"b.db", "t.db", "t.db.before-1", "t.db.before-1-wal"}
+    assert "t.db-wal" not in found
+    assert done["kept"].endswith("t.db.before-1")
+    assert run("verify", nodes, "--target", TARGET, "--source-ip", "vm1", "-q").code == 0
+    assert "t.db.before-2" in run("restore", "b.db", "--target", TARGET).out
+
+
+def test_a_target_that_is_lost_or_damaged_is_restored(run: Run, target: Path) -> None:
+    before = records(target)
+    assert run("backup", "b.db", "--target", TARGET, "-q").code == 0
+    target.write_bytes(b"\xff" * 8192)
+    assert run("restore", "b.db", "--target", TARGET, "-q").code == 0
+    assert records(target) == before
+    target.unlink()
+    assert run("restore", "b.db", "--target", TARGET, "--json").document["kept"] is None
+    assert records(target) == before
+
+
+def test_what_is_no_backup_is_not_restored(run: Run, target: Path, postgres_url: str) -> None:
+    before = target.read_bytes()
+    Path("b.db").write_text("no database")
+    run("restore", "b.db", "--target", TARGET, "--json").error(1, "backup_damaged")
+    run("restore", "none.db", "--target", TARGET, "--json").error(1, "backup_damaged")
+    with closing(sqlite3.connect("other.db")) as db:
+        db.execute("CREATE TABLE x (y)")
+    run("restore", "other.db", "--target", TARGET, "--json").error(1, "backup_damaged")
+    run("restore", "t.db", "--target", TARGET, "--json").error(2, "backup_over_target")
+    run("restore", "b.db", "--target", postgres_url, "--json").error(3, "not_one_file")
+    assert target.read_bytes() == before
+
+
+def test_not_while_a_run_writes(run: Run, target: Path) -> None:
+    assert run("backup", "b.db", "--target", TARGET, "-q").code == 0
+    with closing(sqlite3.connect(target)) as db:
+        db.execute(
+            "UPDATE SyncSessions SET status = 'RUNNING', end_time = NULL,"
+            " heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now')"
+        )
+        db.commit()
+    run("restore", "b.db", "--target", TARGET, "--json").error(4, "restore_while_running")

@@ -50,8 +50,8 @@ def test_a_schema_of_a_later_version(run: Run) -> None:
         ("describe_connection", "connection"),
         ("ensure", "schema"),
         ("server_time", "clock"),
-        ("publish", "load small"),
-        ("retire_database", "load small"),
+        ("publish", "load"),
+        ("retire_database", "load"),
     ],
 )
 def test_a_right_that_is_missing(

@@ -31,8 +31,7 @@ DATABASE = {
     "chains_unread",
 }  # fmt: skip
 CHECKS = [
-    "settings", "connection", "schema", "clock", "source", "lease", "load small", "load bulk",
-    "discovery",
+    "settings", "connection", "schema", "clock", "source", "lease", "load", "discovery",
 ]  # fmt: skip
 
 

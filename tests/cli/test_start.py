@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sqlite3
 import tomllib
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Run
 
@@ -41,6 +45,51 @@ def test_init_where_nothing_can_be_made(run: Run) -> None:
     ended = run("init", "file/below")
     assert ended.code == 2
     assert "cannot be made" in ended.err
+
+
+def test_init_for_a_service_fills_what_it_is_given(
+    run: Run, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    own = pwd.getpwuid(os.getuid()).pw_name
+    Path("given.txt").write_text("sqlite:///service.db\n")
+    (tmp_path / "nodes").mkdir()
+    before = os.umask(0o077)
+    request.addfinalizer(lambda: os.umask(before))
+    ended = run(
+        "init", "--system", "etc", "--user", own, "--connection", "given.txt",
+        "--set", f"roots={tmp_path}/nodes", "--set", "source_ip=vm1", "--set", "BATCH_SIZE=500",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert f"Wrote etc/settings.toml (mode 600, owner {own})." in ended.out
+    assert "Test it: " in ended.out
+    assert "Edit" not in ended.out
+    held = tomllib.loads(Path("etc/settings.toml").read_text())
+    assert _mode("etc") == 0o755
+    assert held == {"roots": [f"{tmp_path}/nodes"], "source_ip": "vm1", "batch_size": 500}
+    assert Path("etc/azure_sql_connection.txt").read_text() == "sqlite:///service.db\n"
+    assert _mode("etc/settings.toml") == _mode("etc/azure_sql_connection.txt") == 0o600
+    assert run("check", "--config", "etc/settings.toml", "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "batch_size=0"), "from 1 to 20,000"),
+        (("--set", "batchsize=5"), "batch_size"),
+        (("--set", "batch_size"), "NAME=VALUE"),
+        (("--set", "target=postgresql://u:hunter2@h/d"), "[setting_secret]"),
+        (("--set", "alert_urls=json://hunter2"), "[setting_secret]"),
+        (("--user", "nobody-here"), "[bad_user_name]"),
+        (("--connection", "given.txt"), "[unknown_target]"),
+    ],
+)
+def test_init_refuses_and_writes_nothing(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    Path("given.txt").write_text("what hunter2 is this")
+    ended = run("init", "--system", "etc", *arguments)
+    assert ended.code == 2
+    assert said in ended.err
+    assert "hunter2" not in ended.err + ended.out
+    assert not Path("etc").exists()
 
 
 def test_demo_makes_and_syncs_a_fleet(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -225,20 +226,31 @@ def test_on_a_terminal_there_is_a_bar_and_no_log(nodes: Path) -> None:
     assert "Completed in" in out
 
 
-def test_status_watch_refreshes_until_it_is_stopped(run: Run, nodes: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIG_DFL, signal.SIG_IGN], ids=["plain", "in background"])
+def test_status_watch_refreshes_until_it_is_stopped(
+    run: Run, nodes: Path, how: signal.Handlers
+) -> None:
+    """Also where a shell started it in the background, which makes it ignore SIGINT."""
     run("sync", nodes, *TARGET)
-    with subprocess.Popen(
-        [*PROGRAM, "status", *TARGET, "--watch", "--interval", "0.2"],
-        stdout=subprocess.PIPE, text=True, env=clean_environment(),
-    ) as program:  # fmt: skip
-        assert program.stdout is not None
-        looks = 0
-        for line in program.stdout:
-            looks += line == "All is well.\n"
-            if looks == 3:
-                program.send_signal(2)
-                break
-        program.stdout.read()
+    before = signal.signal(signal.SIGINT, how)
+    try:
+        program = subprocess.Popen(
+            [*PROGRAM, "status", *TARGET, "--watch", "--interval", "0.2"],
+            stdout=subprocess.PIPE, text=True, env=clean_environment(),
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert program.stdout is not None
+    looks = 0
+    for line in program.stdout:
+        looks += line == "All is well.\n"
+        if looks == 3:
+            program.send_signal(signal.SIGINT)
+            break
+    try:
+        program.communicate(timeout=30)
+    finally:
+        program.kill()
     assert program.returncode == 0
 
 

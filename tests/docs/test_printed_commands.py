@@ -31,8 +31,18 @@ __all__ = ["run"]
 PROGRAM = Path(sys.executable).parent / "rubix-token-sync"
 NOT_RUN = {
     "README.md: python3 -m venv": "makes an environment from the network; .ci/run does the same",
+    "CONTAINERS.md: podman build": "needs a container engine; tests/ops/test_containers.py",
+    "CONTAINERS.md: docker compose": "needs a container engine; tests/ops/test_containers.py",
+    "EVIDENCE.md: rubix-token-sync evidence create evidence-2": "asks an authority on the network; "
+    "tests/evidence/test_stamps.py has one",
     "SCHEDULING.md: sudo rubix-token-sync": "needs root and systemd; the units are tested by "
     "tests/ops/test_deploy.py",
+    "CLUSTER.md: scp": "needs three machines; tests/cluster/test_namespaces.py has them",
+    "CLUSTER.md: sudo rubix-token-sync": "needs root, systemd and three machines; tests/cluster",
+    "CLUSTER.md: rubix-token-sync cluster sync": "needs three machines; tests/cluster",
+    "WEB.md: (umask 077; openssl": "writes into /etc, as root",
+    "WEB.md: rubix-token-sync demo rubix-demo --serve": "goes on until it is stopped: tests/web",
+    "WEB.md: pip install": "installs from the network; .ci/run does the same",
     "MIGRATION.md: pg_dump": "needs PostgreSQL's client programs and the older system's server",
     "PERFORMANCE.md: pip install": "installs peers to compare with, from the network",
     "RELIABILITY.md: python -m pytest": "is this very suite",
@@ -43,12 +53,17 @@ NOT_RUN = {
 OTHER_PROGRAMS = {
     "apt-get": "needs root and the network; .ci/run installs the same packages",
     "chmod": "of files that the reader has; the guides' blocks run it",
-    "chown": "needs root",
+    "curl": "asks the page: tests/web/test_access.py does",
+    "docker": "needs a container engine; tests/ops/test_containers.py",
+    "git": "tags a release",
     "grep": "of the log of a run that the reader has",
     "ipfs": "needs Kubo and a node's repository",
     "kill": "of a process that the reader has",
+    "mkdocs": "tests/docs/test_site.py builds the site",
     "mypy": "is a step of .ci/run",
     "openssl": "VERIFY.md's commands are run by tests/evidence",
+    "pip": "installs from the network; .ci/run does the same",
+    "pipx": "installs from the network; tests/ops/test_package.py installs the wheel",
     "pytest": "is this very suite",
     "python": "generates these pages, or measures for hours",
     "python3": "`sync_distributed_tokens.py`: tests/ops/test_door.py",
@@ -56,6 +71,9 @@ OTHER_PROGRAMS = {
     "ssh-keygen": "VERIFY.md's commands are run by tests/evidence",
     "systemctl": "needs systemd; tests/ops/test_deploy.py",
     "systemd-analyze": "needs systemd; tests/ops/test_deploy.py",
+    "twine": "uploads a release; `twine check` is in tests/ops/test_package.py",
+    "uv": "installs from the network; tests/ops/test_package.py installs the wheel",
+    "uvx": "installs from the network; tests/ops/test_package.py installs the wheel",
     "tail": "of the log of a run that the reader has",
 }
 """Programs in sentences and tables of the guides that are not run, with the reason."""
@@ -128,8 +146,10 @@ EXAMPLES = {
     "CODE": "login_failed",
     "COMMAND": "sync",
     "RUN": "1",
+    "/state/settings.toml": "rubix-token-sync.toml",
     "MOMENT": "1",
     "/etc/systemd/system": ".",
+    "/etc/rubix-token-sync/settings.toml": "rubix-token-sync.toml",
     "azure/azure_sql_connection.txt": "azure_sql_connection.txt",
     "connection.txt": "azure_sql_connection.txt",
 }
@@ -154,7 +174,7 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Calla
 
     def do(text: str) -> None:
         words = [EXAMPLES.get(word, word) for word in shlex.split(text.rstrip(".:,)"))]
-        replaced = {"/mnt/drived": str(nodes), "node1": first, "vm2": "vm1"}
+        replaced = {"/mnt/drived": str(nodes), "/nodes": str(nodes), "node1": first, "vm2": "vm1"}
         ended = run(*(replaced.get(word, word) for word in words if word != "…"))
         usual = (0, 6) if words[0] in ("audit", "findings") else (0,)
         assert ended.code in usual, f"{text}\n{ended.out[:2000]}{ended.err}"
@@ -174,8 +194,15 @@ def test_commands_in_sentences_and_tables(operator: Callable[[str], None]) -> No
     left = sorted({text for _, text in PLAIN} - in_blocks)
     assert left
     for text in left:
-        if any(text.startswith(start) for start in ("migrate", "sync --target-file connection")):
-            continue  # run in the blocks of MIGRATION.md and of the guide
+        elsewhere = ("migrate", "sync --target-file connection", "init --system")
+        if any(text.startswith(start) for start in elsewhere):
+            continue  # in the blocks of MIGRATION.md and of the guide; tests/cli/test_start.py
+        if text.startswith("cluster "):
+            continue  # needs three machines: tests/cluster
+        if "--timestamp" in text or text.startswith("evidence stamp"):
+            continue  # asks an authority: tests/evidence/test_stamps.py
+        if "serve" in (text.split()[0], text.split()[-1].removeprefix("--")):
+            continue  # goes on until it is stopped: tests/web
         operator(text)
 
 
@@ -190,8 +217,20 @@ def test_what_demo_prints_can_be_run(tmp_path: Path, on_path: bool) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     commands = done.stdout.partition("Look around:\n")[2].splitlines()
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
+        if " serve " in command:
+            with subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command.strip()} --port 0"],
+                cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                text=True,
+            ) as page:  # fmt: skip
+                try:
+                    assert page.stdout is not None
+                    assert "The page is on http://127.0.0.1:" in page.stdout.readline()
+                finally:
+                    page.kill()
+            continue
         again = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rubix_token_sync import os_errors
 from rubix_token_sync.ipfs.content import FailureCode
-from rubix_token_sync.nodes import database_errors, discovery
+from rubix_token_sync.nodes import database_errors, skipped
 from rubix_token_sync.records.validate import Code
+from rubix_token_sync.targets.mssql import error_numbers
 from rubix_token_sync.targets.mssql import errors as mssql_errors
 from rubix_token_sync.targets.postgresql import errors as postgres_errors
 
@@ -47,10 +48,11 @@ def meant_codes() -> dict[str, str]:
     """Codes of the tables of errors: one place per outside world."""
     found = dict.fromkeys(database_errors.REMEDIES, "nodes/database_errors.py")
     found |= dict.fromkeys(os_errors._REMEDIES, "os_errors.py")
-    found |= dict.fromkeys(discovery.SENTENCES, "nodes/discovery.py")
+    found |= dict.fromkeys(skipped.SENTENCES, "nodes/skipped.py")
     found |= dict.fromkeys((code.value for code in FailureCode), "ipfs/content.py")
     found |= dict.fromkeys((code.value for code in Code), "records/validate.py")
-    for module, kind in ((mssql_errors, "Rule"), (postgres_errors, "_Meaning")):
+    tables = (error_numbers, "Rule"), (mssql_errors, "Rule"), (postgres_errors, "_Meaning")
+    for module, kind in tables:
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == kind:

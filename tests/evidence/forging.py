@@ -21,9 +21,10 @@ from rubix_token_sync.evidence.notes import Checkpoint, parse_note, sign_note
 from rubix_token_sync.evidence.tree import BlockTree
 from tests.evidence.conftest import Signed
 
-__all__ = ["BY_ANYBODY", "BY_THE_SIGNER", "Forgery", "sign_again"]
+__all__ = ["BY_ANYBODY", "BY_THE_SIGNER", "Forgery", "edit_manifest", "sign_again"]
 
-Change = Callable[[Path, Signed], None]
+Change = Callable[[Path, Any], None]
+"""Of a copy of evidence; beside it what was `Signed`."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_create_says_what_it_signed(run: Run, signed: Signed, tmp_path: Path) ->
     document = run("evidence", "create", "e", *common, "--json").document
     assert document.keys() == {
         "ok", "exit_code", "directory", "checkpoint", "complete", "one_moment", "counts",
-        "findings", "problems",
+        "findings", "time_stamp", "problems",
     }  # fmt: skip
     assert document["counts"]["records"] == 300 == sum(document["counts"]["kinds"].values())
     assert sorted(path.name for path in (tmp_path / "e").iterdir()) == sorted(form.NAMES)
@@ -240,7 +240,7 @@ def test_verify_without_a_key(run: Run, signed: Signed) -> None:
     document = run("evidence", "verify", signed.directory, "--json").document
     assert document.keys() == {
         "ok", "exit_code", "directory", "checkpoint", "key", "key_named", "complete",
-        "one_moment", "manifest", "compared",
+        "one_moment", "time_stamp", "manifest", "compared",
     }  # fmt: skip
     assert document["key"] == open_signer(signed.key).public.fingerprint
     run("evidence", "verify", "nowhere", "--json").error(2, "evidence_missing")

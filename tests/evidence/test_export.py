@@ -84,7 +84,6 @@ def test_filters(run: Run, signed: Signed, records: list[dict[str, Any]]) -> Non
         (("--did", did), lambda row: row["did"] == did),
         (("--kind", "ft"), lambda row: row["token_kind"] == "ft"),
         (("--since", "1h", "--source", "10.0.0.4"), lambda row: True),
-        (("--source", "10.9.9.9"), lambda row: False),
     ):
         document = run(
             "export", "records", "--to", "x.parquet", *given, "--target", signed.target, "--json"
@@ -99,8 +98,9 @@ def test_filters(run: Run, signed: Signed, records: list[dict[str, Any]]) -> Non
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table(signed: Signed, table: Any) -> None:
+    since = timedelta(days=1) if "since" in TABLES[table].filters else None
     for form in ("parquet", "csv", "jsonl"):
-        done = rts.export_table(table, f"x.{form}", target=signed.target, since=timedelta(days=1))
+        done = rts.export_table(table, f"x.{form}", target=signed.target, since=since)
         assert done.one_moment
     assert pq.read_schema("x.parquet").equals(TABLES[table].schema)
     assert Path("x.csv").read_text().splitlines()[0] == ",".join(TABLES[table].schema.names)
@@ -139,7 +139,7 @@ def test_hostile_and_many_partitions(tmp_path: Path) -> None:
     """Values of nodes never leave the directory, and few files are open at once."""
     schema = pa.schema([("a", pa.string()), ("n", pa.int64())])
     values = ["..", "a/b", "", None, *(f"v{n}" for n in range(80))]
-    parts = _Parts(tmp_path, schema, "parquet", "a")
+    parts = _Parts(tmp_path, tmp_path, schema, "parquet", "a")
     with parts:
         for turn in range(2):
             rows = pa.record_batch([pa.array(values), pa.array([turn] * len(values))], schema)

@@ -16,6 +16,7 @@ from rubix_token_sync.evidence.keys import read_public_key
 from rubix_token_sync.evidence.leaves import canonical
 from tests.evidence import rfc6962
 from tests.evidence.conftest import Signed
+from tests.evidence.forging import edit_lines, edit_record, sign_again
 
 Change = Callable[[list[str]], list[str]]
 """Of the lines of a proof: head, extra, index, hashes, an empty one, the checkpoint."""
@@ -138,6 +139,18 @@ def test_a_proof_of_another_run_or_by_another_key(signed: Signed, tmp_path: Path
         != json.loads((signed.directory / form.MANIFEST).read_bytes())["predicate"]["run"]
     )
     _refused(mine.encode(), signed.other_key.with_name("other.pub"))
+
+
+def test_a_proof_of_a_run_with_other_records(signed: Signed, copy: Path) -> None:
+    """Signed by the same key: the path of one does not lead to the root of the other."""
+    edit_lines(edit_record(did="somebody else"))(copy, signed)
+    sign_again(copy, signed.key, tree=True)
+    for index in (2, 3, 299):  # the record that differs, one beside it, one of another block
+        (mine, my_note), (other, other_note) = (
+            proof_of(place, index).split("\n\n", 1) for place in (signed.directory, copy)
+        )
+        _refused(f"{other}\n\n{my_note}".encode(), signed.public)
+        _refused(f"{mine}\n\n{other_note}".encode(), signed.public)
 
 
 def test_every_record_can_be_proven(signed: Signed, tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +73,43 @@ def test_the_tree_is_the_same_however_the_leaves_come(size: int, steps: list[int
         at = min(size, at + step)
     assert (tree.size, tree.root()) == (size, rfc6962.mth(leaves))
     assert len(tree.all_blocks()) == -(-size // BLOCK)
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="no perl here")
+def test_another_language_agrees_on_random_trees() -> None:
+    """Perl with the RFC's definitions; trees of several blocks, and some that fill them."""
+    chance = random.Random(23)
+    sizes = [
+        1,
+        2,
+        BLOCK - 1,
+        BLOCK,
+        BLOCK + 1,
+        2 * BLOCK,
+        *(chance.randint(1, 900) for _ in range(40)),
+    ]
+    trees = [[chance.randbytes(chance.randint(0, 40)) for _ in range(size)] for size in sizes]
+    places = [chance.randrange(len(leaves)) for leaves in trees]
+    lines = [
+        " ".join([str(index), *(f"x{leaf.hex()}" for leaf in leaves)])
+        for index, leaves in zip(places, trees, strict=True)
+    ]
+    program = ["perl", str(Path(rfc6962.__file__).with_suffix(".pl"))]
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run(program, input=text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for index, leaves, line in zip(places, trees, done.stdout.splitlines(), strict=True):
+        root, *path = map(bytes.fromhex, line.split())
+        tree = BlockTree()
+        tree.extend(leaves)
+        assert tree.root() == root
+        within = [leaf_hash(leaf) for leaf in leaves]
+        own = within[index // BLOCK * BLOCK :][:BLOCK]
+        # As `prove` puts it together: inside the block, then above the blocks.
+        above = inclusion_path(tree.all_blocks(), index // BLOCK)
+        assert [*inclusion_path(own, index % BLOCK), *above] == path
+        for compute in (root_from_path, standalone.root_from_path):
+            assert compute(index, len(leaves), within[index], path) == root
 
 
 def test_the_rfc_names_the_empty_tree() -> None:

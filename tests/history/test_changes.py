@@ -89,6 +89,7 @@ def _take(state: dict[str, Any], gone: dict[str, Any], feed: Any) -> None:
             assert change.old[name] == held[name]
             held[name] = change.new[name]
         state[token] = (held["did"], held["token_status"])
+    assert feed.first(3) == list(feed)[:3]
     told = feed.counts()
     assert {what: sum(getattr(one, what) for one in told) for what in counted} == counted
 
@@ -109,6 +110,25 @@ def test_a_run_under_way_is_left_to_the_next_one(store: SqlTarget) -> None:
     assert [change.source_ip for change in after] == [one.name]
     assert "," not in after.cursor
     assert list(reader.changes(after.cursor, sources=names)) == []
+
+
+def test_many_runs_are_few_statements_in_the_order_of_runs(store: SqlTarget) -> None:
+    source, reader = _source(store, tokens={1: {}}), Reader(store)
+    start = source.run()
+    runs = [source.run(lambda n=n: source.tokens.update({1: {"did": f"{n}"}})) for n in range(15)]
+    asked: list[Any] = []
+
+    def note(_conn: Any, statement: Any, *_more: Any) -> None:
+        asked.append(statement)
+
+    sa.event.listen(store.engine, "before_execute", note)
+    try:
+        found = [change.run for change in reader.changes(start, sources=[source.name])]
+    finally:
+        sa.event.remove(store.engine, "before_execute", note)
+    assert found == runs
+    changes = [one for one in asked if "ended_run" in str(one)]
+    assert len(changes) == 4, "of 1, 2, 4 and 8 runs"
 
 
 def test_one_column_only(store: SqlTarget) -> None:

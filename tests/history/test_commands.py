@@ -157,6 +157,33 @@ def test_as_of(run: Run, made: Fleet) -> None:
     assert (code, "1 database, 3 records then." in out) == (0, True)
 
 
+def test_exports_of_the_past(run: Run, made: Fleet) -> None:
+    for number, tokens in zip(made.runs, ({1, 2}, {1, 2, 3}, {1, 3}), strict=True):
+        code, out, _ = run(
+            "export", "records", "--as-of", number, "--to", f"{number}.jsonl", "--json"
+        )
+        assert (code, json.loads(out)["rows"]) == (0, len(tokens))
+    rows = [json.loads(line) for line in Path(f"{made.runs[0]}.jsonl").read_text().splitlines()]
+    assert {row["token_id"] for row in rows} == set(made.source.said(made.runs[0]))
+    assert HOSTILE not in {row["did"] for row in rows}
+    assert all(row["ipfs_data"] for row in rows), "content is what it always was"
+    run("export", "history", "--to", "history.jsonl")
+    versions = [json.loads(line) for line in Path("history.jsonl").read_text().splitlines()]
+    first, second, third = made.runs
+    assert sorted(
+        (row["since_run"], row["ended_run"] or 0, row["changed"], bool(row["source_deleted_at"]))
+        for row in versions
+    ) == [
+        (first, second, "did", False),
+        (first, third, "source_deleted_at", False),
+        (second, 0, None, False),
+        (second, 0, None, False),
+        (third, 0, None, True),
+    ]
+    code, _, err = run("export", "pledges", "--as-of", "1", "--to", "p.jsonl")
+    assert (code, "export_filter" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

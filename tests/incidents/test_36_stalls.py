@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rubix_token_sync.errors import SourceError
+from rubix_token_sync.errors import SettingsError, SourceError
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
 from rubix_token_sync.ipfs.repository import open_repository, repository_fingerprint
+from rubix_token_sync.library.configuration import check_roots
 from rubix_token_sync.nodes.discovery import discover
 from tests.incidents.conftest import Site
 
@@ -63,6 +64,24 @@ def test_discovery_goes_on(kill_mount: Callable[[Path], None], tmp_path: Path) -
     assert (item.path, item.reason_code, item.hides_nodes) == (
         str(tmp_path / "b" / ".ipfs"), "stalled", True,
     )  # fmt: skip
+
+
+def test_a_root_that_does_not_answer_is_not_waited_for(
+    kill_mount: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Before discovery, too: it names the root, and the others are read."""
+    _node(tmp_path / "alive/a")
+    roots = [str(tmp_path / "alive"), str(tmp_path / "dead")]
+    kill_mount(tmp_path / "dead")
+    started = time.monotonic()
+    check_roots(roots, stall_s=0.3)
+    assert time.monotonic() - started < 10
+    found = discover(roots, stall_s=0.3)
+    assert [node.name for node in found.nodes] == ["a"]
+    assert [(i.path, i.reason_code) for i in found.skipped] == [(roots[1], "stalled")]
+    for wrong in ("nothing", "alive/a/Rubix/rubix.db"):
+        with pytest.raises(SettingsError):
+            check_roots([str(tmp_path / wrong)])
 
 
 @pytest.mark.parametrize("place", [".ipfs", ".ipfs/blocks"])

@@ -45,6 +45,26 @@ def test_what_is_never_chosen(places: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "are needed" in _refused(Scratch(str(places), margin_bytes=2**60))
 
 
+def test_dask_keeps_its_files_where_copies_may_go(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a cluster may be started anywhere: in a node's directory, for one."""
+    from rubix_token_sync.cluster.engine import running_dask
+
+    node = places / "node"
+    (node / "Rubix").mkdir(parents=True)
+    (node / "Rubix" / "rubix.db").touch()
+    monkeypatch.chdir(node)
+    before = look(node)
+    with pytest.raises(SourceError) as caught, running_dask():
+        pass
+    assert caught.value.code == "no_scratch_space"
+    (places / "scratch").mkdir()
+    with running_dask(Scratch(str(places / "scratch"), (str(node),))) as directory:
+        assert directory.startswith(str(places / "scratch"))
+    assert look(node) == before
+
+
 def test_a_database_that_needs_a_copy_fails_alone(site: Site) -> None:
     """The fleet's node with a -wal and no -shm can only be read from a copy."""
     inside = site.fleet / "node032" / "Rubix"

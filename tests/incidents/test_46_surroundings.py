@@ -62,6 +62,9 @@ def test_a_full_device_behind_standard_error_stops_nothing(place: Path) -> None:
     "command",
     [
         "--help",
+        "sync --help",
+        "cluster sync --help",
+        "findings acknowledge -h",
         "config show",
         "config show --json",
         "explain corrupt",

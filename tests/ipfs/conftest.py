@@ -11,7 +11,7 @@ import pytest
 
 from rubix_token_sync.ipfs.http.breaker import forget_breakers
 from tests.ipfs.kubo import Kubo
-from tests.ipfs.servers import Behaviour, Server
+from tests.ipfs.servers import Behaviour, Server, servers
 
 
 @pytest.fixture(autouse=True)
@@ -25,15 +25,8 @@ def fresh_breakers() -> Iterator[None]:
 @pytest.fixture
 def serve() -> Iterator[Callable[[Behaviour], Server]]:
     """Start HTTP servers on this machine; they end with the test."""
-    servers: list[Server] = []
-
-    def start(behaviour: Behaviour) -> Server:
-        servers.append(Server(behaviour))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
+    with servers() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -207,3 +208,17 @@ def refused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+@contextmanager
+def servers() -> Iterator[Callable[[Behaviour], Server]]:
+    """Starts servers on this machine; they end with the context."""
+    started: list[Server] = []
+
+    def start(behaviour: Behaviour) -> Server:
+        started.append(Server(behaviour))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()

@@ -306,7 +306,11 @@ def test_the_encoder_makes_what_kubo_makes(kubo: Kubo, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_tokens_a_second_from_a_local_daemon(kubo: Kubo, tmp_path: Path) -> None:
-    """2,000 verified tokens a second, or most of what a bare socket gets of that daemon."""
+    """2,000 verified tokens a second, or 40 % of what bare sockets get of that daemon.
+
+    What else runs on the machine takes from both, but not at the same moment: of ten rounds,
+    one must show it.
+    """
     repository = kubo.repository("served")
     store = Store(tmp_path / "store")
     count = 4000
@@ -314,16 +318,17 @@ def test_tokens_a_second_from_a_local_daemon(kubo: Kubo, tmp_path: Path) -> None
     shutil.copytree(store.blocks, repository / "blocks", dirs_exist_ok=True)
     kubo.daemon(repository)
     port = int((repository / "api").read_text().rsplit("/", 1)[-1])
-    ours = limit = 0.0
+    rounds = []
     with closing(open_chain(str(repository), ContentOptions(ways=("daemon",), workers=8))) as chain:
-        for _ in range(3):
+        while len(rounds) < 10:
             started = time.perf_counter()
             done = chain.resolve(ids)
-            ours = max(ours, count / (time.perf_counter() - started))
+            ours = count / (time.perf_counter() - started)
             assert all(data is not None for data in done.data)
-            limit = max(limit, _bare_rate(port, ids))
-    print(f"{ours:.0f} verified tokens/s; a bare socket gets {limit:.0f} blocks/s")
-    assert ours >= min(2000, 0.4 * limit)
+            rounds.append((ours, limit := _bare_rate(port, ids)))
+            if ours >= min(2000, 0.4 * limit):
+                return
+    pytest.fail(f"verified tokens/s, and blocks/s of bare sockets: {rounds}")
 
 
 def _bare_rate(port: int, ids: list[str]) -> float:

@@ -41,7 +41,9 @@ def test_the_fixtures_repositories(fleet: Path) -> None:
         assert repository.blocks == str(fleet / name / ".ipfs" / "blocks")
     assert open_repository(str(fleet / "node041" / ".ipfs")) == NO_REPOSITORY
     assert open_repository(str(fleet / "nowhere")) == NO_REPOSITORY
-    assert open_repository(str(fleet / "expected.json")) == NO_REPOSITORY
+    a_file = open_repository(str(fleet / "expected.json"))
+    assert isinstance(a_file, Failure)
+    assert a_file.code is FailureCode.READ_ERROR
     assert open_repository(None) == NO_REPOSITORY
 
 

@@ -30,6 +30,8 @@ MEMORY_BYTES = 300_000_000
 PROGRAM = """
 import sys
 from rubix_token_sync.cli import main
+from rubix_token_sync.surroundings import hide_unused
+hide_unused()  # as the program does where it starts
 try:
     main(sys.argv[1:])
 finally:

@@ -16,7 +16,7 @@ from rubix_token_sync.ipfs.cid import cid_v0
 from rubix_token_sync.ipfs.unixfs import encode_leaf
 from rubix_token_sync.migrate.older_rows import OLDER_COLUMNS, OlderForm, OlderRow
 from rubix_token_sync.migrate.rows import COLUMNS, Digest, Moved, hash_of
-from rubix_token_sync.records.build import decode_content
+from rubix_token_sync.records.content_text import decode_content
 from rubix_token_sync.records.schema import COLUMN_SIZES, database_key, record_key
 
 BASE = {

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from rubix_token_sync import log
 from rubix_token_sync.cli import _run
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.target import SqlTarget
+from tests.targets.conftest import named_server
 
 
 @dataclass
@@ -58,23 +58,11 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/target.db"
     if request.param == "mssql":
-        address = os.environ.get("RUBIX_TEST_MSSQL")
-        if not address:
+        if named_server() is None:
             pytest.skip("RUBIX_TEST_MSSQL names no server")
-        _empty(address)
-        return address
+        return os.environ["RUBIX_TEST_MSSQL"]
     url: str = request.getfixturevalue("postgres_url")
     return url
-
-
-def _empty(address: str) -> None:
-    """Drop this program's tables in the database that is there for tests."""
-    store = open_target(parse_target(address), TargetOptions())
-    ours = {table.name for table in store.tables.metadata.sorted_tables} | {"alembic_version"}
-    with store.engine.begin() as conn:
-        for name in set(sa.inspect(conn).get_table_names()) & ours:
-            conn.exec_driver_sql(f"DROP TABLE [{name}]")
-    store.close()
 
 
 @pytest.fixture

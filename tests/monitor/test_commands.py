@@ -104,8 +104,6 @@ def test_filters_leave_the_others_out(ask: Ask, synced: Path) -> None:
     assert [d["node_name"] for d in one.json["databases"]] == ["node032"]
     two = ask("databases", "--node", "node032", "--node", "node038", "--json").json["databases"]
     assert [d["node_name"] for d in two] == ["node032", "node038"]
-    assert ask("databases", "--source", "vm2", "--json").json["databases"] == []
-    assert ask("sessions", "--source", "vm2", "--json").json["sessions"] == []
     assert len(ask("sessions", "--source", "vm1", "--json").json["sessions"]) == 1
     recent = ask("databases", "--since", "1h", "--json").json["databases"]
     assert len(recent) == 6, "those that never succeeded are older than anything"

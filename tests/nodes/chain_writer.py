@@ -10,14 +10,14 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-import plyvel
+from rubix_token_sync.nodes.chain_store import require_leveldb
 
 BURST: Final = 4_000
 
 
 def main() -> None:
     written = 0
-    with plyvel.DB(
+    with require_leveldb().DB(
         sys.argv[1], create_if_missing=True, write_buffer_size=2**16, max_file_size=2**20
     ) as database:
         while sys.stdin.readline():

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from rubix_token_sync.installation import LEVELDB
 from rubix_token_sync.testing import write_chains
 from rubix_token_sync.testing.chains import FT, encode_block, generated_content
 
 from .chain_nodes import ALICE, TOKENS, make_node, open_chains
 
-plyvel = pytest.importorskip("plyvel")
+plyvel = pytest.importorskip(LEVELDB)
 
 MEASURED = """
 import resource, sys

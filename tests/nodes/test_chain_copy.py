@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rubix_token_sync.errors import SourceUnsettled
+from rubix_token_sync.installation import LEVELDB
 from rubix_token_sync.node_files import bounded
 from rubix_token_sync.nodes import chain_copy
 from rubix_token_sync.nodes.chain_copy import ChainCopy
@@ -23,7 +24,7 @@ from rubix_token_sync.scratch import Scratch
 from .chain_nodes import make_node, rows_of
 from .databases import tree
 
-plyvel = pytest.importorskip("plyvel")
+plyvel = pytest.importorskip(LEVELDB)
 
 WRITER = Path(__file__).with_name("chain_writer.py")
 

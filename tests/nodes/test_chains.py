@@ -15,7 +15,7 @@ import cbor2
 import pytest
 
 from rubix_token_sync.errors import SettingsError, SourceError
-from rubix_token_sync.installation import extra_command
+from rubix_token_sync.installation import LEVELDB, extra_command
 from rubix_token_sync.nodes.chains import (
     CHAIN_SCHEMA,
     STORAGES,
@@ -36,7 +36,7 @@ from rubix_token_sync.testing.chains import FT, TEST_WHOLE, encode_block, genera
 from .chain_nodes import ALICE, BOB, QUORUM, TOKENS, make_node, open_chains, rows_of
 from .databases import tree
 
-plyvel = pytest.importorskip("plyvel")
+plyvel = pytest.importorskip(LEVELDB)
 
 FT_STORAGE = "FTchainstorage"
 
@@ -480,11 +480,11 @@ def test_a_directory_that_never_settles(
 def test_without_its_package(
     tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "plyvel", None)
+    monkeypatch.setitem(sys.modules, LEVELDB, None)
     with pytest.raises(SettingsError) as caught:
         open_chains(tmp_path / "Rubix" / "rubix.db", scratch, public_key=lambda _: None)
     assert caught.value.code == "extra_missing"
-    assert "3.12" in caught.value.message
+    assert LEVELDB in caught.value.message
     assert extra_command("chains") in caught.value.remedy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -129,9 +130,10 @@ def test_a_repository_is_a_directory_or_a_link_to_one(tmp_path: Path) -> None:
     (fourth / ".ipfs").symlink_to(".ipfs")
     found = discover([tmp_path / "root"])
     linked = str(first / ".ipfs")
-    assert [one.repository for one in found.nodes] == [linked, None, None, None]
+    unread = str(second / ".ipfs")  # named where its content is missing, as one that is damaged
+    assert [one.repository for one in found.nodes] == [linked, unread, None, None]
     assert reasons(found, tmp_path / "root") == {
-        "n2/.ipfs": "bare_repository",
+        "n2/.ipfs": "io_error",
         "n3/.ipfs": "broken_link",
         "n4/.ipfs": "broken_link",
     }
@@ -189,7 +191,8 @@ def test_what_is_no_plain_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "directory/Rubix/rubix.db").mkdir()
     os.mkfifo(tmp_path / "pipe/Rubix/rubix.db")
     server = socket.socket(socket.AF_UNIX)
-    server.bind(os.path.relpath(tmp_path / "socket/Rubix/rubix.db"))
+    with contextlib.chdir(tmp_path / "socket/Rubix"):  # an address has room for 107 bytes
+        server.bind("rubix.db")
     server.close()
     (tmp_path / "link/Rubix/rubix.db").symlink_to("/dev/null")
     (tmp_path / "dangling/Rubix/rubix.db").symlink_to("nowhere")
@@ -306,7 +309,7 @@ def test_a_bug_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(discovery_module._Walk, "_directory", broken)
+    monkeypatch.setattr(discovery_module.Walk, "_directory", broken)
     with pytest.raises(ZeroDivisionError):
         discover([tmp_path])
 
@@ -345,9 +348,9 @@ def test_a_dead_mount_below_a_root_is_not_touched(dead_mount: Path) -> None:
     (root / "link").symlink_to("dead/below")
     (root / "again").symlink_to("dead/other")
     started = time.monotonic()
-    found = discover([root], stall_s=3)
+    found = discover([root], stall_s=5)
     # By way of a link it is asked once, and once only.
-    assert 3 <= time.monotonic() - started < 6
+    assert 5 <= time.monotonic() - started < 10
     assert names(found) == ["n1"]
     assert reasons(found, root) == {
         "dead": "other_file_system", "link": "stalled", "again": "stalled",
@@ -389,7 +392,7 @@ def test_a_loop_of_bind_mounts_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     try:
         assert names(discover([root])) == ["n1"]
         # Without the kernel's list the directory itself is recognised.
-        monkeypatch.setattr(discovery_module, "_mount_points", frozenset)
+        monkeypatch.setattr(discovery_module, "mount_points", frozenset)
         assert names(discover([root])) == ["n1"]
     finally:
         _unmount(inside)
@@ -400,7 +403,7 @@ def test_mount_points_with_odd_names() -> None:
         rb"36 35 98:0 /mnt1 /mnt\040with\134odd rw,noatime master:1 - ext3 /dev/root rw",
         b"broken",
     ]
-    assert discovery_module._mount_points(lines) == {b"/mnt with\\odd"}
+    assert discovery_module.mount_points(lines) == {b"/mnt with\\odd"}
 
 
 @pytest.mark.long
@@ -413,9 +416,9 @@ def test_many_files_are_passed_by_quickly(tmp_path: Path) -> None:
             (home / ".ipfs" / "blocks" / "AA" / f"{block}.data").touch()
         for file in range(250):
             (home / f"file{file}").touch()
-    started = time.monotonic()
+    started = time.process_time()  # what others do on this machine is not its business
     found = discover([tmp_path])
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     assert len(found.nodes) == 200
     assert all(isinstance(one, Node) and one.repository for one in found.nodes)
     assert found.directories == 1 + 8 + 2 * 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
+import pwd
 import re
 import shlex
 import shutil
@@ -67,6 +69,7 @@ def test_systemd_accepts_the_units(run: Run, tmp_path: Path, roots: tuple[str, .
         "rubix-token-sync.timer",
         "rubix-token-sync-status.service",
         "rubix-token-sync-status.timer",
+        "rubix-token-sync-web.service",
     }
     done = subprocess.run(
         ["systemd-analyze", "verify", *(str(tmp_path / name) for name in units)],
@@ -76,13 +79,61 @@ def test_systemd_accepts_the_units(run: Run, tmp_path: Path, roots: tuple[str, .
     )
     assert done.returncode == 0, done.stderr
     assert "rubix-token-sync" not in done.stderr, done.stderr
-    for name in ("rubix-token-sync.service", "rubix-token-sync-status.service"):
+    for name in (
+        "rubix-token-sync.service",
+        "rubix-token-sync-status.service",
+        "rubix-token-sync-web.service",
+    ):
         rating = subprocess.run(
             ["systemd-analyze", "security", "--offline=true", "--threshold=25",
              str(tmp_path / name)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert rating.returncode == 0, rating.stdout[-400:]
+
+
+CLUSTER = {
+    "cluster-scheduler": ("rubix-token-sync-scheduler.service",),
+    "cluster-worker": ("rubix-token-sync-worker.service",),
+    "cluster-fleet": ("rubix-token-sync-fleet.service", "rubix-token-sync-fleet.timer"),
+}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_accepts_the_units_of_a_cluster(run: Run, tmp_path: Path) -> None:
+    for form, names in CLUSTER.items():
+        written(
+            run, tmp_path, "--form", form, "--user", "daemon", "--scheduler", "vm0", "/mnt/drived"
+        )
+        done = subprocess.run(
+            ["systemd-analyze", "verify", *(str(tmp_path / name) for name in names)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "rubix-token-sync" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize("form", list(CLUSTER))
+def test_the_units_of_a_cluster_run_commands_that_exist(
+    run: Run, tmp_path: Path, form: str
+) -> None:
+    there = ("--form", form, "--user", "daemon", "--scheduler", "vm0", "/mnt/a b")
+    units = written(run, tmp_path, *there)
+    assert set(units) == set(CLUSTER[form])
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(units[CLUSTER[form][0]])
+    arguments = shlex.split(unit["Service"]["ExecStart"])[1:]
+    assert "tls://vm0:8786" in arguments
+    assert "@" not in " ".join(arguments)
+    assert unit["Service"]["ProtectSystem"] == "strict"
+    assert run(*arguments, "--help").exit_code == 0, "what is unknown is an error"
+    assert run("install-service", "--form", form, "--user", "daemon").exit_code == 2
+    hostile = ("--scheduler", "vm0$(id)")
+    assert run("install-service", "--form", form, "--user", "daemon", *hostile).exit_code == 2
+    run("install-service", "--form", form, "--to", str(tmp_path), "--remove")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_unit_runs_what_a_user_would_run(run: Run, tmp_path: Path, fleet: Path) -> None:
@@ -152,11 +203,20 @@ def test_what_a_service_still_needs_is_said(run: Run, tmp_path: Path) -> None:
     done = run("install-service", "--to", str(tmp_path), "--user", "nobody-here", "--config",
                str(config))  # fmt: skip
     assert "the user nobody-here does not exist here" in done.err
-    assert f"{config} does not exist" in done.err
-    config.touch()
-    done = run("install-service", "--to", str(tmp_path), "--user", "daemon", "--config",
-               str(config))  # fmt: skip
+    assert f"init --system --user nobody-here {tmp_path}`" in done.err
+    assert run("init", "--system", str(tmp_path)).exit_code == 0
+    config.write_text(f'target = "sqlite:///{tmp_path}/t.db"\nsource_ip = "vm1"\n')
+    (tmp_path / "azure_sql_connection.txt").unlink()
+    own = pwd.getpwuid(os.getuid()).pw_name
+    done = run("install-service", "--to", str(tmp_path), "--user", own, "--config",
+               str(config), str(tmp_path))  # fmt: skip
     assert "Before it runs" not in done.err
+    config.write_text("batch_size = 0\nbatchsize = 1\n")
+    done = run("install-service", "--to", str(tmp_path), "--user", "daemon", "--config",
+               str(config), str(tmp_path / "no-such-root"))  # fmt: skip
+    assert f"daemon cannot read {config}: chown daemon {config}" in done.err
+    assert "[setting_unknown]" in done.err
+    assert "no-such-root is not a directory" in done.err
 
 
 def test_crons_lines_run_too(run: Run, tmp_path: Path, fleet: Path) -> None:

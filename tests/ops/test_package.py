@@ -8,10 +8,14 @@ import subprocess
 import tarfile
 import zipfile
 from email.parser import Parser
+from glob import glob
 from pathlib import Path
 
 import hatchling.build
 import pytest
+
+from rubix_token_sync import __version__
+from tests.ops.release_script import release
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "rubix_token_sync"
@@ -43,9 +47,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
         names = set(wheel.namelist())
         (info,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(wheel.read(info).decode())
-    package = {name for name in names if ".dist-info/" not in name}
+    package = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     tracked = files_of_git("src/rubix_token_sync")
     assert package == {name.removeprefix("src/") for name in tracked}
+    beside = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
+    assert beside == files_of_git("share"), "man pages and completion"
     assert metadata["Name"] == "rubix-token-sync"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
@@ -69,3 +75,40 @@ def test_the_source_archive_builds_the_same_wheel(
     assert hashlib.sha256(wheel.read_bytes()).digest() == (
         hashlib.sha256(built[0].read_bytes()).digest()
     )
+
+
+def test_an_index_would_take_it(built: tuple[Path, Path]) -> None:
+    check = pytest.importorskip("twine.commands.check", reason="requirements-release.txt")
+    assert check.check([str(file) for file in built], strict=True) is False, "nothing is wrong"
+
+
+def pythons() -> list[str]:
+    """Programs of the supported Pythons that are here, the oldest first."""
+    found = {}
+    for minor in range(11, 15):
+        places = [
+            shutil.which(f"python3.{minor}"),
+            *glob(f"{Path.home()}/.pyenv/versions/3.{minor}.*/bin/python3"),
+        ]
+        for program in filter(None, places):
+            asked = [program, "-c", "import sys, venv; print(sys.version_info[1])"]
+            done = subprocess.run(asked, capture_output=True, text=True, check=False)
+            if done.stdout.strip() == str(minor):
+                found[minor] = program
+                break
+    return [found[minor] for minor in sorted(found)]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_the_wheel_works_in_an_empty_environment(
+    built: tuple[Path, Path], which: str, tmp_path: Path
+) -> None:
+    """On the oldest and the newest Python; man pages and completion come along."""
+    python = pythons()[0 if which == "oldest" else -1]
+    programs = release.install(built[0], tmp_path / "env", python)
+    release.demo(programs, tmp_path, __version__)
+    share = programs.parent / "share"
+    assert (share / "man" / "man1" / "rubix-token-sync.1").exists()
+    assert (share / "bash-completion" / "completions" / "rubix-token-sync").exists()

@@ -20,12 +20,10 @@ from rubix_token_sync.ipfs import cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.records import validate
 from rubix_token_sync.records.build import (
-    CONTENT_MARKER,
     DatabaseContext,
-    decode_content,
-    encode_content,
     finish_batch,
 )
+from rubix_token_sync.records.content_text import CONTENT_MARKER, decode_content, encode_content
 from rubix_token_sync.records.kinds import KINDS, RBT, TokenKind, kind_of
 from rubix_token_sync.records.schema import RECORD_SCHEMA, SOURCE_COLUMNS, SourceRow, SqliteValue
 from rubix_token_sync.records.token_content import NamedTrees

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 
@@ -85,7 +86,8 @@ def test_bytes_survive_whatever_they_are(data: bytes) -> None:
     if stored is not text:
         assert stored == blob_literal(data)
         # SQLite itself reads the literal back.
-        assert sqlite3.connect(":memory:").execute(f"SELECT {stored}").fetchone() == (data,)
+        with closing(sqlite3.connect(":memory:")) as db:
+            assert db.execute(f"SELECT {stored}").fetchone() == (data,)
 
 
 @given(st.text(max_size=60) | st.text(alphabet="\0\ud800a", max_size=5))

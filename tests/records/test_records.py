@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubix_token_sync.records.binary import joined_values, python_values
 from rubix_token_sync.records.schema import (
     COLUMN_SIZES,
     DATABASE_KEY_BYTES,
@@ -22,6 +23,7 @@ from rubix_token_sync.records.schema import (
     database_key,
     digest_prefix,
     record_key,
+    record_keys,
     row_digest,
     row_digests,
 )
@@ -127,6 +129,20 @@ def test_keys_and_digests_are_what_their_description_says(
 @given(st.lists(rows, max_size=10))
 def test_digests_of_many_rows_are_the_rows_digests(many: list[tuple[SqliteValue, ...]]) -> None:
     assert row_digests(PREFIX, many) == b"".join(row_digest(PREFIX, row) for row in many)
+
+
+@given(st.lists(values, max_size=10), st.sampled_from(["rbt", "ft"]))
+def test_keys_of_many_tokens_are_the_tokens_keys(ids: list[SqliteValue], kind: str) -> None:
+    every = [record_key(DATABASE, token_id, 0, kind) for token_id in ids]
+    assert record_keys(DATABASE, ids, kind) == b"".join(every)
+
+
+@given(st.lists(st.none() | st.binary(min_size=24, max_size=24), max_size=10), st.integers(0, 3))
+def test_bytes_leave_arrow_as_they_came(keys: list[bytes | None], start: int) -> None:
+    column = pa.array(keys, pa.binary(24))
+    assert python_values(column.slice(start)) == keys[start:]
+    there = [key for key in keys if key is not None]
+    assert joined_values(pa.array(there, pa.binary(24)).slice(start)) == b"".join(there[start:])
 
 
 @given(rows, rows)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.installation import LEVELDB
 from rubix_token_sync.monitor.databases import list_databases
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Rules, judge_databases
@@ -36,7 +37,7 @@ from rubix_token_sync.testing import (
 from rubix_token_sync.testing.chains import FT
 from tests.nodes.chain_nodes import ALICE, BOB, QUORUM, TOKENS, make_node
 
-pytest.importorskip("plyvel")
+pytest.importorskip(LEVELDB)
 
 Options = Callable[..., RunOptions]
 
@@ -210,7 +211,7 @@ def test_a_chain_that_is_not_right_is_named_until_it_is_read_again(
     severity: str,
     exit_code: int,
 ) -> None:
-    plyvel = pytest.importorskip("plyvel")
+    plyvel = pytest.importorskip(LEVELDB)
     other = generated_block(ALICE, TOKENS[3], FT, value=0.7)
     key = f"ft-{TOKENS[3]}-{9:016x}-{'ab' * 32}".encode()
     with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
@@ -232,8 +233,8 @@ def test_a_chain_that_is_not_right_is_named_until_it_is_read_again(
 def test_without_the_package_nothing_is_written(
     chained: RunOptions, target_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "plyvel", None)
-    with pytest.raises(SettingsError, match="plyvel") as refused:
+    monkeypatch.setitem(sys.modules, LEVELDB, None)
+    with pytest.raises(SettingsError, match=LEVELDB) as refused:
         sync(chained)
     assert (refused.value.code, refused.value.exit_code) == ("extra_missing", 2)
     assert "chains" in refused.value.remedy

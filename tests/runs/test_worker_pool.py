@@ -152,6 +152,28 @@ def test_workers_publish_by_themselves(tmp_path: Path, processes: int, in_turn: 
 
 
 @BOTH
+def test_a_job_is_taken_when_somebody_is_free_for_it(tmp_path: Path, processes: int) -> None:
+    """So that several pools can work off one list."""
+    jobs = [make_job(make_node(tmp_path / str(n), 5), n) for n in range(6)]
+    taken: list[int] = []
+    in_hand: list[int] = []
+
+    def take() -> Iterator[Job]:
+        for job in jobs:
+            taken.append(job.number)
+            yield job
+
+    def note(report: Report) -> None:
+        if report.ends_job:
+            in_hand.append(len(taken) - len(in_hand))
+
+    with _pool(make_context(), processes) as pool:
+        pool.run(take(), note)
+    assert taken == [0, 1, 2, 3, 4, 5]
+    assert max(in_hand) <= max(1, processes)
+
+
+@BOTH
 def test_no_jobs_no_reports(processes: int) -> None:
     with _pool(make_context(), processes) as pool:
         assert _reports(pool, []) == {}

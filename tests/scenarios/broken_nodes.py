@@ -56,6 +56,11 @@ def _repository(node: Path) -> Path:
     return node / ".ipfs"
 
 
+def _file_for_a_repository(node: Path) -> None:
+    shutil.rmtree(_repository(node))
+    _repository(node).write_text("moved")
+
+
 def _shut(part: str) -> Callable[[Path], object]:
     return lambda node: (node / part).chmod(0)
 
@@ -240,6 +245,8 @@ BREAKAGES: Final = (
              "its disk or its mount", _no_disk, mend=_blocks_again, **_STORED),
     Breakage("u broken link", "broken_link", "leads nowhere or in a circle", "Mount or restore",
              _link_to_nowhere, **_STORED, hidden=True),
+    Breakage("u2 a file for a repository", "read_error", "could not be read",
+             "Correct the repository's files", _file_for_a_repository, **_STORED),
     Breakage("v no repository", "no_repository", "no IPFS repository on this machine",
              "Restore or mount", lambda node: shutil.rmtree(_repository(node)), warning=True,
              **_STORED),

@@ -213,6 +213,15 @@ def tampered(site: Site) -> None:
 
 
 def unread(site: Site) -> None:
+    """What a link leads to is not known: any number of nodes could be there."""
+    site.sync()
+    (site.nodes / "node009").mkdir()
+    (site.nodes / "node009" / "Rubix").symlink_to("Rubix")
+    site.sync()
+
+
+def root_unread(site: Site) -> None:
+    """The first of two roots cannot be listed."""
     site.sync()
     aside = site.nodes.parent / "aside"  # read first, and it holds nothing that is known
     aside.mkdir()
@@ -282,6 +291,28 @@ def leased(site: Site) -> None:
     site.sync()
     change_status(site.database(), 0.1)
     site.sync()
+    take_lease(site)
+
+
+def first_under_way(site: Site) -> None:
+    never(site)
+    take_lease(site)
+    now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    site.change(
+        "INSERT INTO SyncSessions"
+        " (session_id, source_ip, status, command, start_time, heartbeat_at)"
+        f" VALUES ('{'0' * 32}', 'me', 'RUNNING', 'sync', {now}, {now})"
+    )
+
+
+def file_for_repository(site: Site) -> None:
+    repository = site.nodes / "node001" / ".ipfs"
+    shutil.rmtree(repository)
+    repository.write_text("moved")
+    site.sync()
+
+
+def take_lease(site: Site) -> None:
     with closing(sqlite3.connect(site.file)) as db, db:
         columns = [row[1] for row in db.execute("PRAGMA table_info(SyncLeases)")]
         soon = "strftime('%Y-%m-%d %H:%M:%f000', 'now', '+50 seconds')"
@@ -315,7 +346,8 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "A node has no repository (a warning)": (without_repository, (0, 0, 0, 0, 0)),
     "A node has no repository, with `--strict`": (
         without_repository_strict, (1, 1, 0, 1, 1)),
-    "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 0)),
+    "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 1)),
+    "A file is in the repository's place": (file_for_repository, (1, 1, 1, 1, 1)),
     "Records have validation errors": (invalid, (0, 0, 0, 0, 0)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
     "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1, 1)),
@@ -324,7 +356,8 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
         other_root_synced_since, (1, 1, 1, 1, 1)),
     "A database is gone": (gone, (0, 1, 5, 1, 1)),
     "A database lost most of its rows": (shrunk, (0, 1, 5, 1, 1)),
-    "A directory cannot be read that may hold nodes": (unread, (1, 1, 1, 1, 0)),
+    "A directory cannot be read that may hold nodes": (unread, (1, 1, 1, 1, 1)),
+    "The disk fails while a root is listed": (root_unread, (1, 1, 1, 1, 0)),
     "The same, after a sync of another node and of other roots": (
         unread_and_other_root_synced_since, (1, 1, 1, 1, 1)),
     "No node was found below the roots (a warning)": (emptied, (0, 0, 0, 0, 0)),
@@ -340,6 +373,7 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "A record was deleted in the target behind the program's back": (tampered, (0, 0, 5, 0, 0)),
     "A record was changed there": (altered, (0, 0, 5, 0, 0)),
     "Another run holds the lease": (leased, (0, 4, 0, 0, 0)),
+    "The first sync is under way (a warning)": (first_under_way, (0, 4, 5, 0, 0)),
     "No sync has run yet; the tables are there": (never, (0, 0, 5, 1, 0)),
     "The target does not exist yet": (nothing, (0, 0, 3, 3, 3)),
     "The source belongs to another machine": (taken, (2, 2, 0, 0, 0)),
@@ -389,6 +423,18 @@ def test_each_cell(state: str, made: Path, tmp_path: Path, monkeypatch: pytest.M
     }
 
 
+def test_nothing_is_called_well_before_the_first_sync_has_ended(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path, made)
+    first_under_way(site)
+    capsys.readouterr()
+    assert _run(["status", "--target", site.target]) == 0
+    said = capsys.readouterr().out
+    assert "No sync of me has completed yet; the first one is under way." in said
+    assert "All is well" not in said
+
+
 _SHORT = ("The target refused a record", "The target cannot be reached", "A database is gone")
 
 
@@ -416,7 +462,7 @@ def test_a_repair_that_ends_with_0_leaves_nothing_to_find(made: Path, tmp_path: 
     assert [site.code(command) for command in ("verify --repair", "verify")] == [0, 0]
 
 
-def _table(first: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+def table_of(first: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Titles and rows of the page's table that begins with this cell."""
     section = PAGE.read_text("utf-8").partition("## What is green and what is not\n")[2]
     section = section.partition("\n## ")[0]
@@ -437,6 +483,6 @@ def test_the_page_has_these_tables(
     commands: tuple[str, ...],
     states: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]],
 ) -> None:
-    titles, table = _table(first)
+    titles, table = table_of(first)
     assert titles == tuple(f"`{command}`" for command in commands)
     assert table == {state: tuple(map(str, codes)) for state, (_, codes) in states.items()}

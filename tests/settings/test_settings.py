@@ -231,6 +231,7 @@ def test_the_same_key_in_two_cases_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_or_is_no_toml(tmp_path: Path) -> None:
     refused("config_unreadable", "No such file", config=tmp_path / "none.toml")
     refused("config_unreadable", "directory", config=tmp_path)
+    assert load_settings({}, config=os.devnull) == load_settings({}), "as everybody writes: none"
     broken = write(tmp_path / "s.toml", f"target_file = \n# {PASSWORD}\n")
     error = refused("config_syntax", "line 1", config=broken)
     assert PASSWORD not in str(error)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import mssql_python
+import psycopg
+import pytest
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.rules import RULES
@@ -35,6 +40,19 @@ def test_what_is_written_meanwhile_is_not_seen(
         assert keys == sorted(keys)
     with reader.moment() as (conn, _):
         assert conn.execute(count).scalar() == 20
+
+
+def test_who_works_while_a_target_closes_ends_first_and_leaves_nothing_open(
+    store: SqlTarget, opened: Callable[..., SqlTarget]
+) -> None:
+    reader = opened(read_only=True)
+    count = sa.select(sa.func.count()).select_from(store.tables.records)
+    with reader.moment() as (conn, _):
+        driver: Any = conn.connection.dbapi_connection
+        reader.close()
+        assert conn.execute(count).scalar() == 0
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError, mssql_python.Error)):
+        driver.cursor().execute("SELECT 1")
 
 
 def test_the_same_records_give_the_same_evidence(

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -30,6 +31,7 @@ from rubix_token_sync.errors import (
     TargetRefused,
     TargetUnavailable,
 )
+from rubix_token_sync.records.companions import TRANSACTIONS
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.copy_format import KnownRows, copy_payload
@@ -39,6 +41,7 @@ from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.target import SqlTarget
 from tests.postgres_server import PostgresServer
 
+from . import companions_made
 from .records_made import DATABASE, SESSION, SOURCE, batch_of, mark
 
 HOSTILE = "p;w}d'\"=ü @:/%\\"
@@ -427,10 +430,24 @@ def kick_out(server: PostgresServer, store: SqlTarget) -> None:
 def test_connections_that_died_idle_are_replaced_unnoticed(
     postgres_server: PostgresServer, url_store: SqlTarget
 ) -> None:
+    def idle_for_a_minute(_connection: object, record: Any) -> None:
+        record.info["used"] -= 60
+
+    sa.event.listen(url_store.engine, "checkin", idle_for_a_minute)
     lease = leased(url_store)
     kick_out(postgres_server, url_store)
     assert url_store.publish(lease, Chunk(rows=batch_of(range(3)))).inserted == 3
     assert url_store.retries == 0
+
+
+def test_a_connection_that_died_just_now_is_found_out_by_its_first_statement(
+    postgres_server: PostgresServer, url_store: SqlTarget
+) -> None:
+    """To ask before each transaction would cost a round trip each time."""
+    lease = leased(url_store)
+    kick_out(postgres_server, url_store)
+    assert url_store.publish(lease, Chunk(rows=batch_of(range(3)))).inserted == 3
+    assert url_store.retries == 1
 
 
 def test_a_connection_that_dies_in_a_transaction_is_replaced_and_the_work_repeated(
@@ -570,6 +587,38 @@ def test_reading_stores_cannot_write(url_store: SqlTarget) -> None:
     reader.close()
 
 
+def test_what_only_reads_cannot_write(url_store: SqlTarget) -> None:
+    """Its statements are transactions of their own: nobody would take a change back."""
+    for refused in ("DELETE FROM alembic_version", "CREATE TABLE other (x int)"):
+        with pytest.raises(TargetRefused) as caught:
+            url_store.read(lambda conn, sql=refused: conn.exec_driver_sql(sql))  # type: ignore[misc]
+        assert caught.value.code == "read_only"
+    assert url_store.schema_version() is not None
+
+
+def test_nothing_stays_open_or_set_behind_a_read(url_store: SqlTarget) -> None:
+    asked = "SHOW transaction_read_only"
+
+    def state(conn: sa.Connection) -> tuple[object, ...]:
+        within = conn.exec_driver_sql(asked).scalar_one()
+        raw: Any = conn.connection.dbapi_connection
+        behind = psycopg.Cursor(raw).execute(asked).fetchone()  # without what goes ahead
+        return within, behind, raw.info.transaction_status
+
+    assert url_store.read(state) == ("on", ("off",), psycopg.pq.TransactionStatus.IDLE)
+
+
+def test_a_libpq_without_pipelines_sends_one_after_the_other(
+    url_store: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg.Pipeline, "is_supported", classmethod(lambda _cls: False))
+    lease = leased(url_store)
+    assert url_store.publish(lease, Chunk(rows=batch_of(range(3)), mark=mark(3))).inserted == 3
+    assert url_store.publish(lease, Chunk(rows=batch_of(range(5)), mark=mark(5))).inserted == 2
+    assert url_store.retire_database(lease, DATABASE) == 5
+    assert len(url_store.known_rows(DATABASE)[0]) == 0
+
+
 # --- COPY ----------------------------------------------------------------------
 
 
@@ -632,6 +681,19 @@ def test_a_half_built_index_is_built_anew(url_store: SqlTarget) -> None:
     assert missing(url_store) == ["did"]
     url_store.prepare_load()
     assert missing(url_store) == []
+
+
+def test_a_first_load_leaves_statistics_of_all_that_it_loaded(url_store: SqlTarget) -> None:
+    """An audit that comes before the server's own next look would join them blindly, for hours."""
+    lease = leased(url_store)
+    url_store.prepare_load()
+    rows = companions_made.batch(TRANSACTIONS, range(3))
+    url_store.publish(lease, Chunk(rows, table=TRANSACTIONS.name, new=True))
+    url_store.publish(lease, Chunk(batch_of(range(3)), mark=mark(3)))
+    url_store.finish_load()
+    asked = "SELECT relname, reltuples FROM pg_class WHERE reltuples > 0 AND relkind = 'r'"
+    counted = url_store.read(lambda conn: conn.exec_driver_sql(asked).fetchall())
+    assert {("tokenrecords", 3.0), (TRANSACTIONS.name.lower(), 3.0)} <= set(map(tuple, counted))
 
 
 def test_two_runs_that_end_a_first_load_at_once(

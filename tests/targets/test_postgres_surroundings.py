@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from rubix_token_sync.errors import SettingsError, TargetRefused
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
@@ -146,6 +147,28 @@ def test_limits_of_the_role_are_lifted_for_what_takes_long(
     assert target.retries == 0
     target.close()
     postgres_server.admin(f"DROP ROLE {user}")
+
+
+def test_the_server_gives_up_a_machine_that_was_cut_off(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """After 40 s in a transaction, whether it was waiting for that machine or had just answered."""
+    if postgres_server.version < 12:
+        pytest.skip("the server has no tcp_user_timeout")
+    database = postgres_url.split("@/")[1].split("?")[0]
+    postgres_server.admin("ALTER ROLE rubix PASSWORD 'rubix'")
+    target = opened(f"{postgres_server.tcp_url(database)}?sslmode=disable")
+    names = ("idle", "interval", "count")
+
+    def ask(conn: sa.Connection) -> tuple[int, str]:
+        idle, interval, count = (
+            int(conn.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar_one()) for name in names
+        )
+        unanswered = conn.exec_driver_sql("SHOW tcp_user_timeout").scalar_one()
+        return idle + interval * count, unanswered
+
+    assert target.read(ask) == (40, "40000")
+    target.close()
 
 
 def test_an_encoding_that_cannot_hold_everything_is_named_first(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from rubix_token_sync.errors import TargetError
 from rubix_token_sync.targets.base import Chunk, Lease, TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
 from tests.targets.records_made import SESSION, SOURCE, batch_of, mark, record
@@ -42,4 +47,32 @@ def test_a_run_that_changed_little_does_not_gather_statistics_of_every_record(
     before = steps
     store.finish_load()
     assert (steps - before) * _STEP < 30_000  # operations of SQLite's machine; all take 177,000
+    store.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("there", ["nothing", "another"])
+def test_a_file_that_nobody_else_sees_any_more_is_not_used(
+    tmp_path: Path, read_only: bool, there: str
+) -> None:
+    """An open connection would go on with it: reads of what was, writes in vain."""
+    file = tmp_path / "target.db"
+    first = open_target(parse_target(f"sqlite:///{file}"), TargetOptions())
+    first.ensure_schema()
+    first.close()
+    store = open_target(parse_target(f"sqlite:///{file}"), TargetOptions(read_only=read_only))
+    assert store.leases() == []
+    file.rename(tmp_path / "moved.db")
+    if there == "another":
+        with closing(sqlite3.connect(file)) as db, db:
+            db.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(TargetError):
+        store.leases()
+    if not read_only:
+        with pytest.raises(TargetError):
+            store.acquire_lease(Lease(SOURCE, SESSION), "elsewhere|-|1|1")
+    assert file.exists() == (there == "another")
+    file.unlink(missing_ok=True)
+    (tmp_path / "moved.db").rename(file)
+    assert store.leases() == []
     store.close()

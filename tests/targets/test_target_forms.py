@@ -18,6 +18,8 @@ MISTAKEN = {
     "./t": "sqlite:///./t",
     "sub/tokens.sqlite3": "sqlite:///sub/tokens.sqlite3",
     "what?.db": "sqlite:///what%3F.db",
+    "azure_sql_connection.txt": "--target-file azure_sql_connection.txt",
+    "/etc/rubix/connection.TXT": "--target-file /etc/rubix/connection.TXT",
     "sqlite:tokens.db": "sqlite:///tokens.db",
     "sqlite:/a/b.db": "sqlite:////a/b.db",
     "sqllite:///tokens.db": "sqlite://",

@@ -95,7 +95,11 @@ def run(target: TargetAddress, *statements: str, rows: dict[str, list[dict[str, 
             conn.exec_driver_sql(statement)
         for table, values in rows.items():
             for value in values:
-                columns = [sa.column(name) for name in value]
+                # sqlite3's own way with times is deprecated since Python 3.12.
+                columns = [
+                    sa.column(name, sa.DateTime() if isinstance(given, datetime) else None)
+                    for name, given in value.items()
+                ]
                 conn.execute(sa.insert(sa.table(table, *columns)).values(value))
 
     try:

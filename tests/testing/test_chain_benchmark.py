@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from benchmarks.chains import make, read
 
-pytest.importorskip("plyvel")
+from rubix_token_sync.installation import LEVELDB
+
+pytest.importorskip(LEVELDB)
 
 
 def test_what_it_makes_is_read_whole(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import cbor2
 import pytest
 
+from rubix_token_sync.installation import LEVELDB
 from rubix_token_sync.testing import (
     block_id,
     generated_block,
@@ -27,7 +28,7 @@ from rubix_token_sync.testing.chains import (
     generated_content,
 )
 
-plyvel = pytest.importorskip("plyvel")
+plyvel = pytest.importorskip(LEVELDB)
 
 
 @dataclass

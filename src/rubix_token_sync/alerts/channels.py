@@ -6,12 +6,11 @@ import logging
 import os
 import stat
 import warnings
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
-from rubix_token_sync import threads
+from rubix_token_sync import node_files, threads
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import extra_command
 from rubix_token_sync.log import log_event, redact
@@ -23,6 +22,8 @@ _SEND_SECONDS: Final = 30.0
 """All channels together take no longer: a run does not wait for a dead mail server."""
 _BEAT_SECONDS: Final = 10.0
 _BEATS: Final = 3
+_MOST_BYTES: Final = 2**20
+"""Of the file of alert URLs."""
 
 Level = Literal["failure", "success", "info"]
 
@@ -34,13 +35,14 @@ def read_urls_file(path: str, *, allow_insecure: bool = False) -> tuple[SecretSt
         SettingsError: it cannot be read, or others may read it.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-        text = Path(path).read_text(encoding="utf-8")
+        data, status = node_files.read_file(node_files.from_argument(path), _MOST_BYTES)
+        mode, text = stat.S_IMODE(status.st_mode), data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
         raise SettingsError(
             f"The file of alert URLs {path} cannot be read: {reason}.",
             code="alert_urls_unreadable",
+            remedy="Check the path, or run as the user that owns the file.",
             context={"path": path},
         ) from None
     if mode & 0o077 and not allow_insecure and os.name == "posix":

@@ -11,12 +11,14 @@ from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.targets.sql.functions import exactly, number_of
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["TOLERANCE", "family", "parts_of", "split_tokens"]
+__all__ = ["TOLERANCE", "difference_weight", "family", "parts_of", "split_tokens"]
 
 TOLERANCE: Final = 0.000_001
 """Values have at most five decimals; sums of binary fractions err far less than this."""
 
 _SPLIT: Final = BURNT[0]
+_LARGEST: Final = 9e13
+"""Of differences between values: 100,000 times as much is the most that a BIGINT holds."""
 
 
 def parts_of(records: sa.FromClause) -> list[sa.ColumnElement[bool]]:
@@ -72,6 +74,16 @@ def split_tokens(tables: Tables) -> sa.Subquery:
         .group_by(token_key(parent))
         .subquery("split")
     )
+
+
+def difference_weight(difference: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """A difference between values as a finding's weight, in their smallest parts.
+
+    Bounded: a node's row may say that a token is worth anything.
+    """
+    largest = sa.literal(_LARGEST, sa.Float(53))
+    bounded = sa.case((difference > largest, largest), else_=difference)
+    return sa.cast(bounded * 100_000, sa.BigInteger())
 
 
 def family(tables: Tables, parents: sa.Select[Any]) -> sa.CompoundSelect[Any]:

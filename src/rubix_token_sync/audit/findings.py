@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.audit.rule import Rule, Severity
+from rubix_token_sync.targets.sql.functions import same_database
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["CHANGES", "OPEN", "STATES", "Change", "Moment", "State", "bring_up_to_date"]
@@ -122,8 +123,7 @@ class _Life:
         read = sa.func.coalesce(database.c.last_seen_at, database.c.last_processed)
         return sa.exists().where(
             *self._of_finding(seen, run),
-            database.c.source_ip == seen.c.source_ip,
-            database.c.db_path == seen.c.db_path,
+            *same_database(database, seen),
             read <= time,
         )
 

@@ -7,10 +7,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.rule import finding_in, token_key
-from rubix_token_sync.targets.sql.functions import exactly
+from rubix_token_sync.records.kinds import RBT
+from rubix_token_sync.targets.sql.functions import exactly, same_database
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["all_holders", "chain_of", "tokens_where", "tokens_with_verdict", "without_chains"]
+__all__ = [
+    "all_holders",
+    "chain_of",
+    "tokens_where",
+    "tokens_with_verdict",
+    "undecided",
+    "without_chains",
+]
 
 
 def tokens_where(
@@ -39,8 +47,7 @@ def tokens_where(
 def chain_of(records: sa.FromClause, chains: sa.FromClause) -> list[sa.ColumnElement[bool]]:
     """Where a row of TokenChains is the chain of a record, on the record's own node."""
     return [
-        chains.c.source_ip == records.c.source_ip,
-        chains.c.db_path == records.c.db_path,
+        *same_database(chains, records),
         exactly(chains.c.token_id, records.c.token_id),
         chains.c.token_kind == records.c.token_kind,
         chains.c.source_deleted_at.is_(None),
@@ -53,6 +60,19 @@ def without_chains(conn: sa.Connection, tables: Tables) -> int:
     query = sa.select(sa.func.count()).where(
         databases.c.record_count > 0,
         sa.or_(databases.c.chains_read_at.is_(None), databases.c.chains_error.is_not(None)),
+    )
+    return int(conn.execute(query).scalar_one())
+
+
+def undecided(conn: sa.Connection, tables: Tables) -> int:
+    """How many records of RBT could not be judged: nobody could read their content."""
+    records = tables.records
+    query = sa.select(sa.func.count()).where(
+        records.c.source_deleted_at.is_(None),
+        records.c.token_id.is_not(None),
+        records.c.token_kind == RBT.name,
+        records.c.ipfs_fetched == sa.false(),
+        records.c.verdict == "not_decidable",
     )
     return int(conn.execute(query).scalar_one())
 

@@ -1,9 +1,9 @@
-"""What audits found: findings with their evidence, one token with its holders, the audits."""
+"""What audits found: findings with their evidence, and the audits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,10 +11,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rubix_token_sync.audit.findings import OPEN
-from rubix_token_sync.audit.holders import chain_of
 from rubix_token_sync.audit.rule import SEVERITIES, Rule
-from rubix_token_sync.records.companions import CHAINS
-from rubix_token_sync.targets.sql.audit_tables import CHAIN_EVIDENCE
+from rubix_token_sync.targets.sql.history_tables import RUN_COUNTS
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = [
@@ -23,15 +21,13 @@ __all__ = [
     "Evidence",
     "Finding",
     "FindingFilters",
-    "Holder",
     "OpenFindings",
-    "TokenView",
     "fingerprint",
     "list_audits",
     "list_findings",
+    "not_audited",
     "not_suppressed",
     "open_findings",
-    "read_token",
 ]
 
 SUPPRESSED: Final = "suppressed"
@@ -136,56 +132,6 @@ class FindingFilters:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """One record of a token, as the target has it now."""
-
-    source_ip: str
-    node_name: str
-    db_path: str
-    token_kind: str
-    network: str | None
-    did: str | None
-    token_status: str | None
-    token_value: str | None
-    parent_token_id: str | None
-    token_state_hash: str | None
-    transaction_id: str | None
-    attributes: Any
-    """What only this kind of token has."""
-    ipfs_fetched: bool
-    ipfs_error: str | None
-    verdict: str | None
-    verdict_source: str | None
-    token_level: int | None
-    token_number: int | None
-    validation_errors: str | None
-    created_at: datetime | None
-    updated_at: datetime | None
-    synced_at: datetime | None
-    source_deleted_at: datetime | None
-    """When it was found to be gone from its node."""
-    latest_block_number: int | None
-    """Of the token's chain on the same node, where chains were read."""
-    latest_block_type: str | None
-    latest_block_owner: str | None
-    chain_error: str | None
-    """What is wrong with that chain; None: nothing, or there is none."""
-    read_at: datetime | None
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """Everything that the target knows of one token."""
-
-    token_id: str
-    holders: list[Holder]
-    content: str | None
-    """Proven content, in the form of the column ``ipfs_data``."""
-    findings: list[Finding]
-    """Of every state."""
-
-
-@dataclass(frozen=True)
 class AuditRow:
     """One audit with its scope."""
 
@@ -227,6 +173,30 @@ class OpenFindings:
     errors: int
     warnings: int
     infos: int
+    unaudited_syncs: int = 0
+    """Syncs that changed records and ended after that audit had begun."""
+
+
+def not_audited(last: AuditRow | None, synced_at: datetime | None = None) -> str | None:
+    """A sentence: what "nothing was found" does not say; None: it says that all is well.
+
+    ``last`` is the newest audit, ``synced_at`` the latest time at which the records that are
+    asked about were written.
+    """
+    if last is None:
+        return (
+            "No audit has run yet: whether tokens are genuine and held once is not known. "
+            "Run `rubix-token-sync audit`."
+        )
+    if last.rules_failed:
+        failed = ", ".join(sorted(last.rules_failed))
+        return f"These rules failed in the last audit, so nothing is known of them: {failed}."
+    if synced_at is not None and synced_at > last.started_at:
+        return (
+            f"The last audit ({last.started_at:%Y-%m-%d %H:%M} UTC) is older than what was synced "
+            "since: run `rubix-token-sync audit`."
+        )
+    return None
 
 
 def fingerprint(rule: str, token_key: bytes) -> str:
@@ -251,7 +221,7 @@ def list_findings(
 ) -> list[Finding]:
     """Findings, the worst first."""
     findings = tables.audit.findings
-    query = sa.select(findings).where(*_conditions(tables, filters, now))
+    query = sa.select(findings).where(*conditions(tables, filters, now))
     order = sa.case(
         {name: place for place, name in enumerate(SEVERITIES)}, value=findings.c.severity
     )
@@ -268,16 +238,18 @@ def list_findings(
     if filters.token_id is not None:  # a collation may ignore case; token ids do not
         rows = [row for row in rows if row.token_id == filters.token_id[:500]]
     known = {rule.code: rule for rule in rules}
-    found = [_finding(row, known.get(row.rule), now) for row in rows]
+    found = [finding_of(row, known.get(row.rule), now) for row in rows]
     if not with_evidence:
         return found
-    seen = _evidence(conn, tables, [bytes(row.token_key) for row in rows])
+    seen = evidence_of(
+        conn, tables, {row.rule for row in rows}, [bytes(row.token_key) for row in rows]
+    )
     return [
         replace(one, evidence=seen.get((one.fingerprint, one.last_seen_run), [])) for one in found
     ]
 
 
-def _conditions(
+def conditions(
     tables: Tables, filters: FindingFilters, now: datetime
 ) -> list[sa.ColumnElement[bool]]:
     findings, evidence = tables.audit.findings, tables.audit.evidence
@@ -311,7 +283,7 @@ def _conditions(
     return found
 
 
-def _finding(row: sa.Row[Any], rule: Rule | None, now: datetime) -> Finding:
+def finding_of(row: sa.Row[Any], rule: Rule | None, now: datetime) -> Finding:
     held = {
         name: row._mapping[name]
         for name in Finding.__dataclass_fields__
@@ -327,8 +299,8 @@ def _finding(row: sa.Row[Any], rule: Rule | None, now: datetime) -> Finding:
     )
 
 
-def _evidence(
-    conn: sa.Connection, tables: Tables, keys: Sequence[bytes]
+def evidence_of(
+    conn: sa.Connection, tables: Tables, rules: Collection[str], keys: Sequence[bytes]
 ) -> dict[tuple[str, int], list[Evidence]]:
     """(Fingerprint, audit) → what was seen, holders by name."""
     evidence = tables.audit.evidence
@@ -343,7 +315,10 @@ def _evidence(
     for start in range(0, len(wanted), _IN_LIST):
         ranked = (
             sa.select(*columns, evidence.c.record_token_id, place.label("place"))
-            .where(evidence.c.token_key.in_(wanted[start : start + _IN_LIST]))
+            .where(
+                evidence.c.rule.in_(sorted(rules)),  # the index begins with it
+                evidence.c.token_key.in_(wanted[start : start + _IN_LIST]),
+            )
             .subquery()
         )
         for row in conn.execute(sa.select(ranked).where(ranked.c.place <= _MOST_EVIDENCE)):
@@ -363,63 +338,6 @@ def _evidence(
             )
         )
     return found
-
-
-def read_token(
-    conn: sa.Connection,
-    tables: Tables,
-    rules: Sequence[Rule],
-    token_id: str,
-    now: datetime,
-    *,
-    records: sa.FromClause | None = None,
-) -> TokenView:
-    """Every record of the token, live or vanished, its content, and what was found about it.
-
-    ``records`` stands for TokenRecords: as it was earlier.
-    """
-    databases = tables.databases
-    records = tables.records if records is None else records
-    chains = tables.stored[CHAINS.name].table
-    read = sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed).label("read_at")
-    of_chain = [
-        *(chains.c[name] for name in CHAIN_EVIDENCE),
-        chains.c.error.label("chain_error"),
-    ]
-    elsewhere = {*CHAIN_EVIDENCE, "chain_error", "read_at"}
-    names = [name for name in Holder.__dataclass_fields__ if name not in elsewhere]
-    query: sa.Select[Any] = (
-        sa.select(
-            *(records.c[name] for name in names),
-            records.c.token_id,
-            records.c.ipfs_data,
-            *of_chain,
-            read,
-        )
-        .join_from(
-            records,
-            databases,
-            sa.and_(
-                databases.c.source_ip == records.c.source_ip,
-                databases.c.db_path == records.c.db_path,
-            ),
-            isouter=True,
-        )
-        .outerjoin(chains, sa.and_(*chain_of(records, chains)))
-        .where(records.c.token_id == token_id[:500])
-        .order_by(records.c.node_name, records.c.source_ip, records.c.db_path)
-    )
-    rows = [row for row in conn.execute(query) if row.token_id == token_id[:500]]
-    content = next((row.ipfs_data for row in rows if row.ipfs_fetched), None)
-    findings = list_findings(conn, tables, rules, FindingFilters(token_id=token_id), now)
-    return TokenView(token_id, [_holder(row) for row in rows], content, findings)
-
-
-def _holder(row: sa.Row[Any]) -> Holder:
-    values = {name: row._mapping[name] for name in Holder.__dataclass_fields__}
-    values["ipfs_fetched"] = bool(values["ipfs_fetched"])
-    values["attributes"] = json.loads(row.attributes) if row.attributes else None
-    return Holder(**values)
 
 
 def list_audits(conn: sa.Connection, tables: Tables, limit: int) -> list[AuditRow]:
@@ -454,9 +372,19 @@ def open_findings(conn: sa.Connection, tables: Tables, now: datetime) -> OpenFin
         .group_by(findings.c.severity)
     )
     counted: dict[str, int] = {row[0]: row[1] for row in conn.execute(query)}
+    syncs, sessions = tables.runs, tables.sessions
+    later = sa.select(sa.func.count()).select_from(syncs.join(
+        sessions, sessions.c.session_id == syncs.c.session_id
+    )).where(
+        syncs.c.ended_at > last.started_at,
+        sa.or_(sessions.c.total_sql_inserts > 0, *(syncs.c[name] > 0 for name in RUN_COUNTS)),
+    )  # fmt: skip
     return OpenFindings(
         last.started_at,
         last.number,
         last.status == "COMPLETED",
-        *(counted.get(severity, 0) for severity in ("error", "warning", "info")),
+        errors=counted.get("error", 0),
+        warnings=counted.get("warning", 0),
+        infos=counted.get("info", 0),
+        unaudited_syncs=conn.execute(later).scalar_one(),
     )

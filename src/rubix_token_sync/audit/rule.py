@@ -17,7 +17,7 @@ from rubix_token_sync.targets.sql.audit_tables import (
     RECORD_EVIDENCE,
     TOKEN_KEY_BYTES,
 )
-from rubix_token_sync.targets.sql.functions import exactly
+from rubix_token_sync.targets.sql.functions import exactly, same_database
 from rubix_token_sync.targets.sql.tables import Tables
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -124,12 +124,9 @@ class StatementRule(Rule):
             "read_at": sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed),
         }
         chosen = [value.label(name) for name, value in columns.items()]
-        its_database = sa.and_(
-            databases.c.source_ip == records.c.source_ip, databases.c.db_path == records.c.db_path
-        )
+        its_database = sa.and_(*same_database(databases, records))
         its_chain = sa.and_(
-            chains.c.source_ip == records.c.source_ip,
-            chains.c.db_path == records.c.db_path,
+            *same_database(chains, records),
             exactly(chains.c.token_id, records.c.token_id),
             chains.c.token_kind == records.c.token_kind,
             chains.c.source_deleted_at.is_(None),
@@ -150,11 +147,7 @@ def own_did(records: sa.FromClause, dids: sa.FromClause) -> list[sa.ColumnElemen
 
 def dids_of_node(records: sa.FromClause, dids: sa.FromClause) -> list[sa.ColumnElement[bool]]:
     """Where a row of NodeDids is of a record's own node (or of a row of ProcessedDatabases)."""
-    return [
-        dids.c.source_ip == records.c.source_ip,
-        dids.c.db_path == records.c.db_path,
-        dids.c.source_deleted_at.is_(None),
-    ]
+    return [*same_database(dids, records), dids.c.source_deleted_at.is_(None)]
 
 
 def _did_of(records: sa.FromClause, dids: sa.Table) -> sa.ColumnElement[Any]:

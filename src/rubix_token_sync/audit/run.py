@@ -96,7 +96,7 @@ class RuleOutcome:
 
 @dataclass(frozen=True)
 class UnreadDatabase:
-    """A database that nobody has read since the audit before."""
+    """A database that was not read since the previous audit."""
 
     source_ip: str
     node_name: str | None

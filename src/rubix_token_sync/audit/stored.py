@@ -20,11 +20,11 @@ from rubix_token_sync.records.build import (
     SIGNATURE_NOT_CHECKED,
     SIGNATURE_VERDICTS,
     VERDICT_COLUMNS,
-    decode_content,
 )
+from rubix_token_sync.records.content_text import decode_content
 from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.base import Lease
-from rubix_token_sync.targets.sql.history import keep, later_run
+from rubix_token_sync.targets.sql.history import keeping, later_run
 from rubix_token_sync.targets.sql.questions import parts
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -128,12 +128,15 @@ def _keep(
         differing = [name for name in VERDICT_COLUMNS if row._mapping[name] != new[name]]
         if row.verdict is not None and differing:
             revised[",".join(differing)].append(row.id)
+    statements: list[sa.Executable] = []
     for names, ids in revised.items():
         for part in parts(ids):
             chosen = records.c.id.in_(part)
-            keep(conn, store.tables.stored[RECORDS.name], run, names, chosen)
+            statements += keeping(store.tables.stored[RECORDS.name], run, names, chosen)
             since = later_run(records, run)
-            conn.execute(sa.update(records).where(chosen).values(since_run=since))
+            statements.append(sa.update(records).where(chosen).values(since_run=since))
+    if statements:
+        store.backend.together(conn, statements)
 
 
 def stored_content(text: str | None) -> bytes | None:

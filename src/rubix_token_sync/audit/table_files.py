@@ -88,7 +88,7 @@ def _existing(path: str, spec: TableSpec, verify: bool) -> TokenTable | None:
     except (
         OSError,
         TokenTableError,
-    ):  # what cannot be read is made anew, or the error is told then
+    ):  # what cannot be read is built again, or the error is reported then
         return None
     return table
 

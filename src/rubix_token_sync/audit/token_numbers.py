@@ -59,7 +59,7 @@ DEFAULT_LEVELS: Final = (1, 2, 3, 4)
 far are of these, and all 78 levels would need 620 MB instead of 200."""
 
 _MARGIN: Final = 1_000_000
-"""Numbers beyond the highest limit, so that what is a little out of range is told from forged."""
+"""Numbers beyond the highest limit: one slightly out of range is not taken for a forgery."""
 _MAGIC: Final = b"RBTNUM\r\n"
 _CHUNK: Final = 1 << 17  # numbers hashed at a time
 

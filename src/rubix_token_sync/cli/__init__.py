@@ -47,14 +47,17 @@ COMMANDS: Final = {
     "evidence": ("evidence", "Sign what the target holds; check it; prove single records."),
     "history": ("history", "Show who held a token when, and what each run did to a node."),
     "changes": ("changes", "Show what runs changed, from any moment on; a feed for programs."),
+    "serve": ("serve", "Serve a page of all of this, for people who keep it open."),
     "schema": ("schema", "Show the tables' DDL, or apply it."),
     "migrate": ("migrate", "Move the older system's records to another target."),
+    "cluster": ("cluster", "Sync, verify and audit many hosts by one command, on Dask."),
     "config": ("config", "Show every setting with its origin; test a settings file."),
     "explain": ("explain", "Explain an error code: its cause and its cure."),
-    "init": ("start", "Write a commented settings file and a connection file."),
+    "init": ("init", "Write a commented settings file and a connection file."),
     "install-service": ("service", "Write units that run the sync on time."),
     "demo": ("start", "Make a small fleet and sync it into an embedded store."),
     "backup": ("backup", "Copy an embedded target into one file, while a run writes, too."),
+    "restore": ("backup", "Put a backup where the embedded target is, or was."),
     "completion": ("completion", "Print a script that completes commands in bash, zsh or fish."),
 }
 """Command → module of this package, and its line in ``--help``."""
@@ -206,14 +209,22 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         _show_usage(error)
         if "--json" in arguments:
-            _print_failure(error.exit_code, "usage", "system", error.format_message(), "")
+            _print_failure(error.exit_code, "usage", "system", _in_one_line(error), "")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130
     except rts.Interrupted as interrupt:  # before there was anything to report
+        if "--events" in arguments:
+            from rubix_token_sync.cli.events import interrupted
+
+            interrupted(128 + interrupt.signal_number)
         return 128 + interrupt.signal_number
     except Exception as error:  # noqa: BLE001 - the last resort: nobody sees a raw traceback
+        if isinstance(error, OSError) and {"--help", "-h"} & set(arguments):
+            from rubix_token_sync.cli.output import unwritable
+
+            error = unwritable(error)  # a help text is written, and nothing else is done
         return _fail(error, arguments)
     return result if isinstance(result, int) else 0
 
@@ -224,7 +235,12 @@ def _show_usage(error: click.ClickException) -> None:
     if context is not None:
         click.echo(context.get_usage(), err=True)
         click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
-    click.echo(rts.shown(f"Error: {error.format_message()} [usage]"), err=True)
+    click.echo(rts.shown(f"Error: {_in_one_line(error)} [usage]"), err=True)
+
+
+def _in_one_line(error: click.ClickException) -> str:
+    """Its sentence; click puts choices in lines of their own."""
+    return " ".join(error.format_message().split())
 
 
 def _fail(error: Exception, arguments: list[str]) -> int:
@@ -235,7 +251,12 @@ def _fail(error: Exception, arguments: list[str]) -> int:
     print(f"Error: {failure.message} [{failure.code}]", file=sys.stderr)
     if failure.remedy:
         print(failure.remedy, file=sys.stderr)
-    if "--json" in arguments and failure.code != "output_unwritable":
+    if "--events" in arguments and "--json" not in arguments:
+        if failure.code != "output_unwritable":
+            from rubix_token_sync.cli.events import failed
+
+            failed(failure)
+    elif "--json" in arguments and failure.code != "output_unwritable":
         _print_failure(
             failure.exit_code, failure.code, failure.category, failure.message, failure.remedy
         )

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli import events
 from rubix_token_sync.cli.findings import SHOWN, show_findings
-from rubix_token_sync.cli.options import Common, common_options, limit_option, takes
+from rubix_token_sync.cli.options import (
+    Common,
+    common_options,
+    events_option,
+    limit_option,
+    takes,
+)
 from rubix_token_sync.cli.output import (
     Column,
     answer,
@@ -21,9 +28,10 @@ from rubix_token_sync.cli.output import (
     say,
     state,
 )
+from rubix_token_sync.cli.terminal import print_problems
 
 if TYPE_CHECKING:
-    from rubix_token_sync import AuditOutcome, Finding, RuleRow
+    from rubix_token_sync import AuditOutcome, Finding, Problem, RuleRow
 
 __all__ = ["audit", "rules"]
 
@@ -38,6 +46,7 @@ class AuditArguments(Common):
     audit_fail_on: Severity | None
     audit_rules_off: tuple[str, ...]
     sarif: bool
+    events: bool
     limit: int
 
 
@@ -56,6 +65,7 @@ class AuditArguments(Common):
     metavar="RULE",
     help="Do not run this rule, and close its findings; repeat. Default: audit_rules_off.",
 )
+@events_option
 @click.option("--sarif", is_flag=True, help="Open findings as SARIF 2.1.0 on stdout.")
 @limit_option(SHOWN)
 @takes(AuditArguments)
@@ -64,26 +74,35 @@ def audit(arguments: AuditArguments) -> int:
 
     Nodes are not read: what a rule sees is what the last syncs stored.  Exit codes:
     0 nothing is open that matters; 6 findings of --fail-on or worse are open; 1 a
-    rule could not run; 2 usage; 3 the target cannot be reached; 4 another audit is
+    rule could not run, or the last sync of a machine could not read everything;
+    2 usage; 3 the target cannot be reached; 4 another audit is
     under way.
     """
     if arguments.sarif and arguments.as_json:
         raise click.UsageError("Give --json or --sarif, not both.")
+    if arguments.sarif and arguments.events:
+        raise click.UsageError("Give --events or --sarif, not both.")
     configuration = arguments.configured()
+    if arguments.events:
+        events.started("audit", configuration, as_json=arguments.as_json)
     done = rts.audit_records(configuration=configuration)
     with rts.open_target(configuration=configuration) as target:
         found = target.findings()
         suppressed = target.findings(states=("suppressed",)) if arguments.sarif else []
+        unread = target.unread()
+    exit_code = done.exit_code or (1 if unread else 0)
     rts.send_finding_alerts(configuration)
+    if arguments.events:
+        return events.ended_audit(done, found)
     if arguments.sarif:
         print_json(rts.sarif_of([*found, *suppressed], rts.rules(configuration)))
-        return done.exit_code
+        return exit_code
     answer(
         as_json=arguments.as_json,
         quiet=arguments.quiet,
         document={
-            "ok": done.ok,
-            "exit_code": done.exit_code,
+            "ok": exit_code == 0,
+            "exit_code": exit_code,
             "target": done.place,
             "audit": done.number,
             "run_id": done.run_id,
@@ -96,19 +115,23 @@ def audit(arguments: AuditArguments) -> int:
             "changes": done.changes,
             "open": done.open,
             "findings": found,
+            "problems": unread,
         },
-        table=lambda: _show(done, found, arguments.limit),
+        table=lambda: _show(done, found, unread, arguments.limit),
     )
-    return done.exit_code
+    return exit_code
 
 
-def _show(done: AuditOutcome, found: list[Finding], limit: int) -> None:
+def _show(done: AuditOutcome, found: list[Finding], unread: list[Problem], limit: int) -> None:
     """What is open, the worst first; then what could not be looked at; then the sum."""
     if found:
         show_findings(found[:limit])
         if len(found) > limit:
             say(f"… and {len(found) - limit:,} more: `rubix-token-sync findings`.")
         say()
+    if unread:
+        say("Not looked at, because the last syncs did not read it:", "31")
+        print_problems(unread)
     for failed in done.failed:
         say(f"The rule {failed.rule} failed: {failed.message} [{failed.code}]", "31")
     if done.unread_databases:

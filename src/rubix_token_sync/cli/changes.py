@@ -27,6 +27,8 @@ from rubix_token_sync.cli.output import (
     say,
     when,
 )
+from rubix_token_sync.cli.terminal import note_unread
+from rubix_token_sync.documents import changes_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import Change, ChangeCounts, ChangeFeed
@@ -90,6 +92,7 @@ def changes(arguments: ChangesArguments) -> int:
     if arguments.as_lines and arguments.as_json:
         raise click.UsageError("Give --json or --jsonl, not both.")
     with rts.open_target(configuration=arguments.configured()) as target:
+        note_unread(target, sources=arguments.sources, nodes=arguments.nodes, quiet=arguments.quiet)
         feed = target.changes(
             arguments.since,
             sources=arguments.sources,
@@ -105,14 +108,7 @@ def changes(arguments: ChangesArguments) -> int:
         answer(
             as_json=arguments.as_json,
             quiet=arguments.quiet,
-            document={
-                "server_time": target.server_time(),
-                "target": target.place,
-                "since": feed.since,
-                "cursor": feed.cursor,
-                "nodes": counts,
-                "changes": rows,
-            },
+            document=changes_document(target, feed, counts, rows),
             table=lambda: _show(feed, counts, rows),
         )
     return 0

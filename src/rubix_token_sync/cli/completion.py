@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from rubix_token_sync.cli.output import print_text
 from rubix_token_sync.installation import NAME
 
 __all__ = ["SHELLS", "completion", "completion_script"]
@@ -19,7 +20,7 @@ def completion(shell: str) -> int:
 
     bash: eval "$(rubix-token-sync completion bash)" in ~/.bashrc.
     """
-    click.echo(completion_script(shell))
+    print_text(completion_script(shell) + "\n")
     return 0
 
 

@@ -6,12 +6,14 @@ from typing import Final
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.output import columns_of
+from rubix_token_sync.cluster import HostOutcome
 
 __all__ = ["CONTRACT"]
 
 CONTRACT: Final = {
     "checkpoint": columns_of(rts.EvidenceCheckpoint),
     "compared": columns_of(rts.EvidenceComparison),
+    "time_stamp": columns_of(rts.EvidenceStamp),
     "problem": columns_of(rts.Problem),
     "run": columns_of(rts.RunRow),
     "source": columns_of(rts.SourceRow),
@@ -25,5 +27,8 @@ CONTRACT: Final = {
     "rule": columns_of(rts.RuleRow),
     "rule_outcome": columns_of(rts.RuleOutcome),
     "audit": columns_of(rts.AuditRow),
+    "token": columns_of(rts.TokenRow),
+    "event": columns_of(rts.EventRow),
     "open_findings": columns_of(rts.OpenFindings),
+    "fleet_host": columns_of(HostOutcome),
 }

@@ -35,6 +35,8 @@ from rubix_token_sync.cli.output import (
     say,
     state,
 )
+from rubix_token_sync.cli.terminal import print_problems
+from rubix_token_sync.documents import databases_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import DatabaseRow, PastDatabase, Problem
@@ -85,12 +87,13 @@ def databases(arguments: DatabasesArguments) -> int:
 
     Exit codes: 0 every database is current; 1 one failed, was not reached by the
     last run, lacks records or content that a cure would bring, or (with --max-age) is
-    overdue; 2 usage; 3 the target cannot be reached.  With --as-of: what the target
-    held of each then, and 0.
+    overdue, or a directory that may hold nodes could not be looked into; 2 usage; 3 the
+    target cannot be reached.  With --as-of: what the target held of each then, and 0.
     """
     if arguments.as_of is not None:
         return _as_of(arguments, arguments.as_of)
     with rts.open_target(configuration=arguments.configured()) as target:
+        target.require_known(sources=arguments.sources, nodes=arguments.nodes)
         found = target.databases(
             since=arguments.since,
             sources=arguments.sources,
@@ -98,6 +101,8 @@ def databases(arguments: DatabasesArguments) -> int:
             max_age=arguments.max_age,
         )
         problems = target.problems_of(found)
+        if not arguments.nodes:  # of what could not be looked into it is not known whose it is
+            problems = [*problems, *target.unread_directories(sources=arguments.sources)]
         exit_code = 1 if any(problem.severity == "error" for problem in problems) else 0
         machine = arguments.as_json or arguments.as_csv
         order = arguments.sort or (None if machine else "state")
@@ -111,14 +116,7 @@ def databases(arguments: DatabasesArguments) -> int:
             as_json=arguments.as_json,
             as_csv=arguments.as_csv,
             quiet=arguments.quiet,
-            document={
-                "ok": exit_code == 0,
-                "exit_code": exit_code,
-                "server_time": target.server_time(),
-                "target": target.place,
-                "databases": rows,
-                "problems": problems,
-            },
+            document=databases_document(target, rows, problems),
             rows=(rts.DatabaseRow, rows),
             table=lambda: _show(rows, left, found, problems),
         )
@@ -130,6 +128,7 @@ def _as_of(arguments: DatabasesArguments, as_of: str) -> int:
     if any(value is not None for value in given):
         raise click.UsageError("--as-of goes with --source, --node and --limit only.")
     with rts.open_target(configuration=arguments.configured()) as target:
+        target.require_known(sources=arguments.sources, nodes=arguments.nodes)
         found = target.databases_as_of(as_of, sources=arguments.sources, nodes=arguments.nodes)
         rows = found[: arguments.limit]
         answer(
@@ -188,8 +187,10 @@ def _show(
 ) -> None:
     """One line a database, how many were left out by --limit, then the sum."""
     wrong = {(problem.source_ip, problem.db_path) for problem in problems}
+    directories = [problem for problem in problems if problem.db_path is None]
     if not everything:
         say("No databases.")
+        print_problems(directories)
         return
     labels = rts.told_apart([(row.node_name, row.db_path) for row in everything])
     names = {r.db_path: label for r, label in zip(everything, labels, strict=True)}
@@ -239,7 +240,12 @@ def _show(
         chains = rts.counted(sum(row.chain_count for row in everything), "chain")
         parts.append(f"{chains} (read {min(read):%Y-%m-%d %H:%M} UTC or later)")
     say(", ".join(parts) + ".")
-    errors = {(p.source_ip, p.db_path) for p in problems if p.severity == "error"}
+    print_problems(directories)
+    errors = {
+        (p.source_ip, p.db_path)
+        for p in problems
+        if p.severity == "error" and p.db_path is not None
+    }
     if errors:
         needs = "needs" if len(errors) == 1 else "need"
         say(

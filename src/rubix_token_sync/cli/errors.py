@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +20,7 @@ from rubix_token_sync.cli.options import (
     takes,
 )
 from rubix_token_sync.cli.output import Column, answer, count, print_table, say, when
+from rubix_token_sync.documents import errors_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import FailureReport, Reason
@@ -65,6 +64,7 @@ def errors(arguments: ErrorsArguments) -> int:
     cannot be reached.
     """
     with rts.open_target(configuration=arguments.configured()) as target:
+        target.require_known(sources=arguments.sources, nodes=arguments.nodes)
         exported = None
         if arguments.export:
             lines = target.export_errors(
@@ -92,12 +92,7 @@ def errors(arguments: ErrorsArguments) -> int:
             as_json=arguments.as_json,
             as_csv=arguments.as_csv,
             quiet=arguments.quiet,
-            document={
-                "server_time": target.server_time(),
-                "target": target.place,
-                **asdict(found),
-                "exported": exported,
-            },
+            document=errors_document(target, found, exported),
             rows=(rts.Reason, [*found.content, *found.validation, *found.events]),
             table=table,
         )
@@ -154,14 +149,8 @@ def _example(reason: Reason) -> str:
     """The example's token and message without what the table says already."""
     if reason.example is None:
         return ""
-    message = reason.example.message
-    if reason.category == "validation" and message.startswith("["):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            found = [e for e in json.loads(message) if e["code"] == reason.code]
-            message = " ".join(str(entry["message"]) for entry in found)
-    message = message.removeprefix(f"{reason.code}: ")
     token = f"{_short(reason.example.token_id, 64)}: " if reason.example.token_id else ""
-    return token + _short(message, 200)
+    return token + _short(reason.said, 200)
 
 
 def _short(text: str, longest: int) -> str:

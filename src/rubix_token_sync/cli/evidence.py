@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 import rubix_token_sync as rts
-from rubix_token_sync.cli.options import Common, common_options, max_age_option, stack, takes
+from rubix_token_sync.cli.options import (
+    Common,
+    Plain,
+    common_options,
+    max_age_option,
+    plain_options,
+    takes,
+)
 from rubix_token_sync.cli.output import answer, say
+from rubix_token_sync.cli.proofs import prove, verify_proof
 from rubix_token_sync.cli.terminal import counting, interruptible, print_problems
 
 if TYPE_CHECKING:
     from rubix_token_sync import (
         EvidenceComparison,
         EvidenceCreated,
-        EvidenceProof,
+        EvidenceStamp,
         EvidenceVerified,
     )
 
@@ -28,25 +34,7 @@ __all__ = ["evidence"]
 _LETTERS: Final = {"new": "+", "vanished": "-", "changed": "*"}
 _MANY: Final = 20
 
-_plain_options = stack(
-    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-    click.option("--quiet", "-q", is_flag=True, help="Warnings and errors only."),
-    click.option("--verbose", "-v", is_flag=True, help="Tracebacks of errors."),
-)
-_public_key_option = click.option(
-    "--key",
-    metavar="PUB",
-    help="The signer's public key, as you got it by another way: PEM, OpenSSH or C2SP.",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plain:
-    """What commands have that need no target."""
-
-    as_json: bool
-    quiet: bool
-    verbose: bool
+_CA_HELP: Final = "The authority's root certificates (PEM), as you got them from the authority."
 
 
 @click.group()
@@ -56,6 +44,10 @@ def evidence() -> None:
     docs/EVIDENCE.md says what evidence proves, and how a third party checks it without
     this program.
     """
+
+
+evidence.add_command(prove)
+evidence.add_command(verify_proof)
 
 
 # --- a key --------------------------------------------------------------------------------
@@ -70,7 +62,7 @@ class KeyArguments(Plain):
 
 @evidence.command()
 @click.argument("file", metavar="FILE")
-@_plain_options
+@plain_options
 @takes(KeyArguments)
 def key(arguments: KeyArguments) -> int:
     """Make an Ed25519 key: FILE (mode 600) and FILE.pub; print the public part.
@@ -102,6 +94,8 @@ class CreateArguments(Common):
     directory: str
     key: str
     previous: str | None
+    timestamp: str | None
+    timestamp_ca: str | None
     max_age: timedelta | None
 
 
@@ -116,6 +110,12 @@ class CreateArguments(Common):
 @click.option(
     "--previous", metavar="DIR", help="The evidence before this one; the new one names its root."
 )
+@click.option(
+    "--timestamp",
+    metavar="URL",
+    help="Ask this authority (RFC 3161) to stamp what was signed; needs --timestamp-ca.",
+)
+@click.option("--timestamp-ca", metavar="FILE", help=_CA_HELP)
 @max_age_option
 @common_options
 @takes(CreateArguments)
@@ -124,7 +124,7 @@ def create(arguments: CreateArguments) -> int:
 
     All of it is what one snapshot of the target held. Exit codes: 0; 1 it is made, but
     not everything had been read or the target knows no snapshots (the manifest says
-    so); 2 usage; 3 the target cannot be reached.
+    so), or an authority gave no time stamp; 2 usage; 3 the target cannot be reached.
     """
     configuration = arguments.configured()
     with counting("Writing", quiet=arguments.quiet) as on_progress:
@@ -133,6 +133,8 @@ def create(arguments: CreateArguments) -> int:
             key=arguments.key,
             previous=arguments.previous,
             max_age=arguments.max_age,
+            timestamp=arguments.timestamp,
+            timestamp_ca=arguments.timestamp_ca,
             on_progress=on_progress,
             configuration=configuration,
         )
@@ -149,6 +151,7 @@ def create(arguments: CreateArguments) -> int:
             "one_moment": done.one_moment,
             "counts": done.counts,
             "findings": done.findings,
+            "time_stamp": _stamp(done.time_stamp),
             "problems": done.status.problems,
         },
         table=lambda: _show_created(done),
@@ -160,16 +163,66 @@ def _checkpoint(done: EvidenceCreated | EvidenceVerified) -> dict[str, Any]:
     return {**vars(done.checkpoint), "root": done.checkpoint.root.hex()}
 
 
+def _stamp(found: EvidenceStamp | None) -> dict[str, Any] | None:
+    return None if found is None else vars(found)
+
+
 def _show_created(done: EvidenceCreated) -> None:
     print_problems(done.status.problems)
     say(
         f"{done.directory}: {rts.counted(done.checkpoint.size, 'record')}, root "
         f"{done.checkpoint.root.hex()}."
     )
+    if done.time_stamp is not None:
+        _show_stamp(done.time_stamp)
     if not done.complete:
         say("Not everything had been read: the manifest says so, and so will every check.", "33")
     if not done.one_moment:
         say("The target allows no snapshots: it was not read in one moment.", "33")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StampArguments(Plain):
+    """Options of `evidence stamp`."""
+
+    directory: str
+    timestamp: str
+    timestamp_ca: str
+
+
+@evidence.command()
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--timestamp", required=True, metavar="URL", help="The authority that is asked (RFC 3161)."
+)
+@click.option("--timestamp-ca", required=True, metavar="FILE", help=_CA_HELP)
+@plain_options
+@takes(StampArguments)
+def stamp(arguments: StampArguments) -> int:
+    """Get the time stamp that `evidence create --timestamp` could not get.
+
+    What an authority answers is checked before it is kept. Exit codes: 0; 1 it gave no
+    stamp, and nothing was changed; 2 usage; 5 the evidence is not as it was signed.
+    """
+    found = rts.stamp_evidence(
+        arguments.directory, timestamp=arguments.timestamp, timestamp_ca=arguments.timestamp_ca
+    )
+    answer(
+        as_json=arguments.as_json,
+        quiet=arguments.quiet,
+        document={
+            "ok": True,
+            "exit_code": 0,
+            "directory": arguments.directory,
+            "time_stamp": _stamp(found),
+        },
+        table=lambda: _show_stamp(found),
+    )
+    return 0
+
+
+def _show_stamp(found: EvidenceStamp) -> None:
+    say(f"Stamped at {found.at} by {found.authority or 'an authority without a name'}.")
 
 
 # --- checking -------------------------------------------------------------------------------
@@ -181,12 +234,18 @@ class VerifyArguments(Common):
 
     directory: str
     key: str | None
+    timestamp_ca: str | None
     roots: tuple[str, ...] = ()
 
 
 @evidence.command()
 @click.argument("directory", metavar="DIR")
-@_public_key_option
+@click.option(
+    "--key",
+    metavar="PUB",
+    help="The signer's public key, as you got it by another way: PEM, OpenSSH or C2SP.",
+)
+@click.option("--timestamp-ca", metavar="FILE", help=_CA_HELP)
 @click.option(
     "--roots",
     multiple=True,
@@ -200,10 +259,16 @@ def verify(arguments: VerifyArguments) -> int:
 
     Exit codes: 0 as it was signed, and everything had been read; 5 not as it was signed,
     or (--roots) the nodes have changed since; 1 as it was signed, but without --key it
-    is not known by whom, or not everything had been read or could be compared; 2 usage.
+    is not known by whom, or not everything had been read or could be compared, or the time
+    stamp is missing or (without --timestamp-ca) could not be checked; 2 usage.
     """
     with counting("Checking", quiet=arguments.quiet) as on_progress:
-        done = rts.verify_evidence(arguments.directory, key=arguments.key, on_progress=on_progress)
+        done = rts.verify_evidence(
+            arguments.directory,
+            key=arguments.key,
+            timestamp_ca=arguments.timestamp_ca,
+            on_progress=on_progress,
+        )
     compared = _compared(arguments, done) if arguments.roots else None
     code = done.exit_code
     if compared is not None:
@@ -220,6 +285,7 @@ def verify(arguments: VerifyArguments) -> int:
             "key_named": done.key_named,
             "complete": done.complete,
             "one_moment": done.one_moment,
+            "time_stamp": _stamp(done.time_stamp),
             "manifest": done.predicate,
             "compared": None if compared is None else vars(compared),
         },
@@ -244,6 +310,16 @@ def _show_verified(done: EvidenceVerified, compared: EvidenceComparison | None) 
     if not done.key_named:
         say("Who signed it is not known: name the signer's key by --key. It is signed by", "33")
         say(f"{done.key.fingerprint}.", indent="  ")
+    if done.time_stamp is not None:
+        _show_stamp(done.time_stamp)
+    if not done.stamp_ok:
+        say(
+            "It has no time stamp, and should have one."
+            if done.time_stamp is None
+            else "Whether that authority stamped it was not checked: name its root certificates "
+            "by --timestamp-ca.",
+            "33",
+        )
     unread = done.predicate["not_read"]
     if not done.complete:
         say("It says itself that not everything had been read:", "33")
@@ -266,120 +342,3 @@ def _show_verified(done: EvidenceVerified, compared: EvidenceComparison | None) 
     )
     for path, records in list(compared.not_compared.items())[:_MANY]:
         say(f"Not compared: {path} ({rts.counted(records, 'record')})", "33")
-
-
-# --- proofs ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProveArguments(Plain):
-    """Options of `evidence prove`."""
-
-    token: str
-    directory: str
-    to: str
-    nodes: tuple[str, ...]
-
-
-@evidence.command()
-@click.argument("token", metavar="TOKEN")
-@click.option(
-    "--from", "directory", required=True, metavar="DIR", help="The evidence that it is in."
-)
-@click.option(
-    "--to", default=".", show_default=True, metavar="DIR", help="Where the proofs are written."
-)
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this node; repeat.")
-@_plain_options
-@takes(ProveArguments)
-def prove(arguments: ProveArguments) -> int:
-    """Write one small file a record of TOKEN: it proves holder, status, content and verdict.
-
-    TOKEN is a token's id, or a record's key. Each file is checked by `evidence
-    verify-proof`, by verify.py of the evidence, or by hand (VERIFY.md).
-    """
-    proofs = rts.prove_token(arguments.token, evidence=arguments.directory, nodes=arguments.nodes)
-    written = [_written(arguments.to, proof) for proof in proofs]
-
-    def table() -> None:
-        for file in written:
-            say(file)
-
-    answer(
-        as_json=arguments.as_json,
-        quiet=arguments.quiet,
-        document={
-            "proofs": [
-                {"file": file, "index": proof.index, "record": proof.record}
-                for file, proof in zip(written, proofs, strict=True)
-            ]
-        },
-        table=table,
-    )
-    return 0
-
-
-def _written(directory: str, proof: EvidenceProof) -> str:
-    """The proof's file, named after node and token."""
-    node = re.sub(r"[^A-Za-z0-9]+", "-", str(proof.record["node_name"]))[:40]
-    file = os.path.join(directory, f"{node}-{proof.record['record_key'][:48]}.tlog-proof")
-    rts.keep_out(file, "The proof")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(file, flags, 0o600), "w", encoding="utf-8") as opened:
-            opened.write(proof.text)
-    except OSError as error:
-        raise rts.SettingsError(
-            f"{file} cannot be written: {error.strerror or error}.",
-            code="proof_unwritable",
-            remedy="Choose another directory by --to.",
-        ) from error
-    return file
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyProofArguments(Plain):
-    """Options of `evidence verify-proof`."""
-
-    file: str
-    key: str
-
-
-@evidence.command()
-@click.argument("file", metavar="FILE")
-@click.option(
-    "--key",
-    required=True,
-    metavar="PUB",
-    help="The signer's public key, as you got it by another way: PEM, OpenSSH or C2SP.",
-)
-@_plain_options
-@takes(VerifyProofArguments)
-def verify_proof(arguments: VerifyProofArguments) -> int:
-    """Check a proof and show the record that it proves; exit 5: it proves nothing."""
-    found = rts.verify_proof(arguments.file, key=arguments.key)
-
-    def table() -> None:
-        for name, value in found.record.items():
-            say(f"{name + ':':<18}{value}", indent="  ")
-        say(
-            f"This record was number {found.index + 1:,} of {found.checkpoint.size:,} that were "
-            f"signed at {found.checkpoint.made_at}, run {found.checkpoint.run}."
-        )
-
-    answer(
-        as_json=arguments.as_json,
-        quiet=arguments.quiet,
-        document={
-            "ok": True,
-            "exit_code": 0,
-            "record": found.record,
-            "index": found.index,
-            "records": found.checkpoint.size,
-            "made_at": found.checkpoint.made_at,
-            "run": found.checkpoint.run,
-            "root": found.checkpoint.root.hex(),
-        },
-        table=table,
-    )
-    return 0

@@ -13,22 +13,23 @@ import click
 import rubix_token_sync as rts
 from rubix_token_sync.cli.options import (
     Common,
+    as_of_option,
     common_options,
     node_option,
     since_option,
     source_option,
     takes,
 )
-from rubix_token_sync.cli.output import answer, say
-from rubix_token_sync.cli.terminal import counting
+from rubix_token_sync.cli.output import answer, say, unwritable
+from rubix_token_sync.cli.terminal import counting, note_unread
 
 if TYPE_CHECKING:
     from rubix_token_sync import Exported
 
 __all__ = ["export"]
 
-Table = Literal["records", "transactions", "pledges", "chains", "findings"]
-TABLES: Final = ("records", "transactions", "pledges", "chains", "findings")
+Table = Literal["records", "transactions", "pledges", "chains", "findings", "history"]
+TABLES: Final = ("records", "transactions", "pledges", "chains", "findings", "history")
 FORMATS: Final = ("parquet", "csv", "jsonl")
 PARTITIONS: Final = ("kind", "source", "node")
 
@@ -46,6 +47,7 @@ class ExportArguments(Common):
     dids: tuple[str, ...]
     kinds: tuple[str, ...]
     since: timedelta | None
+    as_of: str | None
 
 
 @click.command()
@@ -73,13 +75,15 @@ class ExportArguments(Common):
 @click.option("--did", "dids", multiple=True, metavar="DID", help="Only this holder; repeat.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind; repeat.")
 @since_option
+@as_of_option
 @common_options
 @takes(ExportArguments)
 def export(arguments: ExportArguments) -> int:
     """Write TABLE, as the target holds it in one moment, for other programs.
 
-    TABLE is records, transactions, pledges, chains or findings; docs/EXPORT.md has the
-    columns. --since counts from when a row last changed in the target. Exit codes: 0; 1
+    TABLE is records, transactions, pledges, chains, findings or history (every version of
+    every record); docs/EXPORT.md has the columns. --since counts from when a row last changed
+    in the target; records can be had as of a moment. Exit codes: 0; 1
     it is written, but the target allows no snapshots; 2 usage; 3 the target cannot be
     reached.
     """
@@ -92,20 +96,28 @@ def export(arguments: ExportArguments) -> int:
             raise click.UsageError("Parquet is not for a terminal: redirect it, or name a file.")
         to = sys.stdout.buffer
     with counting("Exporting", quiet=arguments.quiet) as on_progress:
-        done = rts.export_table(
-            arguments.what,
-            to,
-            form=arguments.form,
-            partition=arguments.partition,
-            sources=arguments.sources,
-            nodes=arguments.nodes,
-            dids=arguments.dids,
-            kinds=arguments.kinds,
-            since=arguments.since,
-            on_progress=on_progress,
-            configuration=configuration,
-        )
+        try:
+            done = rts.export_table(
+                arguments.what,
+                to,
+                form=arguments.form,
+                partition=arguments.partition,
+                sources=arguments.sources,
+                nodes=arguments.nodes,
+                dids=arguments.dids,
+                kinds=arguments.kinds,
+                since=arguments.since,
+                as_of=arguments.as_of,
+                on_progress=on_progress,
+                configuration=configuration,
+            )
+        except BrokenPipeError:  # its reader has gone: the command line ends as others do
+            raise
+        except OSError as error:
+            raise unwritable(error) from error
     code = 0 if done.one_moment else 1
+    with rts.open_target(configuration=configuration) as target:
+        note_unread(target, sources=arguments.sources, nodes=arguments.nodes, quiet=arguments.quiet)
     if to is not arguments.to:
         return code
     answer(

@@ -29,6 +29,8 @@ from rubix_token_sync.cli.output import (
     state,
     when,
 )
+from rubix_token_sync.cli.terminal import note_unread
+from rubix_token_sync.documents import findings_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import Evidence, Finding
@@ -96,6 +98,7 @@ def findings(ctx: click.Context, /, **given: Any) -> int | None:
         states = (*_OPEN, "suppressed", "resolved")
     configuration = arguments.configured()
     with rts.open_target(configuration=configuration) as target:
+        note_unread(target, nodes=arguments.nodes, quiet=arguments.quiet)
         found = target.findings(
             severities=arguments.severities,
             rules=arguments.rules,
@@ -112,12 +115,7 @@ def findings(ctx: click.Context, /, **given: Any) -> int | None:
             as_json=arguments.as_json,
             as_csv=arguments.as_csv,
             quiet=arguments.quiet,
-            document={
-                "server_time": target.server_time(),
-                "target": target.place,
-                "audit": audits[0] if audits else None,
-                "findings": found,
-            },
+            document=findings_document(target, audits, found),
             rows=(rts.Finding, found),
             table=lambda: _show(found, audited=bool(audits)),
         )
@@ -189,6 +187,7 @@ def show(arguments: FindingArguments) -> int:
     FINDING is its name as the table has it (the digits alone will do), or a token id.
     """
     with rts.open_target(configuration=arguments.configured()) as target:
+        note_unread(target, quiet=arguments.quiet)
         found = target.finding(arguments.name)
     return _answer(arguments, found)
 

@@ -19,6 +19,8 @@ from rubix_token_sync.cli.options import (
     takes,
 )
 from rubix_token_sync.cli.output import answer, say, when
+from rubix_token_sync.cli.terminal import note_unread
+from rubix_token_sync.documents import versions_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import ChangeCounts, Pruned, Version
@@ -90,6 +92,8 @@ def show(arguments: HistoryArguments) -> int:
     if arguments.databases:
         raise click.UsageError("--database goes without TOKEN.")
     with rts.open_target(configuration=arguments.configured()) as target:
+        note_unread(target, sources=arguments.sources, nodes=arguments.nodes, quiet=arguments.quiet)
+        target.require_token(arguments.token_id)
         found = target.history(arguments.token_id, sources=arguments.sources, nodes=arguments.nodes)
         if not found:
             raise rts.SettingsError(
@@ -101,12 +105,7 @@ def show(arguments: HistoryArguments) -> int:
         answer(
             as_json=arguments.as_json,
             quiet=arguments.quiet,
-            document={
-                "server_time": target.server_time(),
-                "target": target.place,
-                "token_id": arguments.token_id,
-                "versions": found,
-            },
+            document=versions_document(target, arguments.token_id, found),
             table=lambda: _show(arguments.token_id or "", found),
         )
     return 0
@@ -116,6 +115,7 @@ def _of_nodes(arguments: HistoryArguments) -> int:
     if not (arguments.nodes or arguments.databases or arguments.sources):
         raise click.UsageError("Give TOKEN, --node, --database or --source.")
     with rts.open_target(configuration=arguments.configured()) as target:
+        note_unread(target, sources=arguments.sources, nodes=arguments.nodes, quiet=arguments.quiet)
         feed = target.changes(
             arguments.since,
             sources=arguments.sources,
@@ -155,7 +155,7 @@ def _show(token_id: str, found: list[Version]) -> None:
         until = "now" if one.until_run is None else f"run {one.until_run}, {when(one.until)}"
         say(f"{since} to {until}:{' the node does not have it' if one.gone else ''}", indent="  ")
         for name, title in _TITLES.items():
-            if one.values.get(name) is not None:
+            if one.values.get(name) not in (None, ""):
                 say(f"{title + ':':<13}{one.values[name]}", indent="    ")
         if one.until_run is not None:
             say(f"{'changed then:':<13} {', '.join(one.changed) or 'its form'}", indent="    ")

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Common",
+    "Fetching",
     "Judging",
     "Loading",
     "Looking",
+    "Plain",
     "age",
     "common_options",
+    "fetching_options",
     "judging_options",
     "loading_options",
     "metrics_options",
+    "plain_options",
     "root_arguments",
     "stack",
     "takes",
@@ -133,6 +137,21 @@ class Common:
         return cast("SettingsOverrides", given)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """Values of `plain_options`: what commands have that need neither settings nor a target."""
+
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+
+plain_options = stack(
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    click.option("--quiet", "-q", is_flag=True, help="Warnings and errors only."),
+    click.option("--verbose", "-v", is_flag=True, help="Tracebacks of errors."),
+)
+
 root_arguments = click.argument(
     "roots", nargs=-1, metavar="[ROOT]...", type=click.Path(path_type=str)
 )
@@ -175,6 +194,13 @@ common_options = stack(
 )
 
 
+events_option = click.option(
+    "--events",
+    is_flag=True,
+    help="What happens, as JSON Lines on stdout while it happens (docs/JSON.md).",
+)
+
+
 # --- how much may be wrong --------------------------------------------------------
 
 
@@ -204,8 +230,8 @@ judging_options = stack(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading(Judging):
-    """Values of `loading_options`."""
+class Fetching(Judging):
+    """Values of `loading_options` that hold for any machine."""
 
     num_ipfs_workers: int | None
     ipfs_timeout: float | None
@@ -215,12 +241,18 @@ class Loading(Judging):
     retry_attempts: int | None
     ipfs_network: bool | None
     content_ways: str | None
-    gateways: tuple[str, ...]
-    ipfs_program: str | None
     chains: bool | None
 
 
-loading_options = stack(
+@dataclass(frozen=True, kw_only=True)
+class Loading(Fetching):
+    """Values of `loading_options`."""
+
+    gateways: tuple[str, ...]
+    ipfs_program: str | None
+
+
+pace_options = stack(
     click.option("--num-ipfs-workers", type=int, metavar="N", help="Contents fetched at once."),
     click.option("--ipfs-timeout", type=float, metavar="S", help="Seconds for one fetch."),
     click.option("--batch-size", type=int, metavar="N", help="Records written together."),
@@ -229,6 +261,8 @@ loading_options = stack(
     click.option(
         "--retry-attempts", type=int, metavar="N", help="Attempts after transient failures."
     ),
+)
+ways_options = stack(
     click.option(
         "--ipfs-network",
         is_flag=True,
@@ -240,14 +274,21 @@ loading_options = stack(
         metavar="LIST",
         help="Of blockstore,daemon,gateway,program: those to use. Default: all.",
     ),
+)
+chains_option = click.option(
+    "--chains",
+    is_flag=True,
+    default=None,
+    help="Read the tokens' chains too, where they changed.",
+)
+fetching_options = stack(pace_options, ways_options, chains_option)
+"""Those of `Fetching`."""
+loading_options = stack(
+    pace_options,
+    ways_options,
     click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Trustless gateway."),
     click.option("--ipfs-program", metavar="FILE", help="ipfs program for the last resort."),
-    click.option(
-        "--chains",
-        is_flag=True,
-        default=None,
-        help="Read the tokens' chains too, where they changed.",
-    ),
+    chains_option,
 )
 
 metrics_options = stack(

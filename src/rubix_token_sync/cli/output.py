@@ -7,21 +7,20 @@ name can move the cursor, forge a line or run as a formula.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.amounts import ago, count, length, per_cent, rate, when
+from rubix_token_sync.documents import columns_of, csv_text, to_json
 
 __all__ = [
     "Cell",
@@ -96,7 +95,12 @@ def unwritable(error: OSError) -> rts.SyncError:
 
 
 def _coloured() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """As no-color.org and force-color.org have it; empty variables count as not set."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _painted(text: str, style: str) -> str:
@@ -115,6 +119,11 @@ def say(line: str = "", style: str = "", indent: str = "") -> None:
         folded = [text]
     for part in folded:
         _write(f"{indent}{_painted(part, style)}\n")
+
+
+def print_text(text: str) -> None:
+    """Text of the program's own, as it stands."""
+    _write(text)
 
 
 def _width() -> int | None:
@@ -247,19 +256,6 @@ def _cells(text: str) -> int:
 # --- JSON and CSV -----------------------------------------------------------------------
 
 
-def to_json(value: Any) -> Any:
-    """Plain JSON values: dataclasses are taken apart, times are RFC 3339 in UTC."""
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds") + "Z"
-    if is_dataclass(value) and not isinstance(value, type):
-        return to_json(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return value
-
-
 def print_json(document: Mapping[str, Any]) -> None:
     """One document on stdout."""
     _write(rts.json_text(to_json(document)) + "\n")
@@ -270,28 +266,9 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     _write(rts.json_text(to_json(document), indent=None) + "\n")
 
 
-def columns_of(row: type[Any]) -> list[str]:
-    """The keys of a row, which are its columns in CSV."""
-    return [field.name for field in fields(row)]
-
-
 def print_csv(kind: type[Any], rows: Iterable[Any]) -> None:
     """A header and one line a row on stdout; nested values are JSON."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = columns_of(kind)
-    table.writerow(names)
-    for row in rows:
-        values = to_json(row)
-        table.writerow(
-            [
-                rts.json_text(values[name], indent=None)
-                if isinstance(values[name], dict | list)
-                else rts.cell(values[name])
-                for name in names
-            ]
-        )
-    _write(text.getvalue())
+    _write(csv_text(kind, rows))
 
 
 def answer(
@@ -317,55 +294,9 @@ def answer(
 # --- values ------------------------------------------------------------------------------
 
 
-def count(value: int | None) -> str:
-    """A number with its thousands apart."""
-    return "" if value is None else f"{value:,}"
-
-
 def by_severity(number: int, severity: str) -> str:
     """``2 errors``, ``1 warning``, ``3 info``."""
     return f"{number:,} info" if severity == "info" else rts.counted(number, severity)
-
-
-def per_cent(value: float | None) -> str:
-    """A share with one decimal; 100.0 and 0.0 only where it is all or nothing."""
-    if value is None:
-        return ""
-    if 0 < value < 100:
-        value = min(99.9, max(0.1, round(value, 1)))
-    return f"{value:.1f} %"
-
-
-def rate(value: float | None) -> str:
-    """Records per second."""
-    return "" if value is None else f"{value:,.0f}/s"
-
-
-def when(value: datetime | None) -> str:
-    """A time of the target, to the second."""
-    return "" if value is None else value.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def length(seconds: float | None) -> str:
-    """A duration in its two largest units."""
-    if seconds is None:
-        return ""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for unit, name, lower, lower_name in (
-        (86_400, "d", 3_600, "h"),
-        (3_600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // lower} {lower_name}"
-    return f"{whole} s"
-
-
-def ago(seconds: float | None) -> str:
-    """An age."""
-    return "never" if seconds is None else f"{length(seconds)} ago"
 
 
 def spark(values: Sequence[float | None]) -> str:

@@ -26,17 +26,28 @@ FORMS: Final = {
         "rubix-token-sync.timer",
         "rubix-token-sync-status.service",
         "rubix-token-sync-status.timer",
+        "rubix-token-sync-web.service",
     ),
     "cron": ("rubix-token-sync.cron",),
     "logrotate": ("rubix-token-sync.logrotate",),
     "container": ("Containerfile",),
     "prometheus": ("prometheus-rules.yml",),
     "grafana": ("grafana-dashboard.json",),
+    "cluster-worker": ("rubix-token-sync-worker.service",),
+    "cluster-scheduler": ("rubix-token-sync-scheduler.service",),
+    "cluster-fleet": ("rubix-token-sync-fleet.service", "rubix-token-sync-fleet.timer"),
 }
 """What can be written, and the files of each."""
 
-_RUNS: Final = ("systemd", "cron")
+_RUNS: Final = ("systemd", "cron", "cluster-worker", "cluster-fleet")
 """Forms that run the program as a user, with a settings file."""
+_ENABLED: Final = {
+    "systemd": "rubix-token-sync.timer",
+    "cluster-worker": "rubix-token-sync-worker.service",
+    "cluster-scheduler": "rubix-token-sync-scheduler.service",
+    "cluster-fleet": "rubix-token-sync-fleet.timer",
+}
+"""What `systemctl enable --now` gets."""
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 _CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
 
@@ -71,6 +82,11 @@ _CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
     show_default=True,
     help="When systemd starts a run (systemd.time).",
 )
+@click.option(
+    "--scheduler",
+    metavar="URL",
+    help="Of the forms cluster-…: where the scheduler listens, tls://HOST:8786.",
+)
 @click.option("--remove", is_flag=True, help="Remove what an earlier call wrote to --to.")
 def install_service(
     roots: tuple[str, ...],
@@ -79,6 +95,7 @@ def install_service(
     user: str | None,
     config: str,
     calendar: str,
+    scheduler: str | None,
     remove: bool,
 ) -> int:
     """Write the files that run the sync on time; nothing is started or enabled.
@@ -93,6 +110,7 @@ def install_service(
         "user": user or _own_name(),
         "config": str(Path(config).absolute()),
         "calendar": calendar,
+        "scheduler": _scheduler(form, scheduler),
     }
     _check(values, roots)
     if directory is not None:
@@ -108,28 +126,42 @@ def install_service(
         except OSError as error:
             raise _unwritable(path, error, "written") from error
         click.echo(f"Wrote {path}", err=True)
+    if directory is not None and form in _ENABLED:
+        click.echo(
+            f"Then, as root: systemctl daemon-reload && systemctl enable --now {_ENABLED[form]}",
+            err=True,
+        )
     if directory is not None and form == "systemd":
         click.echo(
-            "Then, as root: systemctl daemon-reload && "
-            "systemctl enable --now rubix-token-sync.timer\n"
-            "On one machine also: systemctl enable --now rubix-token-sync-status.timer",
+            "On one machine also: systemctl enable --now rubix-token-sync-status.timer\n"
+            "For the page (docs/WEB.md): systemctl enable --now rubix-token-sync-web.service",
             err=True,
         )
     if directory is not None and form in _RUNS:
-        for note in _missing(values["user"], values["config"]):
+        for note in _missing(values["user"], values["config"], roots):
             click.echo(f"Before it runs: {note}", err=True)
     return 0
 
 
-def _missing(user: str, config: str) -> list[str]:
+def _missing(user: str, config: str, roots: tuple[str, ...]) -> list[str]:
     """What the service needs and this machine does not have yet."""
     notes = []
     try:
-        pwd.getpwnam(user)
+        uid: int | None = pwd.getpwnam(user).pw_uid
     except KeyError:
         notes.append(f"the user {user} does not exist here: useradd --system {user}")
+        uid = None
+    notes += [f"{root} is not a directory." for root in roots if not os.path.isdir(root)]
     if not os.path.exists(config):
-        notes.append(f"{config} does not exist: `{program()} init {os.path.dirname(config)}`")
+        where = os.path.dirname(config)
+        named = os.path.basename(config) == "settings.toml"
+        by = f"`{program()} init --system --user {user} {where}`" if named else "write it"
+        return [*notes, f"{config} does not exist: {by}"]
+    owner = os.stat(config).st_uid
+    if uid not in (None, owner) and os.stat(config).st_mode & 0o004 == 0:
+        notes.append(f"{user} cannot read {config}: chown {user} {config}")
+    if os.access(config, os.R_OK):
+        notes += [f"{problem} [{problem.code}]" for problem in rts.check_settings(config)[1]]
     return notes
 
 
@@ -144,7 +176,7 @@ def _remove(form: str, directory: Path) -> int:
         except OSError as error:
             raise _unwritable(path, error, "removed") from error
         click.echo(f"Removed {path}", err=True)
-    if form == "systemd":
+    if form in _ENABLED:
         click.echo("Then, as root: systemctl daemon-reload", err=True)
     return 0
 
@@ -173,7 +205,7 @@ def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
             code="bad_calendar",
             remedy="Write it as systemd.time(7) has it, for example '*-*-* 02:17:00' or 'daily'.",
         )
-    for path in (values["config"], *roots):
+    for path in (values["config"], values["scheduler"], *roots):
         if not path.isprintable() or set(path) & set("%$\\\"'`"):
             raise rts.SettingsError(
                 f"{path!r} cannot be written into a unit safely.",
@@ -182,7 +214,26 @@ def _check(values: dict[str, str], roots: tuple[str, ...]) -> None:
             )
 
 
-def render(name: str, *, roots: tuple[str, ...], user: str, config: str, calendar: str) -> str:
+def _scheduler(form: str, given: str | None) -> str:
+    """The address in full, where the form needs one."""
+    if not form.startswith("cluster-"):
+        return ""
+    if given is None:
+        raise click.UsageError(f"The form {form} needs --scheduler: where the scheduler listens.")
+    from rubix_token_sync.cluster import Address
+
+    return str(Address.parse(given))
+
+
+def render(
+    name: str,
+    *,
+    roots: tuple[str, ...],
+    user: str,
+    config: str,
+    calendar: str,
+    scheduler: str = "",
+) -> str:
     """One file of `FORMS`, filled in; ``roots`` empty: those of the settings file."""
     text = files("rubix_token_sync.deploy").joinpath(name).read_text(encoding="utf-8")
     filled = {
@@ -190,6 +241,7 @@ def render(name: str, *, roots: tuple[str, ...], user: str, config: str, calenda
         "@PROGRAM@": _program(),
         "@CONFIG@": _quoted(config),
         "@CALENDAR@": calendar,
+        "@SCHEDULER@": scheduler,
         "@ROOTS@": " ".join(map(_quoted, roots)),
         "@ROOTS_SHOWN@": " ".join(roots) or "the configured roots",
     }

@@ -32,6 +32,7 @@ from rubix_token_sync.cli.output import (
     state,
     when,
 )
+from rubix_token_sync.documents import sessions_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import RunRow, Trend
@@ -75,6 +76,7 @@ def sessions(arguments: SessionsArguments) -> int:
     """
     statuses = ("FAILED", "INTERRUPTED") if arguments.failed else arguments.statuses
     with rts.open_target(configuration=arguments.configured()) as target:
+        target.require_known(sources=arguments.sources)
         found = target.sessions(
             since=arguments.since,
             sources=arguments.sources,
@@ -87,12 +89,7 @@ def sessions(arguments: SessionsArguments) -> int:
             as_json=arguments.as_json,
             as_csv=arguments.as_csv,
             quiet=arguments.quiet,
-            document={
-                "server_time": target.server_time(),
-                "target": target.place,
-                "sessions": found,
-                "trend": trend,
-            },
+            document=sessions_document(target, found, trend),
             rows=(rts.RunRow, found),
             table=lambda: _show(found, trend),
         )

@@ -1,4 +1,4 @@
-"""`init` and `demo`: the first minutes."""
+"""`demo`: the first minutes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import click
 
+from rubix_token_sync.cli.init import make_directory
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.installation import program
 from rubix_token_sync.text import counted
@@ -20,89 +21,42 @@ from rubix_token_sync.text import counted
 if TYPE_CHECKING:
     from rubix_token_sync.testing import FleetPlan
 
-__all__ = ["demo", "init"]
+__all__ = ["demo"]
 
 _EXAMPLE = "SELECT token_id, node_name, ipfs_data FROM TokenRecords LIMIT 5"
-
-
-@click.command()
-@click.argument("directory", default=".", metavar="[DIR]", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace files that exist.")
-def init(directory: Path, force: bool) -> int:
-    """Write a commented settings file and the connection file's template (mode 600)."""
-    from rubix_token_sync.nodes.keep_out import keep_out
-    from rubix_token_sync.settings import commented_settings_file
-    from rubix_token_sync.settings.search import CONNECTION_FILE, SETTINGS_FILE
-    from rubix_token_sync.targets.connection_file import connection_template
-
-    keep_out(directory / SETTINGS_FILE, "The settings file")
-    _make(directory)
-    for name, text in (
-        (SETTINGS_FILE, commented_settings_file()),
-        (CONNECTION_FILE, connection_template()),
-    ):
-        path = directory / name
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            click.echo(f"{path} exists; left as it is (--force replaces it).")
-            continue
-        except OSError as error:
-            raise SettingsError(
-                f"{path} cannot be written: {error.strerror}.",
-                code="directory_unwritable",
-                remedy="Name another directory.",
-            ) from error
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            os.fchmod(fd, 0o600)  # a replaced file keeps its mode otherwise
-            file.write(text)
-        click.echo(f"Wrote {path} (mode 600).")
-    click.echo(_next_step(directory / SETTINGS_FILE))
-    return 0
-
-
-def _next_step(file: Path) -> str:
-    """What to edit and what to run then; a settings file that was there may name its own target."""
-    from rubix_token_sync.nodes.keep_out import node_around
-    from rubix_token_sync.settings.load import check_settings_file
-    from rubix_token_sync.settings.search import find_target
-
-    check = f"{program()} check --config {shlex.quote(str(file))}"
-    settings, problems = check_settings_file(file)
-    if settings is None:
-        return f"{file} cannot be used as it is: {problems[0]} Correct it, then run: {check}"
-    choice = find_target(settings, str(file), node_around, embedded=False)
-    if choice.kind == "address":
-        return f"{file} names its target itself. Test it: {check}"
-    return f"Edit {choice.value}, then run: {check}"
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"{directory} cannot be made: {error.strerror}.",
-            code="directory_unwritable",
-            remedy="Name another directory.",
-        ) from error
 
 
 @click.command()
 @click.argument("directory", default="rubix-demo", metavar="[DIR]", type=click.Path(path_type=Path))
 @click.option("--nodes", default=5, show_default=True, metavar="N", help="Nodes to make.")
 @click.option("--tokens", default=1_000, show_default=True, metavar="N", help="Tokens a node.")
+@click.option("--serve", is_flag=True, help="Then audit it and serve the page over it.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8765,
+    show_default=True,
+    metavar="N",
+    help="The page's port.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
-def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: bool) -> int:
+def demo(
+    ctx: click.Context,
+    directory: Path,
+    nodes: int,
+    tokens: int,
+    serve: bool,
+    port: int,
+    as_json: bool,
+) -> int:
     """Make a small fleet of nodes in DIR and sync it into an embedded store there."""
     from rubix_token_sync.cli.sync import sync
     from rubix_token_sync.nodes.keep_out import keep_out
     from rubix_token_sync.testing import make_fleet
 
     keep_out(directory / "fleet", "The demo")
-    _make(directory)
+    make_directory(directory)
     fleet = directory / "fleet"
     if fleet.exists() and not (fleet / "demo.json").exists():
         raise SettingsError(
@@ -131,13 +85,28 @@ def demo(ctx: click.Context, directory: Path, nodes: int, tokens: int, as_json: 
     for parameter in sync.params:
         options.setdefault(str(parameter.name), None)
     code = ctx.invoke(sync, **options)
+    if serve:
+        return _serve(store, directory, port)
     if not as_json:
         click.echo(
             "\nLook around:\n"
             f"  {shlex.join(_query(store))}\n"
+            f"  {program()} {shlex.join(_page(store))}\n"
             f"  {program()} {shlex.join(_verify(fleet, store))}"
         )
     return int(code)
+
+
+def _serve(store: Path, directory: Path, port: int) -> int:
+    """The page over the demo, audited, on this machine only."""
+    import rubix_token_sync as rts
+    from rubix_token_sync.cli.serve import run_page
+    from rubix_token_sync.web.options import ServeOptions
+
+    configuration = rts.configure(target=_address(store), config=os.devnull)
+    rts.audit_records(configuration=configuration)
+    options = ServeOptions(port=port, reports=(str(directory / "reports"),))
+    return run_page(configuration, options, quiet=False)
 
 
 def _demo_plan(nodes: int, tokens: int) -> FleetPlan:
@@ -166,6 +135,10 @@ def _query(store: Path) -> list[str]:
         f"import sqlite3; print(*sqlite3.connect({str(store)!r}).execute({_EXAMPLE!r}), sep='\\n')"
     )
     return [sys.executable, "-c", code]
+
+
+def _page(store: Path) -> list[str]:
+    return ["serve", "--target", _address(store)]
 
 
 def _verify(fleet: Path, store: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,7 +37,8 @@ from rubix_token_sync.cli.output import (
     state,
     when,
 )
-from rubix_token_sync.cli.terminal import print_problems
+from rubix_token_sync.cli.terminal import pausing, print_problems
+from rubix_token_sync.documents import status_document
 
 if TYPE_CHECKING:
     from rubix_token_sync import Configuration, OpenFindings, Status, TargetReader
@@ -102,6 +102,7 @@ def status(arguments: StatusArguments) -> int:
     if arguments.alert and max_age is None and hours is not None:
         max_age = timedelta(hours=hours)
     with rts.open_target(configuration=configuration) as target:
+        target.require_known(sources=arguments.sources, nodes=arguments.nodes)
 
         def ask() -> Status:
             return target.status(
@@ -126,17 +127,7 @@ def _answer(
         as_json=arguments.as_json,
         as_csv=arguments.as_csv,
         quiet=arguments.quiet and found.ok,
-        document={
-            "ok": found.ok,
-            "exit_code": found.exit_code,
-            "server_time": found.server_time,
-            "target": target.place,
-            "problems": found.problems,
-            "running": found.running,
-            "sources": found.sources,
-            "records_by_kind": found.records_by_kind,
-            "audit": found.audit,
-        },
+        document=status_document(target, found),
         rows=(rts.Problem, found.problems),
         table=lambda: (
             print_problems(found.problems) if arguments.quiet else _show(found, target.place)
@@ -146,16 +137,15 @@ def _answer(
 
 
 def _watch(target: TargetReader, ask: Callable[[], Status], interval: float) -> int:
-    try:
+    with pausing() as asked:
         while True:
             found = ask()
             if sys.stdout.isatty():
                 sys.stdout.write("\x1b[H\x1b[2J")
             _show(found, target.place)
             sys.stdout.flush()
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        return 0
+            if asked(interval):
+                return 0
 
 
 def _show(found: Status, place: str) -> None:
@@ -165,7 +155,7 @@ def _show(found: Status, place: str) -> None:
     if not found.problems:
         say("All is well.", "32")
     print_problems(found.problems)
-    if found.audit is not None:
+    if found.sources:
         _show_audit(found.audit)
     if found.running:
         say()
@@ -210,7 +200,10 @@ def _show_changes(found: Status) -> None:
             say(f"Changed by the last sync of {source.source_ip}{beside}: {', '.join(parts)}")
 
 
-def _show_audit(audit: OpenFindings) -> None:
+def _show_audit(audit: OpenFindings | None) -> None:
+    if audit is None:
+        say("No audit has run yet: `rubix-token-sync audit`.")
+        return
     parts = [
         by_severity(number, severity)
         for severity, number in (
@@ -223,6 +216,9 @@ def _show_audit(audit: OpenFindings) -> None:
     )
     failed = "" if audit.complete else "; a rule failed"
     say(f"Audit {audit.last_audit_number} at {when(audit.last_audit_at)} UTC: {open_ones}{failed}.")
+    if audit.unaudited_syncs:
+        syncs = rts.counted(audit.unaudited_syncs, "sync")
+        say(f"What {syncs} changed since then was not audited.")
 
 
 def _show_sources(found: Status) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli import events
 from rubix_token_sync.cli.options import (
     Loading,
     common_options,
+    events_option,
     judging_options,
     loading_options,
     metrics_options,
@@ -35,7 +37,7 @@ from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 if TYPE_CHECKING:
     from rubix_token_sync import CancelToken, Configuration, Observer, SyncResult
 
-__all__ = ["retry_failed", "sync"]
+__all__ = ["retry_failed", "show_sync", "sync"]
 
 _LISTED = 40
 _LOGGED = ("database_failed", "directory_unread")
@@ -49,6 +51,7 @@ class RunArguments(Loading):
 
     report: str | None
     no_progress: bool
+    events: bool
     nodes: tuple[str, ...]
     allow_shrink: bool
     metrics_port: int | None
@@ -67,6 +70,7 @@ _run_options = stack(
     loading_options,
     click.option("--report", metavar="DIR", help="Where the JSON report goes. Default: reports."),
     click.option("--no-progress", is_flag=True, help="No live bar on a terminal."),
+    events_option,
     node_option,
     click.option(
         "--allow-shrink",
@@ -122,7 +126,7 @@ def sync(arguments: RunArguments) -> int:
             configuration=configuration,
         )
 
-    return _command("Comparing" if arguments.dry_run else "Syncing", arguments, work)
+    return _command("Comparing" if arguments.dry_run else "Syncing", "sync", arguments, work)
 
 
 @click.command("retry-failed")
@@ -145,33 +149,45 @@ def retry_failed(arguments: RunArguments) -> int:
             configuration=configuration,
         )
 
-    return _command("Asking again", arguments, work)
+    return _command("Asking again", "retry-failed", arguments, work)
 
 
 def _command(
     verb: str,
+    command: str,
     arguments: RunArguments,
     work: Callable[[Configuration, list[Observer], CancelToken], SyncResult],
 ) -> int:
     configuration = arguments.configured()
+    looking_on: list[Observer] = []
+    if arguments.events:
+        events.started(command, configuration, as_json=arguments.as_json)
+        looking_on.append(events.EventObserver())
     report = rts.ReportObserver(configuration.report_directory)
     watchers = [report, *rts.watchers_of(configuration)]
     with (
         interruptible() as stop,
         showing(verb, quiet=arguments.quiet, no_progress=arguments.no_progress) as bar,
     ):
-        result = work(configuration, [*watchers, *bar], stop)
+        result = work(configuration, [*watchers, *looking_on, *bar], stop)
+    if arguments.events:
+        return events.ended_sync(result, None if report.file is None else str(report.file))
+    return show_sync(result, report, as_json=arguments.as_json, quiet=arguments.quiet)
+
+
+def show_sync(result: SyncResult, report: rts.ReportObserver, *, as_json: bool, quiet: bool) -> int:
+    """Print how a run ended; its exit code."""
     document = rts.report_of(result)
     for name, path in (("report_file", report.file), ("page_file", report.page)):
         if path is not None:
             document[name] = str(path)
     answer(
-        as_json=arguments.as_json,
-        quiet=arguments.quiet,
+        as_json=as_json,
+        quiet=quiet,
         document=document,
         table=lambda: _summary(result, document),
     )
-    if arguments.quiet and not arguments.as_json:
+    if quiet and not as_json:
         # What ends a run with 1 is never kept back; the log has said the others.
         errors = [problem for problem in result.problems if problem.severity == "error"]
         print_problems([problem for problem in errors if problem.code not in _LOGGED])

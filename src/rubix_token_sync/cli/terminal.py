@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -17,9 +18,16 @@ from rubix_token_sync.cli.output import length, per_cent, rate, say
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from rubix_token_sync import CancelToken, Observer, Problem, Progress
+    from rubix_token_sync import CancelToken, Observer, Problem, Progress, TargetReader
 
-__all__ = ["counting", "interruptible", "print_problems", "showing"]
+__all__ = [
+    "counting",
+    "interruptible",
+    "note_unread",
+    "pausing",
+    "print_problems",
+    "showing",
+]
 
 _STOPPING: Final = (
     "Stopping after the chunk under way … What is stored stays; run the command again to go on."
@@ -58,6 +66,33 @@ def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         show_cursor = "\x1b[?25h" if os.isatty(2) else ""
         os.write(2, f"{show_cursor}{line}\n".encode())
+
+
+@contextlib.contextmanager
+def pausing() -> Iterator[Callable[[float], bool]]:
+    """A function that waits so many seconds, and tells whether Ctrl-C has asked for the end.
+
+    For what only looks, again and again.  A second Ctrl-C ends it at once.  No exception: one
+    that a handler raises is lost where an object is being finalized, and there is none where
+    the program was started with SIGINT ignored.
+    """
+    pressed, press = os.pipe()
+
+    def asked(seconds: float) -> bool:
+        return bool(select.select([pressed], [], [], seconds)[0])
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        if asked(0):
+            os._exit(128 + number)
+        os.write(press, b"\0")
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(pressed)
+        os.close(press)
 
 
 @contextlib.contextmanager
@@ -158,6 +193,25 @@ def bar_lines(verb: str, progress: Progress | None, seconds: float, width: int) 
         parts.insert(1, f"{counters.databases_failed:,} failed")
     line = f"{phase} {'━' * full}{'╌' * (room - full)}{tail}"
     return line[:width], " · ".join(parts)[:width]
+
+
+def note_unread(
+    target: TargetReader,
+    *,
+    sources: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+    quiet: bool = False,
+) -> None:
+    """Say on stderr what an answer cannot speak for; refuse names that the target does not know.
+
+    Raises:
+        SettingsError: no machine or node has this name.
+    """
+    target.require_known(sources=sources, nodes=nodes)
+    unread = [] if quiet else target.unread(sources=sources, nodes=nodes)
+    note = rts.unread_note(unread)
+    if note is not None:
+        print(rts.shown(f"! {note}"), file=sys.stderr)
 
 
 def print_problems(problems: Sequence[Problem]) -> None:

@@ -11,9 +11,11 @@ import rubix_token_sync as rts
 from rubix_token_sync.cli.findings import show_findings
 from rubix_token_sync.cli.options import Common, as_of_option, common_options, takes
 from rubix_token_sync.cli.output import answer, say, when
+from rubix_token_sync.cli.terminal import note_unread
+from rubix_token_sync.documents import token_document
 
 if TYPE_CHECKING:
-    from rubix_token_sync import Holder, TokenView
+    from rubix_token_sync import AuditRow, Holder, TokenView
 
 __all__ = ["token"]
 
@@ -42,10 +44,13 @@ def token(arguments: TokenArguments) -> int:
     target has no such token; 3 the target cannot be reached.
     """
     with rts.open_target(configuration=arguments.configured()) as target:
+        target.require_token(arguments.token_id)
+        note_unread(target, quiet=arguments.quiet)
         if arguments.as_of is None:
             found = target.token(arguments.token_id)
         else:
             found = target.token_as_of(arguments.token_id, arguments.as_of)
+        audits = target.audits(limit=1)
     if not found.holders and not found.findings:
         raise rts.SettingsError(
             "The target has no token with this id.",
@@ -56,18 +61,13 @@ def token(arguments: TokenArguments) -> int:
     answer(
         as_json=arguments.as_json,
         quiet=arguments.quiet,
-        document={
-            "token_id": found.token_id,
-            "content": found.content,
-            "holders": found.holders,
-            "findings": found.findings,
-        },
-        table=lambda: _show(found),
+        document=token_document(found),
+        table=lambda: _show(found, audits[0] if audits else None),
     )
     return 0
 
 
-def _show(found: TokenView) -> None:
+def _show(found: TokenView, audit: AuditRow | None) -> None:
     say(found.token_id, "1")
     if found.content is not None:
         cut = "…" if len(found.content) > _MOST_CONTENT else ""
@@ -80,7 +80,11 @@ def _show(found: TokenView) -> None:
     say()
     if found.findings:
         show_findings(found.findings)
-    else:
+    synced = max((one.synced_at for one in found.holders if one.synced_at), default=None)
+    unknown = rts.not_audited(audit, synced)
+    if unknown is not None:
+        say(unknown)
+    elif not found.findings:
         say("No audit found anything about it.")
 
 
@@ -92,7 +96,7 @@ def _show_holder(one: Holder) -> None:
     level = None if one.token_level is None else f"level {one.token_level}, {one.token_number}"
     number = one.latest_block_number
     block = one.latest_block_type and f"{one.latest_block_type}, number {number}"
-    kind = one.token_kind + (f", {one.network} net" if one.network else "")
+    kind = one.token_kind + (f", {one.network} net" if one.network else ", network unknown")
     for title, value in (
         ("kind", kind), ("status", one.token_status), ("DID", one.did), ("value", one.token_value),
         ("state hash", one.token_state_hash), ("transaction", one.transaction_id),

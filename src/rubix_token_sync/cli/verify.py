@@ -11,9 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli import events
 from rubix_token_sync.cli.options import (
     Loading,
     common_options,
+    events_option,
     judging_options,
     loading_options,
     node_option,
@@ -24,9 +26,9 @@ from rubix_token_sync.cli.output import answer, say
 from rubix_token_sync.cli.terminal import interruptible, print_problems, showing
 
 if TYPE_CHECKING:
-    from rubix_token_sync import Difference, RunOptions, VerifyResult
+    from rubix_token_sync import Difference, Observer, RunOptions, VerifyResult
 
-__all__ = ["verify"]
+__all__ = ["show_verify", "verify"]
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = "TokenRecords"
@@ -44,6 +46,7 @@ class VerifyArguments(Loading):
 
     nodes: tuple[str, ...]
     no_progress: bool
+    events: bool
     combined: str | None
     repair: bool
 
@@ -55,6 +58,7 @@ class VerifyArguments(Loading):
 @loading_options
 @node_option
 @click.option("--no-progress", is_flag=True, help="No live bar on a terminal.")
+@events_option
 @click.option(
     "--combined",
     metavar="FILE",
@@ -74,7 +78,10 @@ def verify(arguments: VerifyArguments) -> int:
     3 the target refuses us.
     """
     configuration = arguments.configured()
-    written = [_DifferenceFile(arguments.combined)] if arguments.combined else []
+    written: list[Observer] = [_DifferenceFile(arguments.combined)] if arguments.combined else []
+    if arguments.events:
+        events.started("verify", configuration, as_json=arguments.as_json)
+        written.append(events.EventObserver())
     with (
         interruptible() as stop,
         showing("Verifying", quiet=arguments.quiet, no_progress=arguments.no_progress) as bar,
@@ -86,14 +93,26 @@ def verify(arguments: VerifyArguments) -> int:
             stop=stop,
             configuration=configuration,
         )
+    if arguments.events:
+        _log_failures(result)
+        return events.ended_verify(result)
+    return show_verify(result, as_json=arguments.as_json, quiet=arguments.quiet)
+
+
+def _log_failures(result: VerifyResult) -> None:
     for path, error in [*result.failed, *result.unreadable]:
         rts.log_event(
             _LOG, logging.WARNING, "database_failed", f"{path}: {error}",
             db_path=path, category=error.category, code=error.code,
         )  # fmt: skip
+
+
+def show_verify(result: VerifyResult, *, as_json: bool, quiet: bool) -> int:
+    """Print what a comparison found; its exit code."""
+    _log_failures(result)
     answer(
-        as_json=arguments.as_json,
-        quiet=arguments.quiet and not result.exit_code,
+        as_json=as_json,
+        quiet=quiet and not result.exit_code,
         document=_document(result),
         table=lambda: _summary(result),
     )
@@ -108,7 +127,7 @@ class _DifferenceFile(rts.Observer):
         self._file: IO[str] | None = None
 
     def on_start(self, options: RunOptions) -> None:  # noqa: ARG002 - the observer's form
-        rts.keep_out(self._path, "The list of differences")
+        rts.keep_out(self._path, "The list of differences", "stream")
         try:
             self._file = Path(self._path).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
         except OSError as error:

@@ -11,15 +11,16 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
-from rubix_token_sync.evidence.directory import opened_directory
+from rubix_token_sync.evidence import form
+from rubix_token_sync.evidence.directory import EvidenceFiles, opened_directory, refused
 from rubix_token_sync.evidence.leaves import CONTENT_DIGEST, content_digests, leaves
-from rubix_token_sync.evidence.verify import lines_of
 from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Change", "Comparison", "compare"]
 
 _EXAMPLES: Final = 20
+_CHUNK: Final = 4 * 2**20
 _VERDICT: Final = ("verdict", "verdict_source", "token_level", "token_number")
 """Not compared where the records that were read anew were not judged."""
 
@@ -83,7 +84,7 @@ def compare(
     with opened_directory(directory) as files, store.moment() as (conn, _):
         now = ((_key_of(leaf), leaf) for block in _stored(store, conn) for leaf in block)
         fresh = next(now, None)
-        for lines in lines_of(files):
+        for lines in _lines_of(files):
             for leaf in lines:
                 key = _key_of(leaf)
                 while fresh is not None and fresh[0] < key:
@@ -105,6 +106,25 @@ def compare(
             fresh = next(now, None)
     found.not_compared = dict(sorted(others.items()))
     return found
+
+
+def _lines_of(files: EvidenceFiles) -> Iterator[list[bytes]]:
+    """The leaves, by the chunk.
+
+    Raises:
+        EvidenceRefused: a line is longer than any leaf, or the last one does not end.
+    """
+    rest = b""
+    with files.open(form.LEAVES) as file:
+        while chunk := file.read(_CHUNK):
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            if len(rest) > form.LONGEST_LINE:
+                raise refused("evidence_too_large", f"{form.LEAVES} has a line without an end.")
+            if lines:
+                yield lines
+    if rest:
+        raise refused("evidence_form", f"{form.LEAVES} ends in the middle of a line.")
 
 
 def _stored(store: SqlTarget, conn: Any) -> Iterator[list[bytes]]:

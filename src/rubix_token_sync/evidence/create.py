@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import secrets
 import shutil
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,18 @@ from rubix_token_sync.audit.rule import Rule
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.evidence import form
 from rubix_token_sync.evidence.guide import guide_text
+from rubix_token_sync.evidence.hashing import HashedLeaves, hashing
 from rubix_token_sync.evidence.keys import NAMESPACE, Signer, sshsig
-from rubix_token_sync.evidence.leaves import CONTENT_DIGEST, canonical, content_digests, leaves
+from rubix_token_sync.evidence.leaves import (
+    CONTENT_DIGEST,
+    ascending,
+    canonical,
+    content_digests,
+    lines,
+)
 from rubix_token_sync.evidence.manifest import Counts, Origin, Previous, statement, time_text
 from rubix_token_sync.evidence.notes import Checkpoint, sign_note
-from rubix_token_sync.evidence.tree import BlockTree
+from rubix_token_sync.evidence.stamps import Stamp
 from rubix_token_sync.export.findings import all_findings, plain
 from rubix_token_sync.export.parquet import ParquetFile
 from rubix_token_sync.monitor.answers import OneMoment
@@ -57,6 +64,8 @@ class Request:
     program_version: str
     limits_version: str
     previous: Previous | None = None
+    time_stamp_from: str | None = None
+    """The host of the authority that will be asked to stamp it, `stamping.stamp`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Created:
     complete: bool
     """Every database was read, nothing is wrong with what was, and no run was under way."""
     findings: dict[str, int]
+    time_stamp: Stamp | None = None
 
 
 def create(
@@ -87,7 +97,11 @@ def create(
         EvidenceRefused: the target's records do not come in the order of their keys.
         TargetError: the target cannot be read.
     """
-    with _directory(request.directory) as place, store.moment() as (conn, frozen):
+    with (
+        _directory(request.directory) as place,
+        store.moment() as (conn, frozen),
+        _seldom_collected(),
+    ):
         asked = OneMoment(store, conn)
         now = store.database.time(conn)
         status = read_status(asked, Filters(), now, rules=request.judging)
@@ -112,7 +126,7 @@ def create(
         _write(place, form.KEY_PEM, key.pem.encode(), written)
         signers = f'{form.SIGNER_NAME} namespaces="{NAMESPACE}" {key.ssh_line}\n'
         _write(place, form.SIGNERS, signers.encode(), written)
-        _write(place, form.GUIDE, guide_text(key).encode(), written)
+        _write(place, form.GUIDE, guide_text(key, request.time_stamp_from).encode(), written)
         verifier = files("rubix_token_sync.evidence").joinpath("standalone.py").read_bytes()
         _write(place, form.VERIFIER, verifier, written)
         audit = audits[0] if audits else None
@@ -127,6 +141,7 @@ def create(
             counts=counts,
             findings=found,
             previous=request.previous,
+            time_stamp_from=request.time_stamp_from,
         )
         _write(place, form.MANIFEST, canonical(document) + b"\n", written)
         sums = form.sums_text({name: digest for name, (digest, _) in written.items()})
@@ -144,6 +159,17 @@ def create(
         document["predicate"]["complete"],
         found,
     )
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """A batch makes thousands of objects and hardly a cycle: as in worker processes."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager
@@ -205,48 +231,45 @@ def _write_records(
     written: dict[str, tuple[str, int]],
     counts: Counts,
     on_done: Callable[[int], None],
-) -> BlockTree:
+) -> HashedLeaves:
     """Table, leaves and blocks of the tree, in one pass."""
-    tree, last, offset = BlockTree(), b"", 0
     table = form.HashedFile(place / form.RECORDS)
-    lines = form.HashedFile(place / form.LEAVES)
-    offsets: list[int] = []
+    leaves = form.HashedFile(place / form.LEAVES)
+    schema = RECORDS.schema.append(pa.field(CONTENT_DIGEST, pa.string()))
+    last = b""
     try:
-        schema = RECORDS.schema.append(pa.field(CONTENT_DIGEST, pa.string()))
         with (
+            hashing() as tree,
             ParquetFile(table, schema, {"evidence": form.PREDICATE_TYPE}) as parquet,
             ThreadPoolExecutor(1) as beside,
         ):
-            # Arrow makes the leaves of a batch, and those before go to the disk, meanwhile.
-            waiting: Future[pa.Array] | None = None
-            writing: Future[int] | None = None
-            for batch in chain(store.all_records(conn), [None]):
-                if batch is not None:
-                    failpoints.point("evidence.records")
-                    last = form.ascending(batch.column("record_key").to_pylist(), last)
-                    digests = content_digests(batch.column("ipfs_data"))
-                    batch = batch.append_column(schema.field(CONTENT_DIGEST), digests)
-                    parquet.write(batch)
-                    _count(counts, batch)
-                made, waiting = waiting, None if batch is None else beside.submit(leaves, batch)
-                if made is None:
-                    continue
-                some = made.result().cast(pa.binary()).to_pylist()
-                data = b"\n".join(some) + b"\n"
-                offsets += form.block_offsets(some, tree.size, offset)
-                offset += len(data)
-                if writing is not None:
-                    writing.result()
-                writing = beside.submit(lines.write, data)
-                tree.extend(some)
-                on_done(tree.size)
-            if writing is not None:
-                writing.result()
+
+            def put(batch: pa.RecordBatch) -> None:
+                made = lines(batch)
+                leaves.write(made)
+                tree.feed(made)
+
+            # A batch becomes leaves while the next one is read.
+            putting: Future[None] | None = None
+            for batch in store.all_records(conn):
+                failpoints.point("evidence.records")
+                last = ascending(batch.column("record_key"), last)
+                digests = content_digests(batch.column("ipfs_data"))
+                whole = batch.append_column(schema.field(CONTENT_DIGEST), digests)
+                if putting is not None:
+                    putting.result()
+                putting = beside.submit(put, whole)
+                parquet.write(whole)
+                _count(counts, whole)
+                on_done(counts.records)
+            if putting is not None:
+                putting.result()
+            hashed = tree.result()
     finally:
-        written[form.LEAVES] = (lines.close(), lines.size)
+        written[form.LEAVES] = (leaves.close(), leaves.size)
         written[form.RECORDS] = (table.close(), table.size)
-    _write(place, form.BLOCKS, form.blocks_file(offsets, tree.all_blocks()), written)
-    return tree
+    _write(place, form.BLOCKS, hashed.blocks, written)
+    return hashed
 
 
 def _count(counts: Counts, batch: pa.RecordBatch) -> None:

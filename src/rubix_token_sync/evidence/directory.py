@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rubix_token_sync.errors import EvidenceRefused, SettingsError
-from rubix_token_sync.evidence.form import NAMES
+from rubix_token_sync.evidence.form import NAMES, STAMPS
 
 __all__ = ["EvidenceFiles", "opened_directory", "refused"]
 
@@ -33,16 +33,21 @@ class EvidenceFiles:
         self._handle = handle
 
     def check_names(self) -> None:
-        """Exactly the files of evidence are there.
+        """Exactly the files of evidence are there, and those of a time stamp or none of them.
 
         Raises:
             EvidenceRefused: one is missing, or another one is there.
         """
         there = set(os.listdir(self._handle))
-        if other := sorted(there - set(NAMES)):
+        if other := sorted(there - {*NAMES, *STAMPS}):
             raise refused("evidence_file_extra", f"{other[0]!r} does not belong to the evidence.")
-        if missing := sorted(set(NAMES) - there):
+        wanted = {*NAMES, *STAMPS} if there & set(STAMPS) else set(NAMES)
+        if missing := sorted(wanted - there):
             raise refused("evidence_file_missing", f"{missing[0]} is missing from the evidence.")
+
+    def has(self, name: str) -> bool:
+        """Whether something of this name is there."""
+        return name in os.listdir(self._handle)
 
     @contextmanager
     def open(self, name: str) -> Iterator[FileIO]:

@@ -9,13 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from rubix_token_sync.errors import EvidenceRefused, SettingsError
+from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.evidence.tree import BLOCK
 
 __all__ = [
     "NAMES",
     "HashedFile",
-    "ascending",
     "block_offsets",
     "blocks_file",
     "digest",
@@ -40,6 +39,8 @@ CHECKPOINT: Final = "checkpoint"
 TEXT: Final = "checkpoint.txt"
 RAW_SIGNATURE: Final = "checkpoint.sig"
 SSH_SIGNATURE: Final = "checkpoint.sshsig"
+STAMP_REQUEST: Final = "checkpoint.tsq"
+STAMP: Final = "checkpoint.tsr"
 
 CONTENTS: Final = (RECORDS, LEAVES, BLOCKS, FINDINGS, GUIDE, VERIFIER, KEY_PEM, SIGNERS)
 """What the manifest lists."""
@@ -47,7 +48,11 @@ SIGNED: Final = (*CONTENTS, MANIFEST)
 """What SHA256SUMS lists, whose hash the checkpoint holds."""
 NAMES: Final = (*SIGNED, SUMS, CHECKPOINT, TEXT, RAW_SIGNATURE, SSH_SIGNATURE)
 """Every file: no other may be there, and none may lack."""
+STAMPS: Final = (STAMP_REQUEST, STAMP)
+"""Only these may be there or not: evidence is stamped after it was signed."""
 
+LONGEST_LINE: Final = 64 * 2**20
+"""Bytes; no leaf is as long as that."""
 BLOCK_BYTES: Final = 40
 """Of one entry in tree.blocks."""
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -85,21 +90,6 @@ def block_offsets(lines: Sequence[bytes], index: int, offset: int) -> list[int]:
     return found
 
 
-def ascending(keys: Sequence[bytes], last: bytes) -> bytes:
-    """The last key, having seen that each is larger than the one before.
-
-    Raises:
-        EvidenceRefused: one is not.
-    """
-    if keys and not all(map(bytes.__lt__, [last, *keys[:-1]], keys)):
-        raise EvidenceRefused(
-            "The records do not come in the order of their keys, each once.",
-            code="evidence_order",
-            remedy="The target's key column needs a binary collation, as `schema show` has it.",
-        )
-    return keys[-1] if keys else last
-
-
 class HashedFile:
     """A new file, hashed while it is written; what pyarrow wants of a file is there.
 
@@ -123,7 +113,7 @@ class HashedFile:
         except OSError as error:
             raise unwritable(self._path.parent, error) from error
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Add bytes."""
         self._hash.update(data)
         self.size += len(data)

@@ -68,7 +68,7 @@ holder of the key says so; it does not prove that the nodes told the truth.
 `records.parquet` holds the same records as a table, in the order of `leaves.jsonl`. Only the
 program compares the two: `rubix-token-sync evidence verify`.
 
-## By hand: one record
+{stamped}## By hand: one record
 
 A proof (`*.tlog-proof`) is checked by `python3 -I -S verify.py PROOF --key key.pem`. Without
 Python: hash the leaf, then hash upwards with each line of the proof, and compare with line 3 of
@@ -96,7 +96,28 @@ checkpoint in the proof is checked as in step 1: its text is what stands between
 line and the second.
 """
 
+_STAMPED: Final = """\
+## 5. That it was signed by then
 
-def guide_text(key: PublicKey) -> str:
-    """The guide for evidence that this key signs."""
-    return _TEXT.format(fingerprint=key.fingerprint, namespace=NAMESPACE)
+{authority} was asked for a time stamp (RFC 3161) of `checkpoint`, signature included: what it
+stamped existed by its clock at that moment. `checkpoint.tsq` is the question, `checkpoint.tsr` the
+answer. If they are missing, the stamp is missing: this evidence should have one. Get the authority's
+root certificate from the authority, and put it beside this directory as `authority.pem`:
+
+```bash
+openssl ts -verify -in checkpoint.tsr -queryfile checkpoint.tsq -CAfile ../authority.pem
+openssl ts -verify -in checkpoint.tsr -data checkpoint -CAfile ../authority.pem
+openssl ts -reply -in checkpoint.tsr -text
+```
+
+The first command checks signature, certificates and nonce, the second that it is of this
+checkpoint; the third shows the time. Where the authority's certificate has expired since, add
+`-attime SECONDS` with the time of the stamp, in seconds since 1970.
+
+"""
+
+
+def guide_text(key: PublicKey, time_stamp_from: str | None = None) -> str:
+    """The guide for evidence that this key signs, and an authority is asked to stamp."""
+    stamped = "" if time_stamp_from is None else _STAMPED.format(authority=time_stamp_from)
+    return _TEXT.format(fingerprint=key.fingerprint, namespace=NAMESPACE, stamped=stamped)

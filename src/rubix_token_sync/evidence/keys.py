@@ -17,6 +17,7 @@ from hashlib import sha256, sha512
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from rubix_token_sync import node_files
 from rubix_token_sync.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -185,9 +186,9 @@ def read_public_key(path: Path) -> PublicKey:
 
 def _read(path: Path) -> tuple[bytes, int, int]:
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            return file.read(_MOST_BYTES), stat.S_IMODE(status.st_mode), status.st_uid
+        # Never waits for the writer of a pipe in its place.
+        data, status = node_files.read_file(node_files.from_argument(path), _MOST_BYTES)
+        return data, stat.S_IMODE(status.st_mode), status.st_uid
     except OSError as error:
         raise SettingsError(
             f"The key {path} cannot be read: {error.strerror or error}.",

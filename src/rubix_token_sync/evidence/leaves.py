@@ -18,7 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["CONTENT_DIGEST", "LEAF_COLUMNS", "LEAF_TYPE", "canonical", "content_digests", "leaves"]
+from rubix_token_sync.errors import EvidenceRefused
+
+__all__ = [
+    "CONTENT_DIGEST",
+    "LEAF_COLUMNS",
+    "LEAF_TYPE",
+    "ascending",
+    "canonical",
+    "content_digests",
+    "leaves",
+    "lines",
+]
 
 LEAF_TYPE: Final = "rubix-token-record/1"
 CONTENT_DIGEST: Final = "content_sha256"
@@ -37,9 +48,6 @@ LEAF_COLUMNS: Final = tuple(
 """Columns of TokenRecords in a leaf; ``row_digest`` stands for everything that the node's row says.
 Binary ones are hexadecimal digits there."""
 
-_ESCAPED: Final = np.zeros(256, bool)
-_ESCAPED[:32] = _ESCAPED[ord('"')] = _ESCAPED[ord("\\")] = True
-
 
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and without spaces, in UTF-8."""
@@ -49,14 +57,33 @@ def canonical(value: Any) -> bytes:
     return text.encode()
 
 
+def ascending(keys: pa.Array, last: bytes) -> bytes:
+    """The last key, having seen that each is larger than the one before.
+
+    Raises:
+        EvidenceRefused: one is not.
+    """
+    if len(keys) == 0:
+        return last
+    rising = pc.all(pc.less(keys[:-1], keys[1:]), min_count=0).as_py()
+    if not rising or keys[0].as_py() <= last:
+        raise EvidenceRefused(
+            "The records do not come in the order of their keys, each once.",
+            code="evidence_order",
+            remedy="The target's key column needs a binary collation, as `schema show` has it.",
+        )
+    found: bytes = keys[-1].as_py()
+    return found
+
+
 def content_digests(contents: pa.Array) -> pa.Array:
     """SHA-256 of each content in hexadecimal digits; null where there is none."""
     values = contents.cast(pa.binary()).to_pylist()
     return pa.array([None if v is None else sha256(v).hexdigest() for v in values], pa.string())
 
 
-def leaves(batch: pa.RecordBatch) -> pa.Array:
-    """The leaf of each record, as text.
+def leaves(batch: pa.RecordBatch, end: str = "") -> pa.Array:
+    """The leaf of each record, as text, with ``end`` behind it.
 
     ``batch`` has the `LEAF_COLUMNS`: texts, ``ipfs_fetched`` a flag, level and number integers,
     key and digest bytes of a fixed width.
@@ -76,8 +103,15 @@ def leaves(batch: pa.RecordBatch) -> pa.Array:
         else:
             parts += [text + before, json_values]
             text = after
-    parts.append(text + "}")
+    parts.append(text + "}" + end)
     return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+
+
+def lines(batch: pa.RecordBatch) -> memoryview:
+    """The leaves of ``batch`` as a file has them: each with the end of its line."""
+    ended = leaves(batch, "\n")
+    size = int(np.frombuffer(ended.buffers()[1], np.int32)[len(ended)]) if len(ended) else 0
+    return memoryview(ended.buffers()[2])[:size]
 
 
 def _as_json(values: pa.Array) -> tuple[pa.Array, str]:
@@ -104,7 +138,9 @@ def _needs_escapes(values: pa.Array) -> bool:
         return False
     offsets = np.frombuffer(values.buffers()[1], np.int32)
     first, last = offsets[values.offset], offsets[values.offset + len(values)]
-    return bool(_ESCAPED[np.frombuffer(data, np.uint8)[first:last]].any())
+    text = data.slice(first, last - first).to_pybytes()
+    control = bool(text) and np.frombuffer(text, np.uint8).min() < ord(" ")
+    return bool(control or b'"' in text or b"\\" in text)
 
 
 def _hexadecimal(values: pa.Array) -> pa.Array:

@@ -82,8 +82,12 @@ def statement(
     counts: Counts,
     findings: Mapping[str, int],
     previous: Previous | None,
+    time_stamp_from: str | None,
 ) -> dict[str, Any]:
-    """The manifest; ``files`` have their hash and size, ``findings`` are counted by state."""
+    """The manifest; ``files`` have their hash and size, ``findings`` are counted by state.
+
+    ``time_stamp_from``: the authority that will be asked to stamp the checkpoint.
+    """
     unread = [d for d in status.databases if d.state in UNREAD]
     return {
         "_type": STATEMENT_TYPE,
@@ -127,6 +131,7 @@ def statement(
             "audit": None if audit is None else _audit(audit, audit_limits),
             "limits_version": origin.limits_version,
             "previous": None if previous is None else vars(previous),
+            "time_stamp_from": time_stamp_from,
         },
     }
 

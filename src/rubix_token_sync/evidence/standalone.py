@@ -9,7 +9,8 @@ evidence came: a key that comes with the evidence proves nothing about who made 
 --key everything is checked against the key in the directory, and the exit code is 1.
 
 Exit codes: 0 as it was signed; 1 as it was signed, but by a key that you did not name, or it
-says itself that not everything was read; 2 usage; 5 not as it was signed.
+says itself that not everything was read, or lacks its time stamp; 2 usage; 5 not as it was
+signed.
 
 Nothing is written, no other program is started, and no network is used.
 """
@@ -33,6 +34,7 @@ CONTENTS = (
 SIGNED = (*CONTENTS, "manifest.json")
 NAMES = (*SIGNED, "SHA256SUMS", "checkpoint", "checkpoint.txt", "checkpoint.sig",
          "checkpoint.sshsig")  # fmt: skip
+STAMPS = ("checkpoint.tsq", "checkpoint.tsr")  # `openssl ts` checks them: VERIFY.md
 SMALL = 64 * 2**20  # no file that is read at once may be larger
 LINE = 64 * 2**20
 BLOCK = 256
@@ -228,9 +230,9 @@ def digest_of(directory: str, name: str) -> str:
 def check_directory(directory: str, key: bytes | None) -> tuple[re.Match[str], dict[str, Any]]:
     """Every check of a directory; returns the checkpoint and the manifest's predicate."""
     there = set(os.listdir(directory))
-    for name in sorted(there - set(NAMES)):
+    for name in sorted(there - {*NAMES, *STAMPS}):
         raise Refused(f"{name!a} does not belong to the evidence.")
-    for name in sorted(set(NAMES) - there):
+    for name in sorted({*NAMES, *(STAMPS if there & set(STAMPS) else ())} - there):
         raise Refused(f"{name} is missing.")
     own = key_in(small(directory, "key.pem"), "key.pem")
     if key is not None and own != key:
@@ -257,6 +259,8 @@ def check_directory(directory: str, key: bytes | None) -> tuple[re.Match[str], d
         raise Refused("manifest.json and SHA256SUMS contradict each other.")
     if predicate["run"] != found["run"] or predicate["tree"]["root"] != found["root"]:
         raise Refused("manifest.json is of another run than the checkpoint.")
+    if there & set(STAMPS) and predicate.get("time_stamp_from") is None:
+        raise Refused("There is a time stamp, and manifest.json names no authority.")
     not_read = predicate["not_read"]
     errors = [one for one in not_read["problems"] if one["severity"] == "error"]
     if predicate["complete"] is not False and (
@@ -373,6 +377,12 @@ def main() -> int:
     if not predicate["one_moment"]:
         print("The target could not be read in one moment.")
         code = 1
+    if predicate.get("time_stamp_from") is not None:
+        if all(os.path.exists(os.path.join(given.path, name)) for name in STAMPS):
+            print("Its time stamp is not checked here, but by `openssl ts`: VERIFY.md, step 5.")
+        else:
+            print(f"It was to be stamped by {predicate['time_stamp_from']!a}, and has no stamp.")
+            code = 1
     if key is None:
         own = base64.b64encode(key_in(small(given.path, "key.pem"), "key.pem")).decode()
         print(f"Who signed it was not checked: name the signer's key by --key. Its key: {own}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,23 +16,31 @@ import pyarrow.parquet as pq
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.evidence import form
 from rubix_token_sync.evidence.directory import EvidenceFiles, opened_directory, refused
+from rubix_token_sync.evidence.hashing import hashing
 from rubix_token_sync.evidence.keys import NAMESPACE, PublicKey, check_sshsig, parse_public_key
-from rubix_token_sync.evidence.leaves import CONTENT_DIGEST, LEAF_COLUMNS, content_digests, leaves
+from rubix_token_sync.evidence.leaves import (
+    CONTENT_DIGEST,
+    LEAF_COLUMNS,
+    ascending,
+    content_digests,
+    lines,
+)
 from rubix_token_sync.evidence.manifest import Previous
 from rubix_token_sync.evidence.notes import Checkpoint, parse_note
 from rubix_token_sync.evidence.prefetch import prefetched
-from rubix_token_sync.evidence.tree import BlockTree
+from rubix_token_sync.evidence.stamps import Stamp, check_stamp, require_library
 from rubix_token_sync.export.parquet import ROWS_IN_A_GROUP, in_utc
 from rubix_token_sync.records.schema import RECORDS
 
-__all__ = ["Verified", "lines_of", "own_key", "previous_of", "verify"]
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+__all__ = ["Verified", "own_key", "previous_of", "verify"]
 
 _MALFORMED: Final = (
     ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException,
 )  # fmt: skip
 """What parsers and look-ups raise of a document that is not what it should be."""
-_CHUNK: Final = 4 * 2**20
-_LONGEST_LINE: Final = 64 * 2**20
 _LARGEST_GROUP: Final = 2**31
 _ROWS_AT_ONCE: Final = 8_192
 
@@ -47,6 +55,10 @@ class Verified:
     """The caller named the key; else it is the one that came with the evidence."""
     predicate: dict[str, Any] = field(repr=False)
     """Of the manifest: run, scope, what was not read, counts, findings."""
+    time_stamp: Stamp | None = None
+    """Of an authority; None: the evidence has none."""
+    stamp_expected: bool = False
+    """The manifest says that an authority was asked, or the caller named certificates of one."""
 
     @property
     def complete(self) -> bool:
@@ -59,25 +71,35 @@ class Verified:
         return bool(self.predicate["one_moment"])
 
     @property
+    def stamp_ok(self) -> bool:
+        """Nobody expects a time stamp, or it is there and was checked."""
+        return not self.stamp_expected if self.time_stamp is None else self.time_stamp.trusted
+
+    @property
     def exit_code(self) -> int:
         """0, or 1 where it is as signed and still something was not looked at."""
-        return 0 if self.key_named and self.complete and self.one_moment else 1
+        return int(not (self.key_named and self.complete and self.one_moment and self.stamp_ok))
 
 
 def verify(
     directory: Path,
     key: PublicKey | None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    stamp_roots: Sequence[Certificate] = (),
 ) -> Verified:
     """Check everything; ``key`` is the signer's, None: the one in the directory is taken.
 
+    ``stamp_roots``: the certificates below which a time-stamping authority is trusted; without
+    them a stamp is read, and is not ``trusted``.
+
     Raises:
-        SettingsError: there is no such directory.
+        SettingsError: there is no such directory, or it has a stamp and the extra
+            ``timestamps`` is not installed.
         EvidenceRefused: it is not what was signed; the sentence says what differs.
     """
     with opened_directory(directory) as files:
         try:
-            return _verify(files, key, on_progress)
+            return _verify(files, key, on_progress, stamp_roots)
         except _MALFORMED as error:
             raise refused(
                 "evidence_form", f"The evidence is malformed: {type(error).__name__}: {error}"
@@ -85,14 +107,40 @@ def verify(
 
 
 def _verify(
-    files: EvidenceFiles, key: PublicKey | None, on_progress: Callable[[int, int], None]
+    files: EvidenceFiles,
+    key: PublicKey | None,
+    on_progress: Callable[[int, int], None],
+    stamp_roots: Sequence[Certificate],
 ) -> Verified:
     files.check_names()
     signer, checkpoint = _checkpoint(files, key)
     digests = _digests(files, checkpoint)
     predicate = _predicate(files, checkpoint, digests)
+    authority = predicate.get("time_stamp_from")  # the first edition had no stamps
+    stamp = _time_stamp(files, checkpoint, authority, stamp_roots)
     _check_leaves(files, checkpoint, lambda n: on_progress(n, checkpoint.size))
-    return Verified(checkpoint, signer, key is not None, predicate)
+    expected = authority is not None or bool(stamp_roots)
+    return Verified(checkpoint, signer, key is not None, predicate, stamp, expected)
+
+
+def _time_stamp(
+    files: EvidenceFiles,
+    checkpoint: Checkpoint,
+    authority: str | None,
+    roots: Sequence[Certificate],
+) -> Stamp | None:
+    """What an authority says of the checkpoint; None: it was not asked, or gave nothing."""
+    if not files.has(form.STAMP):
+        return None
+    if authority is None:
+        raise refused(
+            "evidence_file_extra",
+            f"{form.STAMP} does not belong to the evidence: its manifest names no authority.",
+        )
+    require_library()
+    request, response = files.read(form.STAMP_REQUEST), files.read(form.STAMP)
+    note = files.read(form.CHECKPOINT)
+    return check_stamp(request, response, note, checkpoint.made_at, roots)
 
 
 def own_key(files: EvidenceFiles) -> PublicKey:
@@ -178,6 +226,8 @@ def _predicate(
     for name in ("complete", "one_moment"):
         if not isinstance(predicate[name], bool):
             raise refused("evidence_form", f"{form.MANIFEST} does not say whether it is {name}.")
+    if not isinstance(predicate.get("time_stamp_from"), str | None):
+        raise refused("evidence_form", f"{form.MANIFEST} does not say who was to stamp it.")
     if predicate["complete"] and any(predicate["not_read"].values()):
         errors = [p for p in predicate["not_read"]["problems"] if p["severity"] == "error"]
         if errors or predicate["not_read"]["databases"]:
@@ -188,68 +238,47 @@ def _predicate(
     return predicate
 
 
-def lines_of(files: EvidenceFiles) -> Iterator[list[bytes]]:
-    """The leaves, by the chunk.
-
-    Raises:
-        EvidenceRefused: a line is longer than any leaf, or the last one does not end.
-    """
-    rest = b""
-    with files.open(form.LEAVES) as file:
-        while chunk := file.read(_CHUNK):
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            if len(rest) > _LONGEST_LINE:
-                raise refused("evidence_too_large", f"{form.LEAVES} has a line without an end.")
-            if lines:
-                yield lines
-    if rest:
-        raise refused("evidence_form", f"{form.LEAVES} ends in the middle of a line.")
-
-
 def _check_leaves(
     files: EvidenceFiles, checkpoint: Checkpoint, on_done: Callable[[int], None]
 ) -> None:
     """The lines are the leaves of the signed tree, and the table says the same."""
-    tree, offset = BlockTree(), 0
-    offsets: list[int] = []
-    table = prefetched(_table_leaves(files, checkpoint.size))
-    ready: list[bytes] = []
-    for lines in lines_of(files):
-        offsets += form.block_offsets(lines, tree.size, offset)
-        offset += sum(map(len, lines)) + len(lines)
-        tree.extend(lines)
-        while len(ready) < len(lines) and (more := next(table, None)) is not None:
-            ready += more
-        if ready[: len(lines)] != lines:
-            raise _differs(tree.size - len(lines), lines, ready)
-        del ready[: len(lines)]
-        on_done(tree.size)
-    if tree.size != checkpoint.size:
+    done = 0
+    with files.open(form.LEAVES) as whole, files.open(form.LEAVES) as file, hashing(whole) as tree:
+        for rows, wanted in prefetched(_table_lines(files, checkpoint.size)):
+            found = file.read(len(wanted))
+            if len(found) < len(wanted) and bytes(wanted).startswith(found):
+                break  # too few lines: their number says so below
+            if not pa.py_buffer(found).equals(pa.py_buffer(wanted)):
+                raise _differs(done, found, bytes(wanted))
+            done += rows
+            on_done(done)
+        more = file.read(1)
+        hashed = tree.result()
+    if more:
+        raise refused("evidence_records_differ", f"{form.RECORDS} has fewer records than leaves.")
+    if hashed.size != checkpoint.size:
         raise refused(
             "evidence_tree",
-            f"{checkpoint.size:,} leaves were signed; {form.LEAVES} has {tree.size:,}.",
+            f"{checkpoint.size:,} leaves were signed; {form.LEAVES} has {hashed.size:,}.",
         )
-    if tree.root() != checkpoint.root:
+    if hashed.root() != checkpoint.root:
         raise refused("evidence_tree", "The leaves do not give the root that was signed.")
-    if ready or next(table, None) is not None:
-        raise refused("evidence_records_differ", f"{form.RECORDS} has more records than leaves.")
-    if files.read(form.BLOCKS) != form.blocks_file(offsets, tree.all_blocks()):
+    if files.read(form.BLOCKS) != hashed.blocks:
         raise refused("evidence_tree", f"{form.BLOCKS} does not belong to these leaves.")
 
 
-def _differs(index: int, lines: list[bytes], table: list[bytes]) -> Exception:
-    for place, (line, row) in enumerate(zip(lines, table, strict=False)):
-        if line != row:
-            return refused(
-                "evidence_records_differ",
-                f"Row {index + place + 1:,} of {form.RECORDS} says something else than its leaf.",
-            )
-    return refused("evidence_records_differ", f"{form.RECORDS} has fewer records than leaves.")
+def _differs(index: int, found: bytes, wanted: bytes) -> Exception:
+    """``found`` is what stands where the leaves of the table's rows from ``index`` on belong."""
+    pairs = zip(found.split(b"\n"), wanted.split(b"\n"), strict=False)
+    place = next((at for at, (line, row) in enumerate(pairs) if line != row), 0)
+    return refused(
+        "evidence_records_differ",
+        f"Row {index + place + 1:,} of {form.RECORDS} says something else than its leaf.",
+    )
 
 
-def _table_leaves(files: EvidenceFiles, size: int) -> Iterator[list[bytes]]:
-    """The leaves that the rows of the table would have."""
+def _table_lines(files: EvidenceFiles, size: int) -> Iterator[tuple[int, memoryview]]:
+    """Rows of the table: how many, and their leaves as lines."""
     wanted = in_utc(RECORDS.schema.append(pa.field(CONTENT_DIGEST, pa.string())))
     with files.open(form.RECORDS) as file:
         parquet = pq.ParquetFile(file, pre_buffer=False)
@@ -271,8 +300,8 @@ def _table_leaves(files: EvidenceFiles, size: int) -> Iterator[list[bytes]]:
                 raise refused(
                     "evidence_records_differ", f"A content in {form.RECORDS} is not the one signed."
                 )
-            last = form.ascending(batch.column("record_key").to_pylist(), last)
-            yield leaves(batch).cast(pa.binary()).to_pylist()
+            last = ascending(batch.column("record_key"), last)
+            yield len(batch), lines(batch)
 
 
 def previous_of(directory: Path, key: PublicKey) -> Previous:

@@ -36,6 +36,8 @@ PARTITIONS: Final[dict[Partition, str]] = {
 }
 """Name → the column whose values become directories, as Hive names them."""
 
+_LONGEST_NAME: Final = 255
+"""Bytes of a name on every usual file system."""
 _OPEN_AT_ONCE: Final = 32
 _WAITING_BYTES: Final = 64 * 2**20
 
@@ -74,23 +76,28 @@ def export(
     Raises:
         SettingsError: a filter has no meaning for this table, or ``to`` cannot be written.
         TargetError: the target cannot be read.
+        OSError: the stream takes nothing, or its reader has gone.
     """
     table.check(filters)
     done = Exported(table.name, form)
-    with store.moment() as (conn, done.one_moment):
-        done.at = now = store.database.time(conn)
-        total = table.count(store, conn, filters, now)
-        with _sink(table, to, form, partition, done) as write:
-            for batch in table.read(store, conn, filters, now):
-                write(batch)
-                done.rows += len(batch)
-                on_progress(done.rows, total)
+    into = to if isinstance(to, Path) else _Stream(to)
+    try:
+        with store.moment() as (conn, done.one_moment):
+            done.at = now = store.database.time(conn)
+            total = table.count(store, conn, filters, now)
+            with _sink(table, into, form, partition, done) as write:
+                for batch in table.read(store, conn, filters, now):
+                    write(batch)
+                    done.rows += len(batch)
+                    on_progress(done.rows, total)
+    except _StreamFailed as failed:
+        raise failed.error from None
     return done
 
 
 def _sink(
     table: ExportTable,
-    to: Path | IO[bytes],
+    to: Path | _Stream,
     form: Format,
     partition: Partition | None,
     done: Exported,
@@ -110,20 +117,22 @@ def _sink(
 
 @contextlib.contextmanager
 def _one_file(
-    table: ExportTable, to: Path | IO[bytes], form: Format, done: Exported
+    table: ExportTable, to: Path | _Stream, form: Format, done: Exported
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
     if not isinstance(to, Path):
         with _writer(to, "", table.schema, form) as writer:
             yield writer.write
+        to.flush()
         return
-    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
+    temporary = to.with_name(f".{secrets.token_hex(8)}.partial")  # `to` may be as long as it can be
     try:
-        with _file(temporary) as file, _writer(file, to.name, table.schema, form) as writer:
+        with _file(temporary, to) as file, _writer(file, to.name, table.schema, form) as writer:
             yield writer.write
         with _ours(to):
             temporary.replace(to)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong first counts
+            temporary.unlink(missing_ok=True)
         raise
     done.files.append(str(to))
 
@@ -143,14 +152,14 @@ def _writer(file: Any, name: str, schema: pa.Schema, form: Format) -> Iterator[W
 
 
 @contextlib.contextmanager
-def _file(path: Path) -> Iterator[_Guarded]:
-    """A new file for its owner alone, on the disk at the end."""
-    with _ours(path):
+def _file(path: Path, shown: Path) -> Iterator[_Guarded]:
+    """A new file for its owner alone, on the disk at the end; errors name the place ``shown``."""
+    with _ours(shown):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         file = os.fdopen(os.open(path, flags, 0o600), "wb", 1 << 20)
     with file:
-        yield _Guarded(file, path)
-        with _ours(path):
+        yield _Guarded(file, shown)
+        with _ours(shown):
             file.flush()
             os.fsync(file.fileno())
 
@@ -166,6 +175,47 @@ def _ours(path: Path) -> Iterator[None]:
             code="export_unwritable",
             remedy="Choose another place by --to.",
         ) from error
+
+
+class _StreamFailed(Exception):
+    """What a stream refused is not an error of the target that is being read."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Stream:
+    """A stream that somebody else opened, and closes."""
+
+    closed = False
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Add bytes."""
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            raise _StreamFailed(error) from error
+        self._size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Where the next bytes go."""
+        return self._size
+
+    def flush(self) -> None:
+        """Bring what is buffered to the reader."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _StreamFailed(error) from error
+
+    def close(self) -> None:
+        """Whoever opened the stream closes it."""
 
 
 class _Guarded:
@@ -209,11 +259,11 @@ def _directory(
             code="export_exists",
             remedy="Name a directory that does not exist.",
         )
-    place = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
+    place = to.with_name(f".{secrets.token_hex(8)}.partial")
     with _ours(to):
         place.mkdir(mode=0o700)
     try:
-        parts = _Parts(place, table.schema, form, column)
+        parts = _Parts(place, to, table.schema, form, column)
         with parts:
             yield parts.write
         with _ours(to):
@@ -227,8 +277,10 @@ def _directory(
 class _Parts:
     """Writers by the value of a column: a few are open at once, and little waits in each."""
 
-    def __init__(self, place: Path, schema: pa.Schema, form: Format, column: str) -> None:
-        self._place, self._form, self._column = place, form, column
+    def __init__(
+        self, place: Path, shown: Path, schema: pa.Schema, form: Format, column: str
+    ) -> None:
+        self._place, self._shown, self._form, self._column = place, shown, form, column
         self._schema = schema.remove(schema.get_field_index(column))
         self._open: OrderedDict[str | None, tuple[Writer, ExitStack]] = OrderedDict()
         self._numbers: dict[str | None, int] = {}
@@ -256,10 +308,16 @@ class _Parts:
         shown = "__HIVE_DEFAULT_PARTITION__" if value is None else quote(value, safe="")
         name = f"{self._column}={shown}/part-{number}.{self._form}"
         path = self._place / name
+        if len(os.fsencode(path.parent.name)) > _LONGEST_NAME:
+            raise SettingsError(
+                f"A value of {self._column} is too long for the name of a directory: {value!r}.",
+                code="export_partition",
+                remedy="Export into one file, or partition by another column.",
+            )
         with ExitStack() as stack:
-            with _ours(path):
+            with _ours(self._shown):
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-            file = stack.enter_context(_file(path))
+            file = stack.enter_context(_file(path, self._shown))
             writer = stack.enter_context(_writer(file, path.name, self._schema, self._form))
             self._open[value] = (writer, stack.pop_all())
         self.names.append(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,12 +15,14 @@ from rubix_token_sync.audit.rules import RULES
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.export.findings import all_findings, plain
 from rubix_token_sync.export.parquet import in_utc
+from rubix_token_sync.history.moments import Runs
+from rubix_token_sync.history.versions import records_as_of, versions
 from rubix_token_sync.records.companions import CHAINS, PLEDGES, TRANSACTIONS
 from rubix_token_sync.records.schema import RECORDS, RecordTable
 from rubix_token_sync.targets.sql.target import SqlTarget
 from rubix_token_sync.text import json_text
 
-__all__ = ["TABLES", "ExportFilters", "ExportTable"]
+__all__ = ["PAST_RECORDS", "TABLES", "ExportFilters", "ExportTable"]
 
 _ROWS_AT_ONCE: Final = 2_000
 """Contents have up to 50 KB: more rows would be too much memory."""
@@ -40,6 +42,8 @@ class ExportFilters:
     kinds: tuple[str, ...] = ()
     since: timedelta | None = None
     """An age by the target's clock: rows that changed in the target within it."""
+    as_of: Runs | None = None
+    """What the target held after these runs."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,36 @@ class ExportTable:
             )
 
 
-def _stored(columns: RecordTable, name: str, says: str, dids: tuple[str, ...]) -> ExportTable:
-    """A table of records; ``dids`` are its columns that hold DIDs."""
-    own = [pa.field(c.name, c.arrow, nullable=not c.required) for c in columns.columns]
-    schema = in_utc(pa.schema(own))
-    names = {column.name for column in columns.columns}
+def _stored(
+    columns: RecordTable,
+    name: str,
+    says: str,
+    dids: tuple[str, ...],
+    *,
+    fields: Sequence[pa.Field] | None = None,
+    rows_of: Callable[[SqlTarget, ExportFilters], sa.FromClause] | None = None,
+    filters: Sequence[str] = ("since",),
+    order: Sequence[str] = ("record_key",),
+    vanished: bool = False,
+) -> ExportTable:
+    """A table of records; ``dids`` are its columns that hold DIDs.
+
+    Its rows are those of the target's table, or of ``rows_of``, with ``fields``; ``vanished``
+    ones, too.
+    """
+    schema = in_utc(pa.schema(_fields(columns) if fields is None else fields))
+
+    def source(store: SqlTarget, filters: ExportFilters) -> sa.FromClause:
+        if rows_of is not None:
+            return rows_of(store, filters)
+        return store.tables.stored[columns.name].table
 
     def chosen(
-        store: SqlTarget, filters: ExportFilters, now: datetime, query: sa.Select[Any]
+        source: sa.FromClause, filters: ExportFilters, now: datetime, query: sa.Select[Any]
     ) -> sa.Select[Any]:
-        rows = store.tables.stored[columns.name].table.c
-        query = query.where(rows.source_deleted_at.is_(None))
+        rows = source.c
+        if not vanished:
+            query = query.where(rows.source_deleted_at.is_(None))
         for column, wanted in (
             ("source_ip", filters.sources),
             ("node_name", filters.nodes),
@@ -94,27 +117,75 @@ def _stored(columns: RecordTable, name: str, says: str, dids: tuple[str, ...]) -
         return query
 
     def count(store: SqlTarget, conn: sa.Connection, filters: ExportFilters, now: datetime) -> int:
-        table = store.tables.stored[columns.name].table
-        query = sa.select(sa.func.count()).select_from(table)
-        return int(conn.execute(chosen(store, filters, now, query)).scalar_one())
+        rows = source(store, filters)
+        query = sa.select(sa.func.count()).select_from(rows)
+        return int(conn.execute(chosen(rows, filters, now, query)).scalar_one())
 
     def read(
         store: SqlTarget, conn: sa.Connection, filters: ExportFilters, now: datetime
     ) -> Iterator[pa.RecordBatch]:
-        table = store.tables.stored[columns.name].table
-        query = sa.select(*(table.c[field.name] for field in schema)).order_by(table.c.record_key)
+        rows = source(store, filters)
+        query = sa.select(*(rows.c[field.name] for field in schema))
+        query = query.order_by(*(rows.c[key] for key in order))
         streamed = conn.execution_options(yield_per=_ROWS_AT_ONCE)
-        for block in streamed.execute(chosen(store, filters, now, query)).partitions():
+        for block in streamed.execute(chosen(rows, filters, now, query)).partitions():
             arrays = [
                 pa.array(values, field.type)
                 for values, field in zip(zip(*block, strict=True), schema, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    meaningful = {"sources", "nodes", "since"} | ({"dids"} if dids else set())
-    if "token_kind" in names:
+    meaningful = {"sources", "nodes", *filters} | ({"dids"} if dids else set())
+    if "token_kind" in schema.names:
         meaningful.add("kinds")
     return ExportTable(name, says, schema, frozenset(meaningful), count, read)
+
+
+def _fields(columns: RecordTable, *, without: Sequence[str] = ()) -> list[pa.Field]:
+    return [
+        pa.field(c.name, c.arrow, nullable=not c.required)
+        for c in columns.columns
+        if c.name not in without
+    ]
+
+
+def _past_records() -> ExportTable:
+    """TokenRecords as some runs left it."""
+
+    def rows_of(store: SqlTarget, filters: ExportFilters) -> sa.FromClause:
+        assert filters.as_of is not None
+        return records_as_of(store.tables, filters.as_of)
+
+    return _stored(
+        RECORDS,
+        "records",
+        "",
+        ("did",),
+        fields=_fields(RECORDS, without=["row_digest"]),
+        rows_of=rows_of,
+        filters=["as_of"],
+    )
+
+
+def _history() -> ExportTable:
+    """Every version of every record, the present ones too."""
+    return _stored(
+        RECORDS,
+        "history",
+        "every version of every record; one that is still so has no `ended_run`",
+        ("did",),
+        fields=[
+            *_fields(RECORDS, without=["row_digest", "ipfs_data", "since_run"]),
+            pa.field("since_run", pa.int64(), nullable=False),
+            pa.field("ended_run", pa.int64()),
+            pa.field("changed", pa.string()),
+            pa.field("source_deleted_at", pa.timestamp("us")),
+        ],
+        rows_of=lambda store, _filters: versions(store.tables),
+        filters=[],
+        order=["record_key", "since_run"],
+        vanished=True,
+    )
 
 
 def _findings() -> ExportTable:
@@ -174,6 +245,10 @@ TABLES: Final = {
         _stored(PLEDGES, "pledges", "what quorum members pledged", ("did",)),
         _stored(CHAINS, "chains", "where the chain of each token has got to (`--chains`)", ()),
         _findings(),
+        _history(),
     )
 }
-"""By name; the history is one more entry."""
+"""By name."""
+
+PAST_RECORDS: Final = _past_records()
+"""What `records` is as of a moment: all but the digest of a row, which no version keeps."""

@@ -46,6 +46,9 @@ class Runs:
         """The highest number."""
         return self.more[-1][1] if self.more else self.upto
 
+    def __contains__(self, number: int) -> bool:
+        return any(low <= number <= high for low, high in self._parts())
+
     def holds(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         """The number in a column is one of them; 0, before history began, always is."""
         return sa.or_(column <= self.upto, *(column.between(*pair) for pair in self.more))
@@ -113,7 +116,7 @@ def runs_until(conn: sa.Connection, tables: Tables, when: WhenText, now: datetim
     newest = conn.execute(sa.select(sa.func.max(tables.runs.c.number))).scalar() or 0
     if moment.last > newest:
         raise SettingsError(
-            f"There is no run {moment.last} yet; the last one has the number {newest}.",
+            f"No run has the number {moment.last}: the newest one is {newest}.",
             code="no_such_run",
             remedy="`rubix-token-sync changes` shows the numbers of runs.",
         )
@@ -126,11 +129,11 @@ def ended_runs(conn: sa.Connection, tables: Tables, when: datetime, now: datetim
     last = conn.execute(sa.select(sa.func.max(runs.number)).where(runs.ended_at <= when)).scalar()
     if last is None:
         return Runs(0)
-    open_ones = conn.execute(
-        sa.select(runs.number).where(
-            runs.number < last, sa.or_(runs.ended_at.is_(None), runs.ended_at > when)
-        )
-    ).scalars()
+    not_ended = sa.select(runs.number).where(
+        runs.number < last, sa.or_(runs.ended_at.is_(None), runs.ended_at > when)
+    )
+    # To its end: a connection to SQL Server has one result at a time.
+    open_ones = conn.execute(not_ended).scalars().all()
     before = sa.func.lag(runs.number, 1, 0).over(order_by=runs.number)
     numbered = sa.select(runs.number, runs.began_at, before.label("before")).subquery().c
     unused = conn.execute(

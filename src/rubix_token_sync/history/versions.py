@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from rubix_token_sync.history.moments import Runs
 from rubix_token_sync.records.schema import RECORDS
+from rubix_token_sync.targets.sql.functions import cased
 from rubix_token_sync.targets.sql.history_tables import all_versions
 from rubix_token_sync.targets.sql.tables import Tables
 
-__all__ = ["PastDatabase", "Version", "databases_as_of", "records_as_of", "versions_of"]
+__all__ = ["PastDatabase", "Version", "databases_as_of", "records_as_of", "versions", "versions_of"]
 
 _COLUMNS: Final = tuple(column.name for column in RECORDS.told_apart)
 
@@ -55,7 +56,8 @@ class PastDatabase:
     validation_error_count: int
 
 
-def _versions(tables: Tables) -> sa.Subquery:
+def versions(tables: Tables) -> sa.Subquery:
+    """Every version of every record; the present ones have no ``ended_run``."""
     stored = tables.stored[RECORDS.name]
     assert stored.history is not None
     return all_versions(stored.columns, stored.table, stored.history).subquery("versions")
@@ -63,10 +65,10 @@ def _versions(tables: Tables) -> sa.Subquery:
 
 def records_as_of(tables: Tables, runs: Runs) -> sa.Subquery:
     """Stands for TokenRecords, as these runs left it; it lacks keys and digests of rows."""
-    versions = _versions(tables)
-    v = versions.c
+    found = versions(tables)
+    v = found.c
     still = sa.or_(v.ended_run.is_(None), ~runs.holds(v.ended_run))
-    return sa.select(versions).where(runs.holds(v.since_run), still).subquery("as_of")
+    return sa.select(found).where(runs.holds(v.since_run), still).subquery("as_of")
 
 
 def versions_of(
@@ -78,14 +80,14 @@ def versions_of(
     nodes: Sequence[str] = (),
 ) -> list[Version]:
     """Every version of a token, holder by holder, the oldest first."""
-    versions = _versions(tables)
-    v, runs = versions.c, tables.runs
+    found = versions(tables)
+    v, runs = found.c, tables.runs
     began, ended = runs.alias("began"), runs.alias("ended")
-    joined = versions.outerjoin(began, began.c.number == v.since_run).outerjoin(
+    joined = found.outerjoin(began, began.c.number == v.since_run).outerjoin(
         ended, ended.c.number == v.ended_run
     )
     query = (
-        sa.select(versions, began.c.ended_at.label("since"), ended.c.ended_at.label("until"))
+        sa.select(found, began.c.ended_at.label("since"), ended.c.ended_at.label("until"))
         .select_from(joined)
         .where(v.token_id == token_id[:500])
         .order_by(v.source_ip, v.db_path, v.record_key, v.since_run)
@@ -130,18 +132,19 @@ def databases_as_of(
     """What the target held of each database, counted from its records."""
     v = records_as_of(tables, runs).c
     content: sa.ColumnElement[int] = sa.case((v.ipfs_fetched == sa.true(), 1), else_=0)
+    place = cased(v.source_ip), cased(v.db_path)
     query = (
         sa.select(
-            v.source_ip,
+            place[0].label("source_ip"),
             sa.func.max(v.node_name).label("node_name"),
-            v.db_path,
+            place[1].label("db_path"),
             sa.func.count().label("records"),
             sa.func.sum(content).label("content"),
             sa.func.count(v.validation_errors).label("invalid"),
         )
         .where(v.source_deleted_at.is_(None))
-        .group_by(v.source_ip, v.db_path)
-        .order_by(v.source_ip, v.db_path)
+        .group_by(*place)
+        .order_by(*place)
     )
     if sources:
         query = query.where(v.source_ip.in_(sources))

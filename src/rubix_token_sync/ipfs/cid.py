@@ -66,6 +66,10 @@ class Cid(NamedTuple):
     multihash: bytes
 
 
+_made: Final = tuple.__new__
+"""A named tuple's own constructor takes 0.1 µs more."""
+
+
 def parse(text: str) -> Cid | None:
     """The CID that ``text`` spells, or None when it is anything else.
 
@@ -79,7 +83,7 @@ def parse(text: str) -> Cid | None:
             return None
         # Base58 without leading zeros is one to one, so there is no second spelling.
         if len(raw) == 34 and raw.startswith(_SHA256_PREFIX):
-            return Cid(text, 0, DAG_PB, raw)
+            return _made(Cid, (text, 0, DAG_PB, raw))
         return None
     if len(text) > MAX_TEXT or text[:1] not in _BASES or not text.isascii():
         return None

@@ -114,7 +114,7 @@ def _refuse_stalled(path: str) -> None:
 def _open(path: str) -> Repository | Failure:
     try:
         names = set(node_files.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return NO_REPOSITORY
     except OSError as error:
         return failure_of(error, path)

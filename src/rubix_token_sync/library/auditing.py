@@ -49,6 +49,8 @@ class RuleRow:
     means: str
     cause: str
     cure: str
+    blind_to: str
+    """What it counts as not looked at, in the plural; empty: it looks at everything."""
 
 
 def audit_records(**settings: Unpack[CallSettings]) -> AuditOutcome:
@@ -100,6 +102,7 @@ def rules(configuration: Configuration) -> list[RuleRow]:
             means=rule.means,
             cause=rule.cause,
             cure=rule.cure,
+            blind_to=rule.blind_to,
         )
         for rule in RULES
     ]

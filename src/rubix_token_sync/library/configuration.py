@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from pydantic import SecretStr
 
-from rubix_token_sync import log
+from rubix_token_sync import log, node_files
 from rubix_token_sync.audit.judging import JudgeOptions
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.errors import SettingsError, SourceError
 from rubix_token_sync.ipfs.fetch import ContentOptions
 from rubix_token_sync.nodes.keep_out import keep_out, node_around
 from rubix_token_sync.runs.result import RunOptions
@@ -28,6 +29,7 @@ from rubix_token_sync.targets.registry import TargetAddress, parse_target
 if TYPE_CHECKING:
     from rubix_token_sync.audit.rule import Severity
     from rubix_token_sync.audit.run import AuditOptions
+    from rubix_token_sync.runs.worker_pool import Executor
 
 __all__ = [
     "CallSettings",
@@ -47,7 +49,7 @@ _AlertKind = Literal["problem", "recovery", "success"]
 class SettingsOverrides(TypedDict, total=False):
     """Every setting that a call can give; left out or None: environment, file, profile, default.
 
-    Names, units and limits are those of the settings (docs/CLI.md, `init`).
+    Names, units and limits are those of docs/SETTINGS.md.
     """
 
     target: str | None
@@ -166,6 +168,7 @@ class Configuration:
         allow_shrink: bool = False,
         adopt_source: bool = False,
         dry_run: bool = False,
+        executor: Executor | None = None,
     ) -> RunOptions:
         """What a run needs to know.
 
@@ -196,6 +199,7 @@ class Configuration:
             chains=settings.chains,
             scratch=settings.scratch,
             judge=self.judge_options(),
+            executor=executor,
         )
 
     def audit_options(self) -> AuditOptions:
@@ -241,15 +245,29 @@ class Configuration:
         return JudgeOptions(str(directory / "tables"), settings.limits_source)
 
 
-def check_roots(roots: Iterable[str]) -> None:
-    """Raises SettingsError for a root that is not a directory."""
+def check_roots(roots: Iterable[str], *, stall_s: float = node_files.STALL_SECONDS) -> None:
+    """Raises SettingsError for a root that is not a directory.
+
+    One that does not answer, or may not be looked at, is for discovery to name: others go on.
+    """
     for root in roots:
-        if not Path(root).is_dir():
+        if not _may_be_directory(root, stall_s):
             raise SettingsError(
                 f"{root} is not a directory.",
                 code="no_such_root",
                 remedy="Give a directory below which the nodes are.",
             )
+
+
+def _may_be_directory(root: str, stall_s: float) -> bool:
+    place = node_files.from_argument(root)
+    try:
+        mode = node_files.bounded(lambda: node_files.stat(place), stall_s=stall_s).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (SourceError, OSError):
+        return True
+    return stat.S_ISDIR(mode)
 
 
 def settings_of(
@@ -260,7 +278,7 @@ def settings_of(
 ) -> Settings:
     """The settings in force: call > environment > settings file > profile > default.
 
-    The settings file is the first of the documented search order (docs/CLI.md).
+    The settings file is the first of the documented search order (docs/SETTINGS.md).
 
     Raises:
         SettingsError: a value is not allowed, or the file cannot be used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from rubix_token_sync import __version__
+from rubix_token_sync import __version__, node_files
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.evidence import keys
 from rubix_token_sync.evidence.against import Comparison
 from rubix_token_sync.evidence.against import compare as compare_leaves
 from rubix_token_sync.evidence.create import Created, Request, create
+from rubix_token_sync.evidence.listing import EvidenceGlance, glances
 from rubix_token_sync.evidence.proofs import Proof, Proven, check_proof, prove
+from rubix_token_sync.evidence.stamping import open_authority, read_roots, stamp
+from rubix_token_sync.evidence.stamps import Stamp
 from rubix_token_sync.evidence.verify import Verified, previous_of, verify
 from rubix_token_sync.library.configuration import CallSettings, PathName, configured
 from rubix_token_sync.library.reader import open_target
@@ -31,8 +35,10 @@ __all__ = [
     "EvidenceKey",
     "compare_evidence",
     "create_evidence",
+    "list_evidence",
     "make_evidence_key",
     "prove_token",
+    "stamp_evidence",
     "verify_evidence",
     "verify_proof",
 ]
@@ -77,6 +83,8 @@ def create_evidence(
     key: PathName,
     previous: PathName | None = None,
     max_age: timedelta | None = None,
+    timestamp: str | None = None,
+    timestamp_ca: PathName | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     **settings: Unpack[CallSettings],
 ) -> Created:
@@ -84,11 +92,15 @@ def create_evidence(
 
     ``key`` is the file of a private key, or of a public one whose private half an ssh-agent
     holds; ``previous`` a directory of evidence that the new one names; ``max_age``: databases
-    read longer ago are overdue.  ``on_progress`` gets the records done and all.
+    read longer ago are overdue.  ``timestamp`` is the address of an authority (RFC 3161) that
+    is then asked to stamp the checkpoint, ``timestamp_ca`` the file of its root certificates (PEM).
+    ``on_progress`` gets the records done and all.
 
     Raises:
         SettingsError: the directory exists, or a file cannot be used.
         EvidenceRefused: ``previous`` is not signed by this key.
+        EvidenceUnstamped: the evidence is there, but the authority gave it no stamp:
+            `stamp_evidence` asks again.
         TargetError: the target cannot be read.
     """
     from rubix_token_sync.audit.limits import package_limits
@@ -96,6 +108,9 @@ def create_evidence(
 
     configuration = configured(**settings)
     keep_out(directory, "The evidence")
+    authority = None
+    if timestamp is not None:
+        authority = open_authority(timestamp, Path(_named(timestamp_ca)))
     signer = keys.open_signer(Path(key))
     hours = configuration.settings.alert_max_age_hours
     if max_age is None and hours is not None:
@@ -108,28 +123,71 @@ def create_evidence(
         __version__,
         package_limits().version,
         previous_of(Path(previous), signer.public) if previous is not None else None,
+        None if authority is None else authority.host,
     )
     with open_target(configuration=configuration) as target:
-        return create(target._store, request, on_progress)
+        made = create(target._store, request, on_progress)
+    if authority is None:
+        return made
+    return replace(made, time_stamp=stamp(request.directory, authority))
+
+
+def _named(timestamp_ca: PathName | None) -> PathName:
+    """
+    Raises:
+        SettingsError: it is None.
+    """
+    if timestamp_ca is None:
+        raise SettingsError(
+            "The certificates of the time-stamping authority are not named: its answer could "
+            "not be checked.",
+            code="timestamp_ca",
+            remedy="Name the file with the authority's root certificate (--timestamp-ca FILE).",
+        )
+    return timestamp_ca
+
+
+def stamp_evidence(directory: PathName, *, timestamp: str, timestamp_ca: PathName) -> Stamp:
+    """Ask an authority to stamp evidence that was made to be stamped, and has no stamp yet.
+
+    Raises:
+        SettingsError: the evidence, the address or the file of certificates cannot be used.
+        EvidenceRefused: the evidence is not what was signed.
+        EvidenceUnstamped: the authority gave no stamp; nothing was changed.
+    """
+    keep_out(directory, "The time stamp")
+    authority = open_authority(timestamp, Path(timestamp_ca))
+    return stamp(Path(os.path.abspath(directory)), authority)
 
 
 def verify_evidence(
     directory: PathName,
     *,
     key: PathName | None = None,
+    timestamp_ca: PathName | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verified:
     """Check every file, leaf and record of a directory of evidence.
 
     ``key`` is the file of the signer's public key, as it came to you by another way; without
-    it ``exit_code`` is never 0.
+    it ``exit_code`` is never 0.  ``timestamp_ca`` is the file of the root certificates (PEM) of
+    the time-stamping authority; without it ``exit_code`` is not 0 for evidence with a stamp.
 
     Raises:
-        SettingsError: the directory or the key cannot be read.
+        SettingsError: the directory, the key or the certificates cannot be read.
         EvidenceRefused: it is not what was signed.
     """
     public = None if key is None else keys.read_public_key(Path(key))
-    return verify(Path(directory), public, on_progress)
+    roots = () if timestamp_ca is None else read_roots(Path(timestamp_ca))
+    return verify(Path(directory), public, on_progress, roots)
+
+
+def list_evidence(*places: PathName) -> list[EvidenceGlance]:
+    """Directories of evidence, or those in these directories, at a glance; the newest first.
+
+    What cannot be read is in the list, with the reason.
+    """
+    return glances(Path(place) for place in places)
 
 
 def prove_token(token: str, *, evidence: PathName, nodes: Sequence[str] = ()) -> list[Proof]:
@@ -151,8 +209,7 @@ def verify_proof(file: PathName, *, key: PathName) -> Proven:
     """
     public = keys.read_public_key(Path(key))
     try:
-        with open(file, "rb") as opened:
-            data = opened.read(64 * 2**20 + 1)
+        data, _ = node_files.read_file(node_files.from_argument(file), 64 * 2**20 + 1)
     except OSError as error:
         raise SettingsError(
             f"The proof {file} cannot be read: {error.strerror or error}.",

@@ -10,7 +10,8 @@ from typing import IO, Literal, Unpack
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.export.run import FORMATS, Exported, Format, Partition
 from rubix_token_sync.export.run import export as run_export
-from rubix_token_sync.export.tables import TABLES, ExportFilters
+from rubix_token_sync.export.tables import PAST_RECORDS, TABLES, ExportFilters
+from rubix_token_sync.history.moments import WhenText
 from rubix_token_sync.library.configuration import CallSettings, PathName
 from rubix_token_sync.library.reader import open_target
 from rubix_token_sync.nodes.keep_out import keep_out
@@ -19,7 +20,7 @@ __all__ = ["export_table"]
 
 
 def export_table(
-    what: Literal["records", "transactions", "pledges", "chains", "findings"],
+    what: Literal["records", "transactions", "pledges", "chains", "findings", "history"],
     to: PathName | IO[bytes],
     *,
     form: Format | None = None,
@@ -29,6 +30,7 @@ def export_table(
     dids: Sequence[str] = (),
     kinds: Sequence[str] = (),
     since: timedelta | None = None,
+    as_of: WhenText | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     **settings: Unpack[CallSettings],
 ) -> Exported:
@@ -37,7 +39,8 @@ def export_table(
     ``form`` is ``parquet``, ``csv`` or ``jsonl``; by default what the file's name ends in
     (before ``.gz`` or ``.zst``, which compress the latter two).  ``partition`` makes ``to`` a
     directory, of Parquet by default, with one directory for each ``kind``, ``source`` or
-    ``node``.  ``since`` is an age: rows that changed in the target within it.  Memory is bounded
+    ``node``.  ``since`` is an age: rows that changed in the target within it.  ``as_of``:
+    records as they were then (see `PastReader`).  Memory is bounded
     by some hundred megabytes, however large the target is.
 
     Raises:
@@ -49,12 +52,16 @@ def export_table(
     if form is None:
         form = "parquet" if partition is not None else _form_of(place)
     if place is not None:
-        keep_out(place, "The export")
-    filters = ExportFilters(tuple(sources), tuple(nodes), tuple(dids), tuple(kinds), since)
+        keep_out(place, "The export", "place" if partition is not None else "file")
     with open_target(**settings) as target:
+        target.require_known(sources=sources, nodes=nodes)
+        runs = None if as_of is None else target._moment(as_of)
+        filters = ExportFilters(
+            tuple(sources), tuple(nodes), tuple(dids), tuple(kinds), since, runs
+        )
         return run_export(
             target._store,
-            TABLES[what],
+            PAST_RECORDS if what == "records" and runs is not None else TABLES[what],
             place or to,  # type: ignore[arg-type] # one of the two
             form,
             filters=filters,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Unpack
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.questions import TokenView, read_token
 from rubix_token_sync.audit.rules import RULES
+from rubix_token_sync.audit.token_view import TokenView, read_token
 from rubix_token_sync.errors import SettingsError
-from rubix_token_sync.history.changes import (
-    Change,
+from rubix_token_sync.history.change_counts import (
     ChangeCounts,
-    ChangeFilters,
+    CountedChanges,
     count_changes,
-    read_changes,
-    unpruned,
+    count_newest_changes,
 )
+from rubix_token_sync.history.changes import Change, read_changes
+from rubix_token_sync.history.database_changes import DatabaseName, count_database_changes
 from rubix_token_sync.history.moments import Runs, WhenText, ended_runs, runs_until
+from rubix_token_sync.history.parts import ChangeFilters, unpruned
 from rubix_token_sync.history.prune import Pruned
 from rubix_token_sync.history.prune import prune_history as prune
 from rubix_token_sync.history.versions import (
@@ -31,6 +34,7 @@ from rubix_token_sync.history.versions import (
 )
 from rubix_token_sync.library.auditing import writable
 from rubix_token_sync.library.configuration import CallSettings, configured
+from rubix_token_sync.monitor.databases import DatabaseRow
 from rubix_token_sync.records.schema import RECORDS
 from rubix_token_sync.targets.sql.target import SqlTarget
 
@@ -57,11 +61,28 @@ class ChangeFeed:
                 conn, self._store.tables, self._since, self._until, self._filters
             )
 
+    def first(self, number: int) -> list[Change]:
+        """The first so many of them; nothing more is read."""
+        with self._store.view() as conn:
+            found = read_changes(
+                conn, self._store.tables, self._since, self._until, self._filters, block=number
+            )
+            with contextlib.closing(found):
+                return list(itertools.islice(found, number))
+
     def counts(self, *, by_run: bool = False) -> list[ChangeCounts]:
         """How many there are of each node (``by_run``: and of each run)."""
         return self._store.read(
             lambda conn: count_changes(
                 conn, self._store.tables, self._since, self._until, self._filters, by_run=by_run
+            )
+        )
+
+    def newest_counts(self) -> CountedChanges:
+        """`counts` of the newest runs, as many as can be counted at once; it says from which on."""
+        return self._store.read(
+            lambda conn: count_newest_changes(
+                conn, self._store.tables, self._since, self._until, self._filters
             )
         )
 
@@ -102,15 +123,31 @@ class PastReader:
                 remedy=f"These are compared: {', '.join(sorted(known))}.",
             )
         filters = ChangeFilters(sources, nodes, databases, frozenset(columns))
+        start, end = self._store.read(lambda conn: self._span(conn, since))
+        return ChangeFeed(self._store, start, end, filters)
 
-        def ask(conn: sa.Connection) -> ChangeFeed:
-            now = self._store.database.time(conn)
-            start = runs_until(conn, self._store.tables, since, now)
-            unpruned(conn, self._store.tables, start)
-            end = start | ended_runs(conn, self._store.tables, now, now)
-            return ChangeFeed(self._store, start, end, filters)
+    def database_changes(self, databases: Sequence[DatabaseRow], since: WhenText) -> CountedChanges:
+        """What each run did to the records of these, which `TargetReader.databases` gave.
 
-        return self._store.read(ask)
+        As `changes` with its counts of each run, but bounded: where a database has changed much,
+        the newest runs are counted.
+
+        Raises:
+            SettingsError: there is no such moment, or its history was removed.
+        """
+        names = [DatabaseName(one.source_ip, one.node_name, one.db_path) for one in databases]
+        return self._store.read(
+            lambda conn: count_database_changes(
+                conn, self._store.tables, names, *self._span(conn, since)
+            )
+        )
+
+    def _span(self, conn: sa.Connection, since: WhenText) -> tuple[Runs, Runs]:
+        """The runs that had ended then, and those that have ended now."""
+        now = self._store.database.time(conn)
+        start = runs_until(conn, self._store.tables, since, now)
+        unpruned(conn, self._store.tables, start)
+        return start, start | ended_runs(conn, self._store.tables, now, now)
 
     def history(
         self, token_id: str, *, sources: Sequence[str] = (), nodes: Sequence[str] = ()

@@ -8,7 +8,7 @@ from typing import Literal, TextIO
 
 from rubix_token_sync import log
 from rubix_token_sync.errors import Category, SyncError
-from rubix_token_sync.installation import runnable
+from rubix_token_sync.installation import NAME, runnable
 from rubix_token_sync.nodes.keep_out import keep_out
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.settings import Settings
@@ -45,7 +45,7 @@ def start_log(
         SettingsError: the file cannot be written, or would be inside a node's directory.
     """
     if settings.log_file is not None:
-        keep_out(settings.log_file, "The log")
+        keep_out(settings.log_file, "The log", "stream")
     log.set_up(
         verbosity=verbosity,
         log_file=settings.log_file,
@@ -72,12 +72,13 @@ def explain_failure(error: Exception) -> Failure:
         category=known.category,
         exit_code=known.exit_code,
     )
+    cure = known.remedy or f"`{NAME} explain {known.code}` says more."  # always the three
     trace = "".join(traceback.format_exception(error))
     return Failure(
         exit_code=known.exit_code,
         code=known.code,
         category=known.category,
         message=shown(log.redact(known.message)),
-        remedy=shown(log.redact(runnable(known.remedy))),
+        remedy=shown(log.redact(runnable(cure))),
         trace="\n".join(shown(line) for line in log.redact(trace).splitlines()),
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -18,21 +17,22 @@ from rubix_token_sync.audit.questions import (
     AuditRow,
     Finding,
     FindingFilters,
-    TokenView,
     list_audits,
     list_findings,
-    read_token,
 )
 from rubix_token_sync.audit.rules import RULES
+from rubix_token_sync.audit.token_view import TokenView, read_token
 from rubix_token_sync.errors import SettingsError, TargetRefused
 from rubix_token_sync.history.moments import WhenText
 from rubix_token_sync.history.versions import records_as_of
+from rubix_token_sync.library.browsing import Category, PageReader
 from rubix_token_sync.library.configuration import (
     CallSettings,
     Configuration,
     PathName,
     configured,
 )
+from rubix_token_sync.library.gaps import GapReader
 from rubix_token_sync.library.history import PastReader
 from rubix_token_sync.library.work import rules_of
 from rubix_token_sync.monitor.answers import at_one_moment
@@ -51,16 +51,8 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = [
     "RECORD_COLUMNS",
-    "SchemaChange",
-    "SchemaScript",
     "TargetReader",
-    "databases",
-    "failures",
     "open_target",
-    "schema_script",
-    "sessions",
-    "status",
-    "upgrade_schema",
 ]
 
 _OWN: Final = (pa.field("id", pa.int64(), nullable=False),)
@@ -81,8 +73,6 @@ RECORD_COLUMNS: Final = tuple(_ALL.names)
 
 BATCH_ROWS: Final = 10_000
 
-Category = Literal["ipfs", "database", "validation", "system"]
-
 
 class RecordFilters(TypedDict, total=False):
     """Which records; without any of these, all that the nodes have.
@@ -101,7 +91,7 @@ class RecordFilters(TypedDict, total=False):
     deleted: bool | None
 
 
-class TargetReader(PastReader):
+class TargetReader(PastReader, PageReader, GapReader):
     """A target, opened for reading; a context that gives its connections back.
 
     ``since`` and ``max_age`` are ages, counted back from the target's clock; empty
@@ -286,10 +276,17 @@ class TargetReader(PastReader):
         nodes: Sequence[str] = (),
         category: Category | None = None,
         limit: int = 20,
+        by_node: bool = True,
     ) -> FailureReport:
-        """What failed, by category and reason, with an example of each."""
+        """What failed, by category and reason, with an example of each.
+
+        ``by_node``: and the records of each node; with ``since``, every one of that time is
+        looked at for it.
+        """
         filters = Filters(since, tuple(nodes), tuple(sources), category, (), limit)
-        return at_one_moment(self._store, lambda asked, now: failure_report(asked, filters, now))
+        return at_one_moment(
+            self._store, lambda asked, now: failure_report(asked, filters, now, by_node=by_node)
+        )
 
     # ---------------------------------------------------------------- the audit
 
@@ -361,7 +358,7 @@ class TargetReader(PastReader):
         Raises:
             SettingsError: it cannot be written, or would be inside a node's directory.
         """
-        keep_out(file, "The list of errors")
+        keep_out(file, "The list of errors", "file")
         filters = Filters(since, tuple(nodes), tuple(sources), category)
         return export_errors(self._store, filters, self._store.server_time(), Path(file))
 
@@ -396,106 +393,6 @@ def open_target(
         store.close()
         raise
     return TargetReader(configuration, store)
-
-
-def status(
-    *,
-    sources: Sequence[str] = (),
-    nodes: Sequence[str] = (),
-    max_age: timedelta | None = None,
-    **settings: Unpack[CallSettings],
-) -> Status:
-    """`TargetReader.status` of the target that the settings name."""
-    with open_target(**settings) as reader:
-        return reader.status(sources=sources, nodes=nodes, max_age=max_age)
-
-
-def sessions(
-    *,
-    since: timedelta | None = None,
-    sources: Sequence[str] = (),
-    statuses: Sequence[str] = (),
-    limit: int = 20,
-    **settings: Unpack[CallSettings],
-) -> list[RunRow]:
-    """`TargetReader.sessions` of the target that the settings name."""
-    with open_target(**settings) as reader:
-        return reader.sessions(since=since, sources=sources, statuses=statuses, limit=limit)
-
-
-def databases(
-    *,
-    since: timedelta | None = None,
-    sources: Sequence[str] = (),
-    nodes: Sequence[str] = (),
-    max_age: timedelta | None = None,
-    **settings: Unpack[CallSettings],
-) -> list[DatabaseRow]:
-    """`TargetReader.databases` of the target that the settings name."""
-    with open_target(**settings) as reader:
-        return reader.databases(since=since, sources=sources, nodes=nodes, max_age=max_age)
-
-
-def failures(
-    *,
-    since: timedelta | None = None,
-    sources: Sequence[str] = (),
-    nodes: Sequence[str] = (),
-    category: Category | None = None,
-    limit: int = 20,
-    **settings: Unpack[CallSettings],
-) -> FailureReport:
-    """`TargetReader.errors` of the target that the settings name.
-
-    (`rubix_token_sync.errors` is the module of this program's exceptions.)
-    """
-    with open_target(**settings) as reader:
-        return reader.errors(
-            since=since, sources=sources, nodes=nodes, category=category, limit=limit
-        )
-
-
-@dataclass(frozen=True)
-class SchemaChange:
-    """What `upgrade_schema` did."""
-
-    target: str
-    before: str | None
-    """The version found; None where there were no tables."""
-    version: str
-    changed: bool
-
-
-@dataclass(frozen=True)
-class SchemaScript:
-    """DDL for an empty database, for a DBA to read and run."""
-
-    version: str
-    ddl: str
-
-
-def schema_script(configuration: Configuration) -> SchemaScript:
-    """The DDL that makes the tables in an empty database of the target's kind; no connection."""
-    store = open_store(configuration.target, configuration.target_options(read_only=True))
-    try:
-        return SchemaScript(SCHEMA_VERSION, store.schema_script())
-    finally:
-        store.close()
-
-
-def upgrade_schema(configuration: Configuration) -> SchemaChange:
-    """Create the tables, or bring older ones up to date in place; no row is lost.
-
-    Raises:
-        SchemaError: rights are missing, or the tables are newer than this program.
-    """
-    store = open_store(configuration.target, configuration.target_options())
-    try:
-        before = store.schema_version()
-        changed = store.ensure_schema()
-        return SchemaChange(store.place, before, SCHEMA_VERSION, changed)
-    finally:
-        store.close()
 
 
 def _field(name: str) -> pa.Field:

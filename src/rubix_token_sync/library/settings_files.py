@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Final, Literal, Unpack
 
 from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.library.configuration import (
@@ -18,7 +18,7 @@ from rubix_token_sync.library.configuration import (
     no_target_named,
     settings_of,
 )
-from rubix_token_sync.nodes.keep_out import keep_out, node_around
+from rubix_token_sync.nodes.keep_out import Output, keep_out, node_around
 from rubix_token_sync.settings import Settings, describe
 from rubix_token_sync.settings.load import check_settings_file
 from rubix_token_sync.settings.masking import masked
@@ -140,7 +140,9 @@ def _target(settings: Settings, path: str) -> None:
     if choice.kind == "file":
         insecure = settings.allow_insecure_target_file
         text = read_target_file(choice.value, allow_insecure=insecure).text.get_secret_value()
-    parse_target(text).secrets()  # which reads a connection string to its end
+    target = parse_target(text)
+    target.secrets()  # which reads a connection string to its end
+    target.exists()  # and this the name of a file; nothing is connected to
 
 
 def _alert_urls(settings: Settings) -> None:
@@ -161,6 +163,9 @@ def _program(settings: Settings) -> None:
         )
 
 
+_OUTPUTS: Final[dict[str, Output]] = {"log_file": "stream", "metrics_file": "file"}
+
+
 def _places(settings: Settings) -> None:
     if settings.scratch is not None and not Path(settings.scratch).is_dir():
         raise SettingsError(
@@ -171,4 +176,4 @@ def _places(settings: Settings) -> None:
     for name in ("scratch", "report", "log_file", "state_directory", "metrics_file"):
         place: str | None = getattr(settings, name)
         if place is not None:
-            keep_out(place, f"{name} = {place!r}")
+            keep_out(place, f"{name} = {place!r}", _OUTPUTS.get(name, "place"))

@@ -121,7 +121,7 @@ class MetricsFileObserver(Observer):
         if options.dry_run:
             return
         self._options = options
-        keep_out(self._file, "The metrics file")
+        keep_out(self._file, "The metrics file", "file")
         if importlib.util.find_spec("prometheus_client") is None:
             from rubix_token_sync.metrics.endpoint import extra_missing
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.audit.run import AuditOutcome
     from rubix_token_sync.migrate import DatabaseOutcome as MovedDatabase
     from rubix_token_sync.migrate import MigrationReport
+    from rubix_token_sync.runs.worker_pool import Executor
     from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["check", "discover", "migrate_records", "retry_failed", "rules_of", "sync", "verify"]
@@ -54,6 +55,7 @@ def sync(
     audit: bool | None = None,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
+    executor: Executor | None = None,
     **settings: Unpack[CallSettings],
 ) -> SyncResult:
     """Bring the target up to date with every node below ``roots``.
@@ -63,7 +65,7 @@ def sync(
     database vanished; ``adopt_source`` takes the source over from the machine that it
     belongs to; ``dry_run`` writes nothing.  ``audit`` runs the audit after a sync that was
     completed (None: as the setting audit_after_sync says).  ``stop`` ends the run at the next
-    safe point.
+    safe point.  ``executor`` is who reads the databases (None: worker processes of this run).
     Either ``configuration`` is given, or the settings themselves.
 
     Raises:
@@ -78,6 +80,7 @@ def sync(
         allow_shrink=allow_shrink,
         dry_run=dry_run,
         adopt_source=adopt_source,
+        executor=executor,
     )
     wanted = found.settings.audit_after_sync if audit is None else audit
     if wanted:
@@ -105,11 +108,13 @@ def verify(
     repair: bool = False,
     observers: Iterable[Observer] = (),
     stop: CancelToken | None = None,
+    executor: Executor | None = None,
     **settings: Unpack[CallSettings],
 ) -> VerifyResult:
     """Compare nodes and target record by record, content included.
 
     ``repair`` makes equal again what differs; without it nothing is written.
+    ``executor`` as in `sync`.
 
     Raises:
         SyncError: the target cannot be read, or holds no tables.
@@ -117,7 +122,7 @@ def verify(
     from rubix_token_sync.runs import verify as comparison
 
     found = configured(*roots, **settings)
-    options = found.run_options("verify", nodes=nodes, force=True)
+    options = found.run_options("verify", nodes=nodes, force=True, executor=executor)
     all_of_them = Observers(observers)
     examples: list[Difference] = []
 
@@ -297,7 +302,7 @@ def _audited(
     try:
         return *audit_and_list(found), None
     except SyncError as error:
-        # Another machine's audit, under way after its own sync, is no fault.
+        # Another machine's audit, under way after its own sync, is not a fault.
         waits = isinstance(error, LeaseHeld)
         return (
             None,

@@ -318,7 +318,7 @@ class OlderPostgres:
                     yield OlderRow._make(map(self._decode, row))
 
     def _text(self, value: str | bytes) -> str:
-        """A name; one that is no text in its encoding is written as a blob literal."""
+        """A name; one that is not text in its encoding is written as a blob literal."""
         if isinstance(value, str):
             return value
         assert self._decode is not None

@@ -2,7 +2,7 @@
 
 What a record holds must be found again in the row, or the row is set aside in
 full.  Three things are the same on purpose, because the older system wrote them
-for something else: a placeholder (``c not found``) is no value, an empty list of
+for something else: a placeholder (``c not found``) is not a value, an empty list of
 validation errors is none, and a content that hashes to its token id is that
 content, whatever the row says about having fetched it.
 """
@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from rubix_token_sync.ipfs import cid, unixfs
 from rubix_token_sync.ipfs.content import CONTENT_LIMIT, Failure, FailureCode
 from rubix_token_sync.migrate.rows import COLUMNS, Aside, Moved, Record, hash_of
-from rubix_token_sync.records.build import decode_content, encode_content
+from rubix_token_sync.records.content_text import decode_content, encode_content
 from rubix_token_sync.records.kinds import RBT
 from rubix_token_sync.records.schema import COLUMN_SIZES, ROW_DIGEST_BYTES, database_key, record_key
 from rubix_token_sync.records.values import blob_literal, cut, utc_time

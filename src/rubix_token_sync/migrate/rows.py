@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from rubix_token_sync.records.schema import RECORD_SCHEMA
-from rubix_token_sync.targets.base import SetAside as Aside
+from rubix_token_sync.targets.migration_step import SetAside as Aside
 
 __all__ = [
     "COLUMNS",

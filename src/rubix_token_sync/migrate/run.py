@@ -11,31 +11,23 @@ from __future__ import annotations
 import fnmatch
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import sqlalchemy as sa
 
-from rubix_token_sync import failpoints
-from rubix_token_sync.errors import ReportMismatch, SettingsError, SyncError
+from rubix_token_sync.errors import SettingsError, SyncError
 from rubix_token_sync.log import log_event
-from rubix_token_sync.migrate.parts import Part, batch_of, mark_of, parts_of
-from rubix_token_sync.migrate.proof import NOWHERE, digest_aside, digest_held, digest_homeless
+from rubix_token_sync.migrate.mover import Mover
+from rubix_token_sync.migrate.parts import parts_of
+from rubix_token_sync.migrate.proof import digest_aside, digest_held, digest_homeless
 from rubix_token_sync.migrate.report import DatabaseOutcome, MigrationReport
-from rubix_token_sync.migrate.rows import Digest, Moved, Record
+from rubix_token_sync.migrate.rows import Digest
+from rubix_token_sync.migrate.sessions import Sessions
 from rubix_token_sync.migrate.source import PlannedDatabase, Source, open_source
 from rubix_token_sync.migrate.state import Known, MigrationState
-from rubix_token_sync.records.schema import RECORD_KEY_BYTES
-from rubix_token_sync.runs.session import Session
-from rubix_token_sync.targets.base import (
-    LEASE_SECONDS,
-    Chunk,
-    DatabaseState,
-    Lease,
-    SessionTotals,
-    TargetOptions,
-)
+from rubix_token_sync.targets.base import DatabaseState, TargetOptions
 from rubix_token_sync.targets.registry import TargetAddress, open_target
 from rubix_token_sync.targets.sql.questions import key_range
 from rubix_token_sync.targets.sql.target import SqlTarget
@@ -98,15 +90,14 @@ class _Migration:
     def __init__(self, options: MigrateOptions, on_database: Progress) -> None:
         self._options = options
         self._tell = on_database
-        self._totals = SessionTotals()
-        self._session: Session | None = None
         read_only = options.dry_run or options.verify_only
         self.store = open_target(options.target, replace(options.store, read_only=read_only))
+        self._sessions = Sessions(self.store, options.heartbeat_seconds)
         self._source: Source | None = None
 
     def close(self, status: Literal["FAILED", "INTERRUPTED"]) -> None:
         try:
-            self._end_session(status, "The migration stopped before its end.")
+            self._sessions.end(status, "The migration stopped before its end.")
         except SyncError as error:  # what stopped it is the error to tell; this one is noted
             log_event(_LOG, logging.WARNING, "session_open", str(error), code=error.code)
         if self._source is not None:
@@ -198,16 +189,17 @@ class _Migration:
                 report.databases.append(earlier.outcome)
             else:
                 todo.append(database)
+        mover = Mover(source, self.store, state, self._sessions)
         done = len(report.databases)
         for number, (database, rows) in enumerate(
             zip(todo, source.read(todo), strict=True), start=done + 1
         ):
-            outcome = self._move_database(source, state, database, rows, known.get(database.key))
+            outcome = mover.move(database, rows, known.get(database.key))
             report.databases.append(outcome)
             self._tell(outcome, number, len(chosen))
-        self._end_session("COMPLETED", None)
+        self._sessions.end("COMPLETED")
         if not self._options.only:
-            report.rows_without_database = self._move_homeless(source, state)
+            report.rows_without_database = mover.move_homeless()
         self.store.finish_load()
         handled = {key for key, one in state.known().items() if one.state == "DONE"}
         kept_paths = {(o.source_ip, o.db_path) for o in report.databases if o.state == "kept"}
@@ -233,136 +225,6 @@ class _Migration:
         low, high = key_range(key)
         query = sa.select(records.c.id).where(records.c.record_key.between(low, high)).limit(1)
         return self.store.read(lambda conn: conn.execute(query).first()) is not None
-
-    def _move_database(
-        self,
-        source: Source,
-        state: MigrationState,
-        database: PlannedDatabase,
-        rows: Iterator[Moved],
-        earlier: Known | None,
-    ) -> DatabaseOutcome:
-        begun = time.monotonic()
-        lease = self._lease(database.source_ip)
-        outcome = DatabaseOutcome(database.source_ip, database.db_path)
-        if earlier is not None and earlier.version != database.version:
-            self.store.remove_records(lease, database.key)  # other rows are there now
-
-        failpoints.point("migrate.database")
-        begin = replace(state.step(database, "LOADING", outcome), forget_aside=True)
-        self.store.publish(lease, Chunk(rows=batch_of([]), migration=begin))
-        read = Digest()
-        last: Record | None = None
-        for number, chunk in enumerate(parts_of(rows, read, outcome)):
-            last = chunk.records[-1] if chunk.records else last
-            self._publish(source, state, lease, database, number, chunk, outcome)
-            self._check_session()
-        outcome.digest = read.text()
-        held = digest_held(source, state, database)
-        found, outcome.rows_stored = held.digest, held.records
-        outcome.target_digest = found.text()
-        outcome.seconds = time.monotonic() - begun
-        if found != read:
-            raise ReportMismatch(
-                f"{database.db_path}: the target does not hold what was moved "
-                f"({read.count} rows went in, {found.count} are found).",
-                code="migration_mismatch",
-                remedy="Nothing counts as moved of this database; run it again, and report it if "
-                "it stays.",
-                context={"expected": read.text(), "found": found.text()},
-            )
-        beside = self._move_companions(source, lease, database)
-        mark = mark_of(database, outcome, last, held.vanished)
-        self.store.publish(
-            lease,
-            Chunk(
-                rows=batch_of([]),
-                mark=replace(mark, companions=beside),
-                migration=state.step(database, "DONE", outcome),
-            ),
-        )
-        failpoints.point("migrate.done")
-        self._totals.total_databases_processed += 1
-        return outcome
-
-    def _move_companions(
-        self, source: Source, lease: Lease, database: PlannedDatabase
-    ) -> dict[str, int]:
-        """Move what stands beside the records; live rows that the target must hold, by table."""
-        live: dict[str, int] = {}
-        for chunk in source.companions(database):
-            published = self.store.publish(lease, chunk)
-            refused = {one.record_key for one in published.rejected}
-            gone = {
-                chunk.vanished[i : i + RECORD_KEY_BYTES]
-                for i in range(0, len(chunk.vanished), RECORD_KEY_BYTES)
-            }
-            count = chunk.rows.num_rows - len(refused | gone)
-            live[chunk.table] = live.get(chunk.table, 0) + count
-            for one in published.rejected:
-                log_event(
-                    _LOG, logging.WARNING, "row_refused",
-                    f"{database.db_path}: a row of {chunk.table} is left out: {one.reason}",
-                    db_path=database.db_path,
-                )  # fmt: skip
-            self._check_session()
-        return live
-
-    def _publish(
-        self,
-        source: Source,
-        state: MigrationState,
-        lease: Lease,
-        database: PlannedDatabase,
-        number: int,
-        chunk: Part,
-        outcome: DatabaseOutcome,
-    ) -> None:
-        failpoints.point("migrate.chunk")
-        asides = chunk.asides
-        published = self.store.publish(
-            lease,
-            Chunk(
-                rows=batch_of(chunk.records),
-                vanished=chunk.vanished,
-                bulk=True,
-                migration=state.part(database.key, number, asides),
-            ),
-        )
-        if published.rejected:
-            refused = {one.record_key: one.reason for one in published.rejected}
-            left = [one for one in chunk.moved if one.record and one.record[0] in refused]
-            # An entry for such a row says that a record holds it in another form; none does.
-            asides = [
-                one for one in asides if one.reason == "duplicate" or one.record_key not in refused
-            ]
-            asides += [source.form.refuse(one) for one in left]
-            again = state.part(database.key, number, asides)
-            self.store.publish(lease, Chunk(rows=batch_of([]), migration=again))
-            outcome.rows_refused += len(left)
-            outcome.rows_changed -= sum(one.aside is not None for one in left)
-            for one in left:
-                assert one.record is not None
-                log_event(
-                    _LOG, logging.WARNING, "row_refused",
-                    f"{database.db_path}: a row is set aside: {refused[one.record[0]]}",
-                    db_path=database.db_path,
-                )  # fmt: skip
-        self._totals.total_records_processed += len(chunk.moved)
-        self._totals.total_sql_inserts += published.inserted
-
-    def _move_homeless(self, source: Source, state: MigrationState) -> int:
-        """Rows that name no source or database: all of them kept aside."""
-        found = digest_homeless(source)
-        if found == digest_aside(source, state):
-            return found.count
-
-        failpoints.point("migrate.homeless")
-        self.store.record_step(replace(state.part(NOWHERE, None, []), forget_aside=True))
-        outcome = DatabaseOutcome("", "")
-        for number, part in enumerate(parts_of(source.homeless(), Digest(), outcome)):
-            self.store.record_step(state.part(NOWHERE, number, part.asides))
-        return found.count
 
     # ---------------------------------------------------------------- proof
 
@@ -424,37 +286,6 @@ class _Migration:
             self._tell(outcome, number, len(chosen))
         if not self._options.only:
             report.rows_without_database = sum(1 for _ in source.homeless())
-
-    # ---------------------------------------------------------------- sessions
-
-    def _lease(self, source_ip: str) -> Lease:
-        """The lease of a source; a session for each, one after the other."""
-        if self._session is not None and self._session.lease.source != source_ip:
-            self._end_session("COMPLETED", None)
-        if self._session is None:
-            self._totals = SessionTotals()
-            session = Session(
-                self.store,
-                source_ip,
-                "migrate",
-                totals=lambda: self._totals,
-                heartbeat_seconds=self._options.heartbeat_seconds,
-                lease_seconds=LEASE_SECONDS,
-            )
-            session.start()
-            self._session = session
-        return self._session.lease
-
-    def _check_session(self) -> None:
-        if self._session is not None and self._session.error is not None:
-            raise self._session.error
-
-    def _end_session(
-        self, status: Literal["COMPLETED", "FAILED", "INTERRUPTED"], summary: str | None
-    ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.finish(status, self._totals, summary)
 
 
 def _is_synced(database: PlannedDatabase, there: DatabaseState | None) -> bool:

@@ -13,7 +13,7 @@ from rubix_token_sync.errors import SettingsError
 from rubix_token_sync.migrate.report import COUNTERS, DatabaseOutcome
 from rubix_token_sync.migrate.rows import Aside
 from rubix_token_sync.migrate.source import PlannedDatabase
-from rubix_token_sync.targets.base import MigrationStep
+from rubix_token_sync.targets.migration_step import MigrationStep
 from rubix_token_sync.targets.sql.target import SqlTarget
 
 __all__ = ["Known", "MigrationState"]

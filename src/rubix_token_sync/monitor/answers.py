@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Answers(Protocol):
-    """A target that is asked: each `read` is a transaction, or all are one (`at_one_moment`)."""
+    """A target that is asked: each `read` by itself, or all in one (`at_one_moment`)."""
 
     @property
     def tables(self) -> Tables:
@@ -27,7 +27,7 @@ class Answers(Protocol):
         """For the name of its dialect."""
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """What ``work`` finds out, in a transaction that is never committed."""
+        """What ``work`` finds out; it writes nothing."""
 
 
 class Clock(Protocol):
@@ -58,7 +58,7 @@ class OneMoment:
 
 
 def at_one_moment(store: Store, ask: Callable[[Answers, datetime], T]) -> T:
-    """Several questions in one transaction: fewer round trips to a server far away.
+    """Several questions in one read: fewer round trips to a server far away.
 
     ``ask`` gets who answers them, and the target's time.
     """

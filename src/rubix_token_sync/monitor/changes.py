@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.history.changes import ChangeCounts, replaced_by
+from rubix_token_sync.history.change_counts import ChangeCounts, replaced_by
 from rubix_token_sync.monitor.answers import Answers
 
 __all__ = ["LastChanges", "last_changes"]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.codes import code_of
 from rubix_token_sync.monitor.filters import Filters
+from rubix_token_sync.monitor.problems import PENDING
+from rubix_token_sync.records.schema import database_key
+from rubix_token_sync.targets.sql.functions import cased, rarely
 from rubix_token_sync.targets.sql.open_errors import UNREAD, about_databases, settled
+from rubix_token_sync.targets.sql.questions import key_range
 
 __all__ = [
     "PENDING",
@@ -26,10 +30,9 @@ __all__ = [
     "unread_directories",
 ]
 
-PENDING: Final = "pending"
-"""Code of the event that a run writes for each database it did not reach."""
-
 _IN_LIST: Final = 500
+_AT_ONCE: Final = 100
+"""Databases whose records one statement counts."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def list_databases(
         place = (row.source_ip, row.db_path)
         rows.append(_known(row, why.get(place, {}), failed.pop(place, None), now, max_age))
     rows += [_unknown(failure) for failure in failed.values()]
-    rows = _counted_again(store, rows, why)
+    keys = {(row.source_ip, row.db_path): bytes(row.database_key) for row in known}
+    rows = _counted_again(store, rows, why, keys)
     if filters.since is not None:
         oldest = filters.since.total_seconds()
         rows = [r for r in rows if r.age_seconds is not None and r.age_seconds <= oldest]
@@ -135,46 +139,70 @@ def _counted_again(
     store: Answers,
     rows: Sequence[DatabaseRow],
     why: dict[tuple[str, str], dict[str, int]],
+    keys: Mapping[tuple[str, str], bytes],
 ) -> list[DatabaseRow]:
-    """The same, with what the target holds of databases whose mark is older than their records."""
-    unsure = [row.db_path for row in rows if row.error is not None]
-    records = store.tables.records
-    held: dict[tuple[str, str], Any] = {}
-    for start in range(0, len(unsure), _IN_LIST):
-        query = (
-            sa.select(
-                records.c.source_ip,
-                records.c.db_path,
-                sa.func.count().label("records"),
-                sa.func.sum(sa.case((records.c.ipfs_fetched == sa.true(), 1), else_=0)).label("ok"),
-                sa.func.sum(sa.case((records.c.validation_errors.is_not(None), 1), else_=0)).label(
-                    "invalid"
-                ),
-            )
-            .where(
-                records.c.db_path.in_(unsure[start : start + _IN_LIST]),
-                records.c.source_deleted_at.is_(None),
-            )
-            .group_by(records.c.source_ip, records.c.db_path)
-        )
-        for found in store.read(lambda conn, q=query: conn.execute(q).all()):  # type: ignore[misc]
-            held[found.source_ip, found.db_path] = found
+    """The same, with what the target holds of databases whose mark is older than their records.
+
+    ``keys`` are those of marks; of a database without one, its name gives it.
+    """
+    unsure = {
+        place: keys.get(place) or database_key(*place)
+        for row in rows
+        if row.error is not None
+        for place in ((row.source_ip, row.db_path),)
+    }
+    held = _held(store, list(unsure.values()))
     counted = []
     for row in rows:
-        found = held.get((row.source_ip, row.db_path)) if row.error is not None else None
-        if found is not None:
-            content = int(found.ok or 0)
+        place = (row.source_ip, row.db_path)
+        found = held.get(unsure.get(place, b""))
+        if found is not None and found.records:
             row = replace(
                 row,
                 record_count=found.records,
-                ipfs_success_count=content,
-                ipfs_fail_count=found.records - content,
-                ipfs_success_rate=round(content * 100 / found.records, 2),
-                validation_error_count=int(found.invalid or 0),
-                content_failures=why.get((row.source_ip, row.db_path), {}),
+                ipfs_success_count=found.content,
+                ipfs_fail_count=found.records - found.content,
+                ipfs_success_rate=round(found.content * 100 / found.records, 2),
+                validation_error_count=found.invalid,
+                content_failures=why.get(place, {}),
             )
         counted.append(row)
     return counted
+
+
+class _Held(NamedTuple):
+    """Live records of one database, counted."""
+
+    records: int
+    content: int
+    invalid: int
+
+
+def _held(store: Answers, keys: Sequence[bytes]) -> dict[bytes, _Held]:
+    """By key, from indexes alone: a night that failed early leaves most of the records unsure."""
+    records = store.tables.records.c
+    fetched = sa.func.sum(sa.case((records.ipfs_fetched == sa.true(), 1), else_=0))
+    held: dict[bytes, _Held] = {}
+
+    def counts(some: Sequence[bytes], what: Any, *where: sa.ColumnElement[bool]) -> Any:
+        each = [
+            sa.select(sa.literal_column(str(place), sa.Integer()), *what).where(
+                records.record_key.between(*key_range(key)),
+                records.source_deleted_at.is_(None),
+                *where,
+            )
+            for place, key in enumerate(some)
+        ]
+        query = sa.union_all(*each)
+        return store.read(lambda conn: conn.execute(query).all())
+
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        wrong = records.validation_errors.is_not(None)
+        invalid = {row[0]: row[1] for row in counts(some, [sa.func.count()], wrong)}
+        for place, number, content in counts(some, [sa.func.count(), fetched]):
+            held[some[place]] = _Held(number, int(content or 0), invalid[place])
+    return held
 
 
 def _known(
@@ -260,7 +288,8 @@ def failed_databases(
     """
     errors = store.tables.errors
     newest = sa.func.row_number().over(
-        partition_by=(errors.c.source_ip, errors.c.db_path), order_by=errors.c.id.desc()
+        partition_by=(cased(errors.c.source_ip), cased(errors.c.db_path)),
+        order_by=errors.c.id.desc(),
     )
     ranked = (
         sa.select(errors, newest.label("place"))
@@ -329,12 +358,12 @@ def _content_failures(
     records = store.tables.records
     inner = (
         sa.select(
-            records.c.source_ip,
-            records.c.db_path,
+            cased(records.c.source_ip).label("source_ip"),
+            cased(records.c.db_path).label("db_path"),
             code_of(records.c.ipfs_error).label("code"),
         )
         .where(
-            records.c.ipfs_fetched == sa.false(),
+            rarely(records.c.ipfs_fetched == sa.false()),
             records.c.source_deleted_at.is_(None),
             *filters.by(records, now),
         )

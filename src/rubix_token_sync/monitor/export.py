@@ -7,9 +7,11 @@ begins with an apostrophe.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -56,21 +58,30 @@ def export_errors(store: Answers, filters: Filters, now: datetime, path: Path) -
     Raises:
         SettingsError: the file cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # `path` may be as long as it can be
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             count = _write(file, _lines(store, filters, now), as_csv=path.suffix.lower() == ".csv")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        _remove(temporary)
         raise SettingsError(
             f"{path} cannot be written: {error.strerror or error}.",
             code="export_unwritable",
             remedy="Choose another file by --export.",
         ) from error
+    except BaseException:
+        _remove(temporary)
+        raise
     return count
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # what went wrong first counts
+        file.unlink(missing_ok=True)
 
 
 def _write(file: IO[str], lines: Iterator[Mapping[str, Any]], *, as_csv: bool) -> int:

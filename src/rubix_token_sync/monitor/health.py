@@ -13,12 +13,10 @@ from rubix_token_sync.monitor.changes import LastChanges, last_changes
 from rubix_token_sync.monitor.databases import DatabaseRow, list_databases, unread_directories
 from rubix_token_sync.monitor.filters import Filters
 from rubix_token_sync.monitor.problems import Facts, Problem, Rules, judge, worst
-from rubix_token_sync.monitor.runs import STUCK_SECONDS, RunRow, last_runs, list_runs
+from rubix_token_sync.monitor.runs import STUCK_SECONDS, NewestRuns, RunRow, newest_runs
 from rubix_token_sync.records.kinds import KINDS
 
 __all__ = ["SourceRow", "Status", "read_status"]
-
-_MOST_RUNNING = 1_000
 
 
 @dataclass(frozen=True)
@@ -89,40 +87,36 @@ def read_status(
     Looks at sessions, marks and errors, and at those records only that have no content.
     """
     rules = rules or Rules()
-    asked = replace(filters, since=None, statuses=("RUNNING",), limit=_MOST_RUNNING)
-    running = list_runs(store, asked, now, stuck_seconds=stuck_seconds)
-    last = last_runs(store, now, sources=filters.sources)
-    completed = last_runs(store, now, status="COMPLETED", sources=filters.sources)
+    runs = newest_runs(store, now, sources=filters.sources, stuck_seconds=stuck_seconds)
     databases = list_databases(store, replace(filters, since=None), now, max_age=rules.max_age)
     changes = last_changes(store, filters.sources)
-    sources = _sources(running, last, completed, databases, changes, now)
+    sources = _sources(runs, databases, changes, now)
     unread = unread_directories(store, replace(filters, since=None, nodes=()), now)
-    facts = Facts(running, sources, databases, unread)
+    facts = Facts(runs.running, sources, databases, unread)
     audit = store.read(lambda conn: open_findings(conn, store.tables, now))
-    return Status(now, judge(facts, rules), running, sources, databases, audit)
+    return Status(now, judge(facts, rules), runs.running, sources, databases, audit)
 
 
 def _sources(
-    running: Sequence[RunRow],
-    last: Mapping[str, RunRow],
-    completed: Mapping[str, RunRow],
+    runs: NewestRuns,
     databases: Sequence[DatabaseRow],
     changes: Mapping[str, LastChanges],
     now: datetime,
 ) -> list[SourceRow]:
-    names = {run.source_ip for run in running} | set(last) | {d.source_ip for d in databases}
+    running = {run.source_ip: run for run in reversed(runs.running)}
+    names = {*running, *runs.finished, *(d.source_ip for d in databases)}
     rows = []
     for name in sorted(names):
-        run, success = last.get(name), completed.get(name)
+        run, success = runs.finished.get(name), runs.completed.get(name)
         mine = [d for d in databases if d.source_ip == name]
         records = sum(d.record_count for d in mine)
         content = sum(d.ipfs_success_count for d in mine)
         ended = success.end_time if success else None
-        host = run.host if run else next((r.host for r in running if r.source_ip == name), None)
+        known = run or running.get(name)
         rows.append(
             SourceRow(
                 source_ip=name,
-                host=host,
+                host=known.host if known else None,
                 last_run=run,
                 last_success_at=ended,
                 age_seconds=None

@@ -18,12 +18,13 @@ from rubix_token_sync.text import counted, told_apart
 
 if TYPE_CHECKING:
     from rubix_token_sync.monitor.changes import LastChanges
-    from rubix_token_sync.monitor.databases import DatabaseRow, UnreadDirectory
+    from rubix_token_sync.monitor.databases import DatabaseFailure, DatabaseRow, UnreadDirectory
     from rubix_token_sync.monitor.health import SourceRow
     from rubix_token_sync.monitor.runs import RunRow
 
 __all__ = [
     "MAX_MISSING_CONTENT",
+    "PENDING",
     "Facts",
     "Problem",
     "Rules",
@@ -31,6 +32,7 @@ __all__ = [
     "judge",
     "judge_comparison",
     "judge_databases",
+    "judge_unread",
     "worst",
 ]
 
@@ -39,6 +41,9 @@ Severity = Literal["error", "warning"]
 
 MAX_MISSING_CONTENT: Final = 0.1
 """Default of the setting ``max_missing_content``: a share of a database's records."""
+
+PENDING: Final = "pending"
+"""Code of the event that a run writes for each database it did not reach."""
 
 _CURE_CHAINS: Final = (
     "`rubix-token-sync errors --node NODE` says which; the next sync with --chains reads them "
@@ -108,8 +113,11 @@ def judge(facts: Facts, rules: Rules) -> list[Problem]:
                 cure="Run `rubix-token-sync sync`.",
             )
         )
+    under_way = {run.source_ip for run in facts.running if not run.stuck}
     for source in facts.sources:
         run = source.last_run
+        if run is None and source.last_success_at is None and source.source_ip in under_way:
+            problems.append(_first_under_way(source))
         if run is not None and run.status in ("FAILED", "INTERRUPTED"):
             problems.append(_ended_badly(run))
         if source.changes is not None:
@@ -133,6 +141,17 @@ def judge_databases(rows: Iterable[DatabaseRow], rules: Rules) -> list[Problem]:
     """What is wrong with these databases."""
     found = _of_databases(list(rows), rules)
     return [replace(one, severity="error") for one in found] if rules.strict else found
+
+
+def judge_unread(
+    failures: Sequence[DatabaseFailure], directories: Iterable[UnreadDirectory]
+) -> list[Problem]:
+    """What was not read, and so is not known."""
+    labels = told_apart([(failure.node_name, failure.db_path) for failure in failures])
+    return [
+        *(_unread(directory) for directory in directories),
+        *(_failed(one, label) for one, label in zip(failures, labels, strict=True)),
+    ]
 
 
 def judge_comparison(
@@ -227,26 +246,8 @@ def _of_databases(rows: Sequence[DatabaseRow], rules: Rules) -> list[Problem]:
 def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     where = (row.source_ip, row.node_name, row.db_path)
     found = []
-    if row.error is not None and row.state == "pending":
-        found.append(
-            Problem(
-                "database_pending",
-                f"{label} was not reached by the last run.",
-                *where,
-                row.error.session_id,
-                cure=_CURE_RUN,
-            )
-        )
-    elif row.error is not None:
-        found.append(
-            Problem(
-                "database_failed",
-                f"{label}: {row.error.message}",
-                *where,
-                row.error.session_id,
-                row.error.code,
-            )
-        )
+    if row.error is not None:
+        found.append(_failed(row.error, label))
     elif row.state == "overdue" and row.age_seconds is not None:
         found.append(
             Problem(
@@ -271,6 +272,15 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
     return found + _content(row, rules, label)
 
 
+def _failed(failure: DatabaseFailure, label: str) -> Problem:
+    where = (failure.source_ip, failure.node_name, failure.db_path, failure.session_id)
+    if failure.code == PENDING:
+        return Problem(
+            "database_pending", f"{label} was not reached by the last run.", *where, cure=_CURE_RUN
+        )
+    return Problem("database_failed", f"{label}: {failure.message}", *where, failure.code)
+
+
 def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
     code, _, sentence = said.partition(": ")
     if code == "chains_wrong":
@@ -283,7 +293,7 @@ def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
         )
     return Problem(
         "chains_unread",
-        f"{label}: token chains could not be read. {said}",
+        f"{label}: token chains could not be read. {sentence or said}",
         *where,
         detail=code,
         cure=_CURE_CHAINS,
@@ -336,6 +346,17 @@ def _ended_badly(run: RunRow) -> Problem:
         run.source_ip,
         session_id=run.session_id,
         cure=_CURE_RUN,
+    )
+
+
+def _first_under_way(source: SourceRow) -> Problem:
+    """Nothing is wrong, and nothing is well yet."""
+    return Problem(
+        "never_ran",
+        f"No sync of {source.source_ip} has completed yet; the first one is under way.",
+        source.source_ip,
+        severity="warning",
+        cure="Wait for its end: `rubix-token-sync status --watch`.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +11,28 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from rubix_token_sync.history.change_counts import ChangeCounts, replaced_by
 from rubix_token_sync.monitor.answers import Answers
 from rubix_token_sync.monitor.filters import Filters
 
-__all__ = ["STUCK_SECONDS", "RunRow", "Trend", "last_runs", "list_runs", "trend"]
+__all__ = [
+    "STUCK_SECONDS",
+    "NewestRuns",
+    "RunRow",
+    "RunView",
+    "Trend",
+    "is_session",
+    "list_runs",
+    "newest_runs",
+    "read_run",
+    "trend",
+]
 
+_SESSION: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 STUCK_SECONDS: Final = 60.0
 """A RUNNING session that has been silent for longer is called stuck."""
+
+_RUNNING, _COMPLETED, _FAILED = 0, 1, 2
 
 _STORED: Final = (
     "source_ip",
@@ -80,6 +96,48 @@ class RunRow:
         return self.status == "RUNNING"
 
 
+@dataclass(frozen=True)
+class RunView:
+    """One run, and what it did to the records of each node."""
+
+    run: RunRow
+    number: int | None
+    """On the axis of history; None: a run from before it, or one that took no lease."""
+    nodes: list[ChangeCounts]
+    """By node, without what is new."""
+
+
+def is_session(text: str) -> bool:
+    """It has the form of a session's id, which not every database takes otherwise."""
+    return _SESSION.fullmatch(text) is not None
+
+
+def read_run(
+    store: Answers, session_id: str, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
+) -> RunView | None:
+    """The run of this session; None: there is none."""
+    if not is_session(session_id):
+        return None
+    sessions, runs = store.tables.sessions, store.tables.runs
+
+    def ask(conn: sa.Connection) -> RunView | None:
+        row = conn.execute(
+            sa.select(sessions).where(sessions.c.session_id == session_id.lower())
+        ).first()
+        if row is None:
+            return None
+        number = conn.execute(
+            sa.select(runs.c.number)
+            .where(runs.c.session_id == session_id.lower())
+            .order_by(runs.c.number.desc())
+            .limit(1)
+        ).scalar()
+        nodes = [] if number is None else replaced_by(conn, store.tables, number)
+        return RunView(_row(row, now, stuck_seconds), number, nodes)
+
+    return store.read(ask)
+
+
 def list_runs(
     store: Answers, filters: Filters, now: datetime, *, stuck_seconds: float = STUCK_SECONDS
 ) -> list[RunRow]:
@@ -96,26 +154,58 @@ def list_runs(
     return store.read(lambda conn: [_row(r, now, stuck_seconds) for r in conn.execute(query)])
 
 
-def last_runs(
-    store: Answers, now: datetime, *, status: str | None = None, sources: Sequence[str] = ()
-) -> dict[str, RunRow]:
-    """The newest finished sync of each source, or the newest with ``status``."""
+@dataclass(frozen=True)
+class NewestRuns:
+    """Where every source stands."""
+
+    running: list[RunRow]
+    """Under way, the newest first."""
+    finished: dict[str, RunRow]
+    """The newest finished sync of each source."""
+    completed: dict[str, RunRow]
+    """The newest completed sync of each source."""
+
+
+def newest_runs(
+    store: Answers,
+    now: datetime,
+    *,
+    sources: Sequence[str] = (),
+    stuck_seconds: float = STUCK_SECONDS,
+) -> NewestRuns:
+    """By one question: a target may be far away."""
     sessions = store.tables.sessions
-    wanted = [
-        # Of the earlier script's rows no command is known; all of them were syncs.
-        sa.or_(sessions.c.command.is_(None), sessions.c.command == "sync"),
-        sessions.c.status == status if status else sessions.c.status != "RUNNING",
-    ]
-    if sources:
-        wanted.append(sessions.c.source_ip.in_(sources))
-    place = sa.func.row_number().over(
-        partition_by=sessions.c.source_ip,
-        order_by=(sessions.c.start_time.desc(), sessions.c.session_id),
+    # Of the earlier script's rows no command is known; all of them were syncs.
+    synced = sa.or_(sessions.c.command.is_(None), sessions.c.command == "sync")
+    state = sa.case(
+        (sessions.c.status == "RUNNING", _RUNNING),
+        (sa.and_(synced, sessions.c.status == "COMPLETED"), _COMPLETED),
+        (synced, _FAILED),
     )
-    ranked = sa.select(sessions, place.label("place")).where(*wanted).subquery()
-    query = sa.select(ranked).where(ranked.c.place == 1).order_by(ranked.c.source_ip)
-    rows = store.read(lambda conn: [_row(r, now, STUCK_SECONDS) for r in conn.execute(query)])
-    return {row.source_ip: row for row in rows}
+    stated = sa.select(sessions, state.label("state"))
+    if sources:
+        stated = stated.where(sessions.c.source_ip.in_(sources))
+    each = stated.subquery()
+    newest = (each.c.start_time.desc(), each.c.session_id)
+    place = sa.func.row_number().over(
+        partition_by=(each.c.source_ip, each.c.state), order_by=newest
+    )
+    ranked = sa.select(each, place.label("place")).where(each.c.state.is_not(None)).subquery()
+    query = (
+        sa.select(ranked)
+        .where(sa.or_(ranked.c.place == 1, ranked.c.state == _RUNNING))
+        .order_by(ranked.c.start_time.desc(), ranked.c.session_id)
+    )
+    found = NewestRuns([], {}, {})
+    for row in store.read(lambda conn: conn.execute(query).all()):
+        run = _row(row, now, stuck_seconds)
+        if row.state == _RUNNING:
+            found.running.append(run)
+            continue
+        found.finished.setdefault(run.source_ip, run)
+        if row.state == _COMPLETED:
+            found.completed[run.source_ip] = run
+    return found
 
 
 def _row(row: sa.Row[Any], now: datetime, stuck_seconds: float) -> RunRow:

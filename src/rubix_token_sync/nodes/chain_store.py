@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from rubix_token_sync.errors import SettingsError, SourceError
-from rubix_token_sync.installation import extra_command
+from rubix_token_sync.installation import LEVELDB, extra_command
 from rubix_token_sync.nodes.chain_blocks import (
     KINDS,
     REFERENCE,
@@ -68,10 +68,10 @@ def require_leveldb() -> ModuleType:
         SettingsError: ``extra_missing``.
     """
     try:
-        return import_module("plyvel")
+        return import_module(LEVELDB)
     except ImportError as error:
         raise SettingsError(
-            "Token chains need the package plyvel-ci, which exists for Python 3.11 and 3.12.",
+            f"Token chains need the module {LEVELDB}, which is not installed.",
             code="extra_missing",
             remedy=f"Run, with one of these: {extra_command('chains')}",
         ) from error
@@ -92,7 +92,7 @@ class ChainStore:
     """
 
     def __init__(self, path: str, work: str, checks: SignatureChecks, value_bytes: int) -> None:
-        self._plyvel = require_leveldb()
+        self._leveldb = require_leveldb()
         self._work = work
         self._checks = checks
         self._value_bytes = value_bytes
@@ -145,7 +145,7 @@ class ChainStore:
         return SharedBlock(Block(hash_, type_, owner, epoch, places, (), 0), Counts(*counts), right)
 
     def _open(self, path: str, **options: Any) -> Any:
-        return self._plyvel.DB(
+        return self._leveldb.DB(
             path, max_open_files=_OPEN_FILES, lru_cache_size=_CACHE_BYTES, paranoid_checks=True,
             **options,
         )  # fmt: skip
@@ -155,8 +155,8 @@ class ChainStore:
     ) -> Generator[tuple[bytes, bytes], None, None]:
         """Keys from ``start`` to before ``stop``, with their values.
 
-        plyvel's own iterators of a range end without an error where the range begins in a
-        damaged block; its raw ones do not.
+        Its iterators of a range end without an error where the range begins in a
+        damaged block; the raw ones do not.
         """
         at = self._db.raw_iterator(verify_checksums=True, fill_cache=False)
         try:
@@ -237,7 +237,7 @@ class ChainStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except self._plyvel.Error as error:
+        except self._leveldb.Error as error:
             raise _from_leveldb_error(error) from error
 
 

@@ -20,13 +20,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby, islice
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 from rubix_token_sync import failpoints, node_files
 from rubix_token_sync.errors import SourceError, SourceUnsettled
 from rubix_token_sync.node_files import STALL_SECONDS, BoundedCalls
+from rubix_token_sync.node_places import STORAGES
 from rubix_token_sync.nodes.chain_blocks import (
     REFERENCE,
     TRANSACTION_TYPES,
@@ -45,6 +46,7 @@ from rubix_token_sync.nodes.chain_verdict import (
     unreadable_block,
 )
 from rubix_token_sync.nodes.database_errors import from_os_error
+from rubix_token_sync.nodes.did_keys import Network
 from rubix_token_sync.scratch import Scratch
 
 __all__ = [
@@ -56,17 +58,6 @@ __all__ = [
     "chains_fingerprint",
     "read_chains",
 ]
-
-Network = Literal["main", "test"]
-
-STORAGES: Final = {
-    "tokenchainstorage": "rbt",
-    "FTchainstorage": "ft",
-    "nftchainstorage": "nft",
-    "datachainstorage": "data",
-    "smartcontractokenchainstorage": "contract",
-}
-"""The directories, and the kind of token whose chains each of them holds."""
 
 CHAIN_SCHEMA: Final = pa.schema(
     [

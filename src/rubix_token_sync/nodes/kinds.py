@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Final
 
 from rubix_token_sync import node_files
-from rubix_token_sync.node_places import DATABASES
+from rubix_token_sync.ipfs import cid as cids
+from rubix_token_sync.node_places import DATABASES, STORAGES
+from rubix_token_sync.nodes.did_keys import LONGEST_DID, TEST_DIDS, Network
 
-__all__ = ["network_of", "other_dbms", "stale"]
+__all__ = ["as_read", "chains_network", "network_of", "other_dbms", "stale"]
 
 _STALE_AFTER: Final = timedelta(days=7)
 
@@ -34,23 +36,43 @@ def other_dbms(rubix: bytes) -> bool:
     )
 
 
-def network_of(db_path: str) -> Literal["main", "test"]:
-    """``main`` or ``test``: the network whose tokens a node's database holds.
+def network_of(db_path: str) -> Network | None:
+    """The network whose tokens a node's database holds; None where nothing there says it.
 
-    ``rubixtest.db`` is the test net's.  ``rubix.db`` is the main net's, unless all token
-    chains beside it are the test net's and there is no ``rubixtest.db`` for them: a node of
-    the test net can be configured to write to ``rubix.db``.
+    ``rubixtest.db`` is the test net's.  A node of the test net can be configured to write to
+    ``rubix.db``, so its name proves nothing: it is the main net's where a ``rubixtest.db`` with
+    content lies beside it, else that of the token chains beside it, or of the keys of DIDs,
+    where those are of one network only.  A copy of a database alone says nothing.
     """
     rubix, name = os.path.split(node_files.bytes_of(db_path))
     if name == DATABASES[1]:
         return "test"
 
-    def look() -> Literal["main", "test"]:
-        elsewhere = _has_content(os.path.join(rubix, DATABASES[1]))
-        only_test = not _chains_written(rubix, b"MainNet") and _chains_written(rubix, b"TestNet")
-        return "test" if only_test and not elsewhere else "main"
+    def look() -> Network | None:
+        if _has_content(os.path.join(rubix, DATABASES[1])):
+            return "main"
+        for main, test in (
+            (_has_chains(rubix, b"MainNet"), _has_chains(rubix, b"TestNet")),
+            (_has_dids(rubix), _has_dids(os.path.join(rubix, TEST_DIDS))),
+        ):
+            if main or test:
+                return None if main and test else "main" if main else "test"
+        return None
 
     return node_files.bounded(look)
+
+
+def chains_network(network: Network | None) -> Network:
+    """Whose token chains are read beside such a database."""
+    return network or "main"
+
+
+def as_read(fingerprint: str, network: Network | None) -> str:
+    """The fingerprint of a database together with what was known of its network.
+
+    Where nothing said whose tokens these are, the database is read again once something does.
+    """
+    return fingerprint if network else f"{fingerprint};network unknown"
 
 
 def stale(rubix: bytes) -> timedelta | None:
@@ -66,11 +88,11 @@ def stale(rubix: bytes) -> timedelta | None:
     return behind if behind > _STALE_AFTER else None
 
 
-def _chains_written(rubix: bytes, net: bytes) -> float:
+def _chains_written(rubix: bytes, net: bytes, storage: bytes = b"tokenchainstorage") -> float:
     """When the net's whole tokens were last written to their chains; 0 for never."""
     latest = 0.0
     try:
-        with node_files.scan(os.path.join(rubix, net, b"tokenchainstorage")) as entries:
+        with node_files.scan(os.path.join(rubix, net, storage)) as entries:
             for entry in entries:
                 if entry.name.endswith((".ldb", ".log")):
                     status = entry.stat(follow_symlinks=False)
@@ -79,6 +101,25 @@ def _chains_written(rubix: bytes, net: bytes) -> float:
     except OSError:  # the chains are another program's: what cannot be read says nothing
         return 0.0
     return latest
+
+
+def _has_chains(rubix: bytes, net: bytes) -> bool:
+    """Whether a token of any kind has a chain there."""
+    return any(_chains_written(rubix, net, storage.encode()) > 0 for storage in STORAGES)
+
+
+def _has_dids(directory: bytes) -> bool:
+    """Whether the keys of a DID are there, in a directory that is named after it."""
+    try:
+        with node_files.scan(directory) as entries:
+            return any(
+                len(entry.name) <= LONGEST_DID
+                and cids.parse(os.fsdecode(entry.name)) is not None
+                and entry.is_dir(follow_symlinks=False)
+                for entry in entries
+            )
+    except OSError:
+        return False
 
 
 def _has_content(path: bytes) -> bool:

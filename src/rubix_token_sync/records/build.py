@@ -5,22 +5,16 @@ columns: whole columns are proven clean by a few operations in C (types, ASCII,
 lengths), repeated values are judged once, and only suspicious values are looked
 at one by one.
 
-Content is stored as text.  UTF-8 text stands as it is; anything else (not UTF-8, a
-NUL character, or text that itself begins like this form) as a ``data:`` URL
-(RFC 2397): ``data:application/octet-stream;base64,…``.  `decode_content` gives the
-bytes back in both cases.
-
 Everything here is a pure function.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +22,19 @@ import pyarrow.compute as pc
 from rubix_token_sync.ipfs import cid
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.records import validate
+from rubix_token_sync.records.content_text import CONTENT_MARKER, encode_content, is_text
+from rubix_token_sync.records.judged_columns import (
+    Found,
+    Texts,
+    Values,
+    all_plain,
+    note,
+    opaque,
+    reals,
+    statuses,
+    texts_of,
+    times,
+)
 from rubix_token_sync.records.kinds import RBT, TokenKind
 from rubix_token_sync.records.schema import (
     COLUMN_SIZES,
@@ -42,53 +49,21 @@ from rubix_token_sync.records.token_content import (
     TREES,
     Attributes,
     NamedTrees,
+    NumberedJson,
     attributes_json,
     decode_contents,
 )
-from rubix_token_sync.records.validate import Cell, Finding, TimeCell
+from rubix_token_sync.records.validate import Cell, Finding
 
 __all__ = [
-    "CONTENT_MARKER",
     "SIGNATURE_NOT_CHECKED",
     "SIGNATURE_VERDICTS",
     "VERDICT_COLUMNS",
     "DatabaseContext",
     "Judging",
     "ResolvedContent",
-    "decode_content",
-    "encode_content",
     "finish_batch",
 ]
-
-CONTENT_MARKER: Final = "data:application/octet-stream;base64,"
-"""What ``ipfs_data`` begins with when the content is not plain text."""
-
-_MARKER: Final = CONTENT_MARKER.encode()
-
-
-def encode_content(data: bytes) -> str:
-    """``data`` as ``ipfs_data`` holds it."""
-    if b"\0" not in data and not data.startswith(_MARKER):
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            pass
-    return CONTENT_MARKER + b64encode(data).decode()
-
-
-def decode_content(text: str) -> bytes:
-    """The bytes of a token from its ``ipfs_data``: the inverse of `encode_content`.
-
-    Raises:
-        ValueError: the text begins with the marker but is not what encoding gives.
-    """
-    if not text.startswith(CONTENT_MARKER):
-        return text.encode()
-    encoded = text[len(CONTENT_MARKER) :]
-    data = b64decode(encoded, validate=True)
-    if b64encode(data).decode() != encoded:
-        raise ValueError("not the base64 of any bytes")
-    return data
 
 
 class ResolvedContent(Protocol):
@@ -143,7 +118,7 @@ class DatabaseContext:
     db_path: str
     ipfs_path: str | None
     db_last_modified: datetime
-    network: str
+    network: str | None
     columns: Mapping[str, frozenset[str]] = field(
         default_factory=lambda: {RBT.name: frozenset(SOURCE_COLUMNS)}
     )
@@ -153,9 +128,6 @@ SIGNATURE_NOT_CHECKED: Final = "signature_not_checked"
 """The verdict of a sync on a signed content, which an audit replaces by one of …"""
 SIGNATURE_VERDICTS: Final = ("signature_checked", "signature_wrong")
 VERDICT_COLUMNS: Final = ("verdict", "verdict_source", "token_level", "token_number")
-_Found: TypeAlias = dict[int, list[Finding]]
-_Values: TypeAlias = Sequence[SqliteValue]
-_Texts: TypeAlias = Sequence[str | None]
 
 
 def finish_batch(
@@ -185,14 +157,14 @@ def finish_batch(
     has = context.columns[kind.name].__contains__
     by_column = dict(zip(SOURCE_COLUMNS, zip(*rows, strict=True), strict=False))
     ids, values = by_column["token_id"], by_column["token_value"]
-    found: _Found = {}
+    found: Found = {}
 
     token_id = _token_ids(ids, resolved, found)
-    did = _texts(by_column["did"], partial(validate.did, exists=has("did")), found)
+    did = texts_of(by_column["did"], partial(validate.did, exists=has("did")), found)
     judge_status = partial(validate.token_status, exists=has("token_status"))
-    status = _statuses(by_column["token_status"], judge_status, found)
-    parent = _texts(by_column["parent_token_id"], validate.parent_token_id, found)
-    value = _reals(values, partial(validate.token_value, exists=has("token_value")), found)
+    status = statuses(by_column["token_status"], judge_status, found)
+    parent = texts_of(by_column["parent_token_id"], validate.parent_token_id, found)
+    value = reals(values, partial(validate.token_value, exists=has("token_value")), found)
     content, fetched = _contents(kind, data, failure, found)
     trees = resolved.trees
     unproven = {at: tree.failure for at, tree in trees.items() if tree.failure is not None}
@@ -216,8 +188,8 @@ def finish_batch(
         "node_name": constant("node_name", context.node_name),
         "did": pa.array(did, pa.string()),
         "token_id": pa.array(token_id, pa.string()),
-        "created_at": _times("created_at", by_column["created_at"], found),
-        "updated_at": _times("updated_at", by_column["updated_at"], found),
+        "created_at": times("created_at", by_column["created_at"], found),
+        "updated_at": times("updated_at", by_column["updated_at"], found),
         "token_status": pa.array(status, pa.string()),
         "parent_token_id": pa.array(parent, pa.string()),
         "token_value": pa.array(value, pa.string()),
@@ -235,8 +207,7 @@ def finish_batch(
         "attributes": _attributes(kind, rows, by_column, resolved, found),
     }
     for name in ("token_state_hash", "transaction_id"):
-        texts = _texts(by_column[name], partial(validate.fit_or_empty, name), found)
-        columns[name] = pa.array(texts, pa.string())
+        columns[name] = pa.array(opaque(name, by_column[name], found), pa.string())
     columns["validation_errors"] = _validation_errors(count, found, shared)
     columns |= _verdicts(judge, token_id, data, kind)
     return pa.RecordBatch.from_arrays(
@@ -245,7 +216,7 @@ def finish_batch(
 
 
 def _verdicts(
-    judge: Judging | None, ids: _Texts, data: Sequence[bytes | None], kind: TokenKind
+    judge: Judging | None, ids: Texts, data: Sequence[bytes | None], kind: TokenKind
 ) -> dict[str, pa.Array]:
     """The columns of the verdict; NULL where nobody here can judge."""
     types = {name: RECORD_SCHEMA.field(name).type for name in VERDICT_COLUMNS}
@@ -268,86 +239,22 @@ def _fixed(data: bytes, width: int, count: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(width), count, [None, pa.py_buffer(data)])
 
 
-def _note(found: _Found, index: int, findings: Iterable[Finding]) -> None:
-    found.setdefault(index, []).extend(findings)
+# --- ids ---------------------------------------------------------------------
 
 
-# --- columns of text ---------------------------------------------------------
-
-
-def _one_by_one(
-    values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found
-) -> list[str | None]:
-    texts = []
-    for index, value in enumerate(values):
-        cell = judge(value)
-        texts.append(cell.text)
-        if cell.findings:
-            _note(found, index, cell.findings)
-    return texts
-
-
-def _texts(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
-    """A column in which values repeat: each is judged once.
-
-    Only for text and NULL: 1 and 1.0 are one key of a dictionary, but not one text.
-    """
-    if not set(map(type, values)) <= {str, type(None)}:
-        return _one_by_one(values, judge, found)
-    cells = {value: judge(value) for value in set(values)}
-    if all(cell.text is value and not cell.findings for value, cell in cells.items()):
-        return values  # type: ignore[return-value] # text and None only, see above
-    for index, value in enumerate(values):
-        if cells[value].findings:
-            _note(found, index, cells[value].findings)
-    return [cells[value].text for value in values]
-
-
-def _statuses(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
-    """A column of integers, normally: 64 bits always fit, all are right."""
-    if set(map(type, values)) == {int}:
-        texts = {value: str(value) for value in set(values)}
-        return [texts[value] for value in values]
-    return _texts(values, judge, found)
-
-
-def _reals(values: _Values, judge: Callable[[SqliteValue], Cell], found: _Found) -> _Texts:
-    """A column of reals, normally: `repr` is right but for exponents, inf and nan."""
-    if set(map(type, values)) != {float}:
-        return _one_by_one(values, judge, found)
-    texts: list[str | None] = list(map(repr, values))
-    joined = "".join(texts)  # type: ignore[arg-type] # all text so far
-    if "e" in joined or "n" in joined:
-        for index, text in enumerate(texts):
-            if text is not None and ("e" in text or "n" in text):
-                cell = judge(values[index])
-                texts[index] = cell.text
-                _note(found, index, cell.findings)
-    return texts
-
-
-def _token_ids(values: _Values, resolved: ResolvedContent, found: _Found) -> _Texts:
+def _token_ids(values: Values, resolved: ResolvedContent, found: Found) -> Texts:
     """Ids differ from row to row; whoever resolved the content has parsed them."""
     data, failure = resolved.data, resolved.failure
     texts: list[str | None] = list(values)  # type: ignore[arg-type] # made true below
-    plain = _all_plain(values, COLUMN_SIZES["token_id"])
+    plain = all_plain(values, COLUMN_SIZES["token_id"])
     for index, value in enumerate(values):
         if plain and (data[index] is not None or _is_cid(value, None, failure[index])):
             continue
         cell = validate.token_id(value, is_cid=_is_cid(value, data[index], failure[index]))
         texts[index] = cell.text
         if cell.findings:
-            _note(found, index, cell.findings)
+            note(found, index, cell.findings)
     return texts
-
-
-def _all_plain(values: _Values, size: int) -> bool:
-    """All values are ASCII text without NUL, not empty, and fit into ``size``."""
-    if set(map(type, values)) != {str}:
-        return False
-    joined: str = "".join(values)  # type: ignore[arg-type] # str only, see above
-    lengths = set(map(len, values))  # type: ignore[arg-type] # same
-    return joined.isascii() and "\0" not in joined and 0 not in lengths and max(lengths) <= size
 
 
 def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> bool:
@@ -364,44 +271,40 @@ def _is_cid(value: SqliteValue, data: bytes | None, failure: Failure | None) -> 
 def _attributes(
     kind: TokenKind,
     rows: Sequence[SourceRow],
-    by_column: Mapping[str, _Values],
+    by_column: Mapping[str, Values],
     resolved: ResolvedContent,
-    found: _Found,
+    found: Found,
 ) -> pa.Array:
     """JSON of what only this kind has: of the content, of the row, of what the content names."""
     start = len(SOURCE_COLUMNS)
     own = {name: [row[start + at] for row in rows] for at, name in enumerate(kind.attributes)}
     decoded, differing = decode_contents(kind.name, {**by_column, **own}, resolved.data)
     for index, findings in differing.items():
-        _note(found, index, findings)
-    known: dict[object, Attributes] = {}  # values of many rows are the same
+        note(found, index, findings)
+    numbered = NumberedJson()
     texts: list[str | None] = []
+    if not (kind.attributes or resolved.trees):  # a content's alone, which few have
+        texts = [numbered.text(said, {}, ()) if said else None for said in decoded]
+        return pa.array(texts, pa.string())
+    texts_only = all(set(map(type, values)) <= {str, type(None)} for values in own.values())
+    known: dict[object, Attributes] = {}  # values of many rows are the same
     for at, (row, attributes) in enumerate(zip(rows, decoded, strict=True)):
+        of_row: Attributes = {}
+        key: object = row[start:]
         if kind.attributes:
-            key = (row[start:], *map(type, row[start:]))  # 1 and 1.0 are one key, not one text
+            if not texts_only:
+                key = (key, *map(type, row[start:]))  # 1 and 1.0 are one key, not one text
             if key not in known:
                 known[key] = validate.attributes(kind.attributes_of(row))
-            attributes = {**(attributes or {}), **known[key]}
+            of_row = known[key]
         if resolved.trees and at in resolved.trees and resolved.trees[at].proven:
-            attributes = {**(attributes or {}), TREES: resolved.trees[at].proven}
-        texts.append(attributes_json(attributes) if attributes else None)
+            of_row = {**of_row, TREES: resolved.trees[at].proven}
+            key = (key, at)
+        if attributes:
+            texts.append(numbered.text(attributes, of_row, key))
+        else:
+            texts.append(attributes_json(of_row) if of_row else None)
     return pa.array(texts, pa.string())
-
-
-# --- times -------------------------------------------------------------------
-
-
-def _times(field: str, values: _Values, found: _Found) -> pa.Array:
-    kind = RECORD_SCHEMA.field(field).type
-    if values.count(None) == len(values):
-        return pa.nulls(len(values), kind)
-    times: list[datetime | None] = []
-    for index, value in enumerate(values):
-        cell: TimeCell = validate.time(field, value)
-        times.append(cell.time)
-        if cell.findings:
-            _note(found, index, cell.findings)
-    return pa.array(times, kind)
 
 
 # --- content -----------------------------------------------------------------
@@ -414,7 +317,7 @@ def _contents(
     kind: TokenKind,
     data: Sequence[bytes | None],
     failure: Sequence[Failure | None],
-    found: _Found,
+    found: Found,
 ) -> tuple[pa.Array, pa.Array]:
     """``ipfs_data`` and ``ipfs_fetched``."""
     levels = kind is RBT
@@ -427,7 +330,7 @@ def _contents(
         or (levels and content[:3] not in _LEVEL_PREFIXES and len(content) in _WHOLE_TOKEN_LENGTHS)
     ]
     column: pa.Array | None = None
-    if b"\0" not in joined and _MARKER not in joined:
+    if b"\0" not in joined and CONTENT_MARKER.encode() not in joined:
         try:
             column = raw.cast(pa.string())
         except pa.ArrowInvalid:  # not all of it is UTF-8
@@ -436,26 +339,16 @@ def _contents(
         texts = [None if content is None else encode_content(content) for content in data]
         column = pa.array(texts, pa.string())
         for index, content in enumerate(data):
-            if content is not None and not _is_text(content):
-                _note(found, index, validate.token_content(content, None, text=False))
+            if content is not None and not is_text(content):
+                note(found, index, validate.token_content(content, None, text=False))
     for index in suspicious:
         content = data[index]
-        if content is None or _is_text(content):
-            _note(found, index, validate.token_content(content, failure[index], text=True))
+        if content is None or is_text(content):
+            note(found, index, validate.token_content(content, failure[index], text=True))
     return column, raw.is_valid()
 
 
-def _is_text(content: bytes) -> bool:
-    if b"\0" in content:
-        return False
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _ipfs_errors(failure: Sequence[Failure | None], found: _Found) -> pa.Array:
+def _ipfs_errors(failure: Sequence[Failure | None], found: Found) -> pa.Array:
     if failure.count(None) == len(failure):
         return pa.nulls(len(failure), pa.string())
     cells: dict[int, Cell] = {}  # by identity: a reader gives the same failure many times
@@ -472,11 +365,11 @@ def _ipfs_errors(failure: Sequence[Failure | None], found: _Found) -> pa.Array:
             cells[id(reason)] = cell
         texts.append(cell.text)
         if cell.findings:
-            _note(found, index, cell.findings)
+            note(found, index, cell.findings)
     return pa.array(texts, pa.string())
 
 
-def _validation_errors(count: int, found: _Found, shared: list[Finding]) -> pa.Array:
+def _validation_errors(count: int, found: Found, shared: list[Finding]) -> pa.Array:
     texts = [validate.errors_text(shared)] * count
     known: dict[tuple[Finding, ...], str | None] = {}
     for index, findings in found.items():

@@ -32,7 +32,7 @@ class CompanionContext:
     source_ip: str
     node_name: str
     db_path: str
-    network: str
+    network: str | None
 
 
 def empty_batch(table: RecordTable) -> pa.RecordBatch:

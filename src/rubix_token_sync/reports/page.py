@@ -1,38 +1,49 @@
 """The report as a page: the same numbers, charts included, in one file.
 
-Nothing is loaded from anywhere, no script runs; light and dark, phone and desktop.
-The page is built as a tree, whose writer escapes every text: names come from disk.
+It is made of the parts that the page of `serve` is made of, and looks the same.  Nothing is
+loaded from anywhere, no script runs; light and dark, phone, desktop and paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from xml.etree.ElementTree import Element, tostring
+from typing import Any, Final
 
+from rubix_token_sync.amounts import length, per_cent
+from rubix_token_sync.pages.charts import bar, curve, legend
+from rubix_token_sync.pages.markup import Element, style, style_sheet, tag, written
+from rubix_token_sync.pages.parts import (
+    Column,
+    Number,
+    amount,
+    badge,
+    empty,
+    mono,
+    notice,
+    numbers,
+    problem_list,
+    section,
+    short_id,
+    table,
+    with_code,
+)
 from rubix_token_sync.records.kinds import tokens_by_kind
 from rubix_token_sync.reports.report import write_whole
-from rubix_token_sync.text import counted, shown
+from rubix_token_sync.text import counted, told_apart
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["render_page", "report_parts", "write_page"]
 
 _MOST_NODES: Final = 40
-"""Charts and tables of a page show the nodes that need attention most."""
+"""Tables of a page show the nodes that need attention most."""
 _MOST_ROWS: Final = 100
+_MOST_FINDINGS: Final = 25
 _DIGITS: Final = 8
 """Of a finding's fingerprint, as tables of the command line have them."""
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-_WIDTH, _LEFT, _TOP, _BOTTOM = 900, 90, 12, 280
-"""The rate's curve in the units of its picture: letters have 15 of them."""
-
-
-class _Cell(NamedTuple):
-    """A cell with a kind of its own: ``good``, ``warn``, ``bad``."""
-
-    text: object
-    kind: str
+_SHORT_RUN: Final = 20.0
+"""Seconds below which a rate over time says nothing."""
+_MARKS: Final = {"good": "✓", "warn": "!", "bad": "✕"}
 
 
 def write_page(report: dict[str, Any], report_file: Path) -> Path:
@@ -46,51 +57,33 @@ def write_page(report: dict[str, Any], report_file: Path) -> Path:
 
 def render_page(report: dict[str, Any]) -> str:
     """The page as HTML."""
-    start = report["start_time"]
-    nodes = sorted(report["databases"], key=_urgency)
-    head = _tag(
+    head = tag(
         "head",
-        _tag("meta", charset="utf-8"),
-        _tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        _tag("meta", name="color-scheme", content="light dark"),
-        _tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        _tag("title", f"Sync of {report['source_ip']}, {_minute(start)[:16]}"),
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("title", f"Sync of {report['source_ip']}, {_minute(report['start_time'])[:16]}"),
+        style(style_sheet()),
     )
-    style = _tag("style")
-    style.text = files(__package__).joinpath("page.css").read_text("utf-8")
-    head.append(style)
-    main = _tag(
-        "main",
-        *_heading(report),
-        _cards(report),
+    main = tag("main", _heading(report), *report_parts(report))
+    return written(head, tag("body", main))
+
+
+def report_parts(report: dict[str, Any], *, findings: bool = True) -> list[Element]:
+    """Everything below the heading: for the page of this report, and for the page of its run."""
+    nodes = sorted(report["databases"], key=_urgency)
+    parts = [
+        _numbers(report),
         _problems(report["problems"]),
         _errors(report["errors"]),
-        _findings(report),
-        _rate_chart(report["rate_samples"]),
-        _content_bars(report),
-        _node_bars(nodes[:_MOST_NODES]),
+        _findings(report) if findings else None,
+        _rate(report),
+        _content_reasons(report),
         _databases(nodes),
         _skipped(report["skipped"]),
-    )
-    page = _tag("html", head, _tag("body", main), lang="en")
-    return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
-
-
-def _tag(name: str, /, *inside: object, **attributes: object) -> Element:
-    """An element with texts (each in one visible line) and elements in it; None is left out."""
-    given = {key.rstrip("_").replace("_", "-"): shown(v) for key, v in attributes.items()}
-    element = Element(name, {key: value for key, value in given.items() if value})
-    for part in inside:
-        if isinstance(part, Element):
-            part.tail = "\n"
-            element.append(part)
-        elif part is not None:
-            text = shown(part)
-            if len(element):
-                element[-1].tail = (element[-1].tail or "").strip("\n") + text
-            else:
-                element.text = (element.text or "") + text
-    return element
+    ]
+    return [part for part in parts if part is not None]
 
 
 def _minute(time: str) -> str:
@@ -103,134 +96,133 @@ def _urgency(database: dict[str, Any]) -> tuple[bool, int, str]:
     return fine, -database["ipfs_failures"] - database["validation_errors"], database["db_path"]
 
 
-def _length(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} h"
-
-
-def _heading(report: dict[str, Any]) -> list[Element]:
-    status = report["status"].lower()
+def _heading(report: dict[str, Any]) -> Element:
+    status, tone = report["status"].lower(), "bad" if report["exit_code"] else "good"
     if report["exit_code"] and report["status"] == "COMPLETED":
-        status += ", something was left undone"
+        status, tone = "completed, something was left undone", "warn"
+    elif not report["databases"] and not report["exit_code"]:
+        status, tone = "completed, and no node was found", "warn"
     times = f"{_minute(report['start_time'])} to {_minute(report['end_time'])} UTC"
     lines = [times + (", dry run" if report["dry_run"] else ""), f"Into {report['target']}"]
     if report["records_by_kind"]:
         lines.append(f"Holds {tokens_by_kind(report['records_by_kind'])}")
     if report["session_id"]:
         lines.append(f"Session {report['session_id']}, version {report['program_version']}")
-    how = _tag("span", status, class_="bad" if report["exit_code"] else "good")
-    title = _tag("h1", f"{report['command']} of {report['source_ip']}: ", how)
-    return [title, *(_tag("p", line, class_="soft") for line in lines)]
+    return tag(
+        "div",
+        tag("div", _MARKS[tone], class_="sign", aria_hidden="true"),
+        tag(
+            "div",
+            tag("h1", f"{report['command']} of {report['source_ip']}: {status}"),
+            *(tag("p", line, class_="soft") for line in lines),
+        ),
+        class_=f"card verdict {tone}",
+    )
 
 
-def _cards(report: dict[str, Any]) -> Element:
+def _numbers(report: dict[str, Any]) -> Element:
     records, content = report["total_records"], report["ipfs_success_rate"]
     if records is None:  # a dry run: the target was not asked
         records = report["total_records_processed"]
     elif records:
         content = report["total_records_with_content"] * 100 / records
     stored, failed = report["sql_success_rate"], report["total_databases_failed"]
-    cards = [
-        ("Records", f"{records:,}", False),
-        ("Records/s", f"{report['records_per_second']:,.0f}", False),
-        ("Content", f"{content:.2f} %", content < 95),
-        ("Stored", f"{stored:.2f} %", stored < 100),
-        ("Took", _length(report["duration_seconds"]), False),
-        ("Databases read", f"{report['total_databases_processed']:,}", False),
-        ("Unchanged", f"{report['total_databases_unchanged']:,}", False),
-        ("Failed", f"{failed:,}", failed > 0),
-    ]
-    return _tag(
-        "dl",
-        *(
-            _tag(
-                "div",
-                _tag("dt", label),
-                _tag("dd", value, **({"class_": "bad"} if attention else {})),
-                class_="card",
-            )
-            for label, value, attention in cards
-        ),
-        class_="cards",
+    long_enough = report["duration_seconds"] >= _SHORT_RUN
+    rate = f"{report['records_per_second']:,.0f}/s" if long_enough else None
+    return numbers(
+        [
+            Number("Records", f"{records:,}"),
+            Number(
+                "With content",
+                per_cent(content) if records else "–",
+                tone="warn" if records and content < 95 else "",
+            ),
+            Number("Stored", per_cent(stored), tone="bad" if stored < 100 else ""),
+            Number("Took", length(report["duration_seconds"]), note=rate),
+            Number("Databases read", f"{report['total_databases_processed']:,}"),
+            Number("Unchanged", f"{report['total_databases_unchanged']:,}"),
+            Number("Failed", f"{failed:,}", tone="bad" if failed else ""),
+        ]
     )
 
 
 def _problems(problems: Sequence[dict[str, Any]]) -> Element | None:
-    return _table(
+    if not problems:
+        return None
+    return section(
         "Problems",
-        [("Severity", ""), ("Code", ""), ("What is wrong", "text"), ("What to do", "text")],
-        problems,
-        lambda p: (
-            _Cell(p["severity"], "bad" if p["severity"] == "error" else "warn"),
-            p["detail"] or p["code"],
-            p["message"],
-            p["cure"],
-        ),
+        problem_list(problems[:_MOST_ROWS]),
+        _left(len(problems) - _MOST_ROWS),
     )
 
 
 def _errors(errors: Sequence[dict[str, Any]]) -> Element | None:
-    columns = [("Category", ""), ("Code", ""), ("Node", "")]
-    columns += [("What happened, and what to do", "text"), ("Count", "n")]
-    return _table(
+    return _listed(
         "Errors",
-        columns,
+        [
+            Column("Code"), Column("Category"), Column("Node"),
+            Column("What happened, and what to do", "text"), Column("Count", "n"),
+        ],
         errors,
-        lambda e: (
+        lambda e: [
+            mono(e["code"]),
             e["category"],
-            e["code"],
             e["node_name"] or "",
-            e["message"],
+            with_code(e["message"]),
             f"{e['occurrences']:,}",
-        ),
-    )
+        ],
+    )  # fmt: skip
 
 
 def _findings(report: dict[str, Any]) -> Element:
     """What audits found and is open, the worst first; that nobody looked is said as plainly."""
     audit = report["audit"]
     if audit is None:
-        asked = report["total_records"] is not None
-        said = (
-            "No audit has run yet: whether tokens are genuine and held once is not known. "
-            "Run rubix-token-sync audit."
-            if asked
-            else "The target could not be asked what audits found."
-        )
-        return _tag("section", _tag("h2", "Findings"), _tag("p", said, class_="warn"))
+        if report["total_records"] is None:
+            return section(
+                "Findings", notice("warn", "The target could not be asked what audits found.")
+            )
+        said = "No audit has run yet: whether tokens are genuine and held once is not known."
+        return section("Findings", empty(said, with_code("Run `rubix-token-sync audit`.", "p")))
     counts = [(audit[name], name[:-1]) for name in ("errors", "warnings", "infos")]
     said = ", ".join(counted(number, word) for number, word in counts)
     said += f" open by audit {audit['number']}, {_minute(audit['time'])} UTC."
-    left = sum(number for number, _ in counts) - len(report["findings"])
-    incomplete = _tag(
-        "p", "A rule failed in that audit: of what it looks for, nothing is known.", class_="bad"
-    )
-    table = _table(
-        "",
-        [("Severity", ""), ("State", ""), ("What was found", "text"), ("Token", "text"),
-         ("Nodes", "text"), ("Evidence", "text")],
-        report["findings"],
-        lambda f: (
-            _Cell(f["severity"], {"error": "bad", "warning": "warn"}.get(f["severity"], "")),
-            f["state"],
-            f["says"] or f["fingerprint"].partition(":")[0],
-            f["token_id"] or "",
-            ", ".join(f["nodes"]),
-            f"rubix-token-sync findings show {_short(f['fingerprint'])}",
-        ),
-    )  # fmt: skip
-    return _tag(
-        "section",
-        _tag("h2", "Findings"),
-        _tag("p", said, class_="bad" if audit["errors"] else "soft"),
-        None if audit["complete"] else incomplete,
-        *([] if table is None else table[1:]),
-        _tag("p", f"… and {left:,} more: rubix-token-sync findings.", class_="soft")
+    shown = report["findings"][:_MOST_FINDINGS]
+    left = sum(number for number, _ in counts) - len(shown)
+    return section(
+        "Findings",
+        None
+        if audit["complete"]
+        else notice("bad", "A rule failed in that audit: of what it looks for, nothing is known."),
+        _table_of_findings(shown),
+        with_code(f"… and {left:,} more: `rubix-token-sync findings`.", "p", class_="more")
         if left > 0
         else None,
+        lead=said,
     )
+
+
+def _table_of_findings(findings: Sequence[dict[str, Any]]) -> Element | None:
+    if not findings:
+        return None
+    return table(
+        "Open findings, the worst first",
+        [
+            Column("Severity"), Column("State"), Column("What was found", "text"),
+            Column("Token", "id"), Column("Nodes", "text"), Column("Evidence", "text"),
+        ],
+        [
+            [
+                badge(f["severity"]),
+                f["state"],
+                f["says"] or f["fingerprint"].partition(":")[0],
+                mono(short_id(f["token_id"]), title=f["token_id"], class_="short"),
+                ", ".join(f["nodes"]),
+                mono(f"rubix-token-sync findings show {_short(f['fingerprint'])}"),
+            ]
+            for f in findings
+        ],
+    )  # fmt: skip
 
 
 def _short(fingerprint: str) -> str:
@@ -240,145 +232,108 @@ def _short(fingerprint: str) -> str:
 
 
 def _databases(nodes: Sequence[dict[str, Any]]) -> Element | None:
-    counters = ("records", "inserted", "updated", "vanished", "ipfs_failures", "validation_errors")
-    titles = ("Records", "New", "Changed", "Gone", "Without content", "Invalid", "Took")
+    counters = ("inserted", "updated", "vanished", "ipfs_failures", "validation_errors")
+    titles = ("New", "Changed", "Gone", "Without content", "Invalid")
+    most = max((n["ipfs_success"] + n["ipfs_failures"] for n in nodes), default=0)
+    labels = told_apart([(n["node_name"], n["db_path"]) for n in nodes])
+    names = {n["db_path"]: label for n, label in zip(nodes, labels, strict=True)}
 
-    def status(database: dict[str, Any]) -> _Cell:
-        kinds = {"failed": "bad", "missing": "bad", "pending": "warn"}
-        kind, said = kinds.get(database["status"], "good"), database["status"]
-        if kind != "good" and database["reason"]:
-            said += f": {database['reason']}"
-        return _Cell(said, kind)
+    def status(database: dict[str, Any]) -> object:
+        tone = {"failed": "bad", "missing": "bad", "pending": "warn"}.get(
+            database["status"], "good"
+        )
+        if tone == "good" or not database["reason"]:
+            return badge(database["status"], tone)
+        return tag("span", badge(database["status"], tone), " ", mono(database["reason"]))
 
-    return _table(
+    return _listed(
         "Databases",
-        [("Node", ""), ("Status", ""), *((title, "n") for title in titles)],
+        [
+            Column("Node"), Column("Status"), Column("Records", "n"), Column("Content", "wide"),
+            *(Column(title, "n") for title in titles), Column("Took", "n"),
+        ],
         nodes,
-        lambda d: (
-            d["node_name"],
+        lambda d: [
+            names[d["db_path"]],
             status(d),
-            *(f"{d[counter]:,}" for counter in counters),
-            _length(d["seconds"]),
-        ),
+            f"{d['records']:,}",
+            bar(
+                [("with", d["ipfs_success"], "with content"),
+                 ("without", d["ipfs_failures"], "without")],
+                most=most,
+            ),
+            *(amount(d[counter]) for counter in counters),
+            length(d["seconds"]),
+        ],
+        above=legend([("with", "with content"), ("without", "without")]),
         most=_MOST_NODES,
-        stacked=False,
-    )
+    )  # fmt: skip
 
 
 def _skipped(skipped: Sequence[dict[str, Any]]) -> Element | None:
-    return _table(
+    return _listed(
         "Skipped",
-        [("Path", "text"), ("Why", "text")],
+        [Column("Path", "text"), Column("Why", "text")],
         skipped,
-        lambda s: (s["path"], f"{s['sentence']} {s['remedy']}".strip()),
+        lambda s: [mono(s["path"]), with_code(f"{s['sentence']} {s['remedy']}".strip())],
     )
 
 
-def _table(
+def _listed(
     title: str,
-    columns: Sequence[tuple[str, str]],
+    columns: Sequence[Column],
     items: Sequence[dict[str, Any]],
-    cells: Callable[[dict[str, Any]], Iterable[object]],
+    cells: Callable[[dict[str, Any]], Sequence[object]],
     *,
     most: int = _MOST_ROWS,
-    stacked: bool = True,
+    above: Element | None = None,
 ) -> Element | None:
-    """A section with a row for each item; columns have a title and a kind."""
+    """A section with a row for each item; None where there is none."""
     if not items:
         return None
-    rows = [_tag("tr", *(_tag("th", name, class_=kind) for name, kind in columns))]
-    for item in items[:most]:
-        row = _tag("tr")
-        for cell, (_, kind) in zip(cells(item), columns, strict=True):
-            text, own = cell if isinstance(cell, _Cell) else (cell, kind)
-            row.append(_tag("td", text, class_=own))
-        rows.append(row)
-    table = _tag("table", *rows, class_="stacked" if stacked else "")
-    left = len(items) - most
-    return _tag(
-        "section",
-        _tag("h2", title),
-        _tag("div", table, class_="scroll"),
-        _tag("p", f"… and {left:,} more in the JSON report.", class_="soft") if left > 0 else None,
+    rows = [cells(item) for item in items[:most]]
+    return section(title, above, table(title, columns, rows), _left(len(items) - most))
+
+
+def _left(number: int) -> Element | None:
+    return (
+        tag("p", f"… and {number:,} more in the JSON report.", class_="more")
+        if number > 0
+        else None
     )
 
 
-def _content_bars(report: dict[str, Any]) -> Element | None:
+def _content_reasons(report: dict[str, Any]) -> Element | None:
     held = report["missing_content"]
     reasons: dict[str, int] = report["content_failures"] if held is None else held
     ordered = sorted(reasons.items(), key=lambda item: -item[1])
-    return _bars("Records without content, by reason", [(c, {"without": n}) for c, n in ordered])
-
-
-def _node_bars(nodes: Sequence[dict[str, Any]]) -> Element | None:
-    legend = _tag("p", class_="soft")
-    for kind in ("with", "without"):
-        legend.append(_tag("span", class_=f"key {kind}"))
-        legend[-1].tail = f" {kind} content "
-    return _bars(
-        "Records by node",
-        [
-            (n["node_name"], {"with": n["ipfs_success"], "without": n["ipfs_failures"]})
-            for n in nodes
-        ],
-        legend,
+    ordered = [(code, number) for code, number in ordered if number]
+    if not ordered:
+        return None
+    most = ordered[0][1]
+    return section(
+        "Records without content, by reason",
+        table(
+            "Records without content, by reason",
+            [Column("Reason"), Column("Records", "n"), Column("Share", "wide")],
+            [
+                [mono(code), f"{number:,}", bar([("without", number, code)], most=most)]
+                for code, number in ordered
+            ],
+        ),
     )
 
 
-def _bars(
-    title: str, lines: Sequence[tuple[str, dict[str, int]]], legend: Element | None = None
-) -> Element | None:
-    """A bar for each line that counts anything: label, and a number for each kind."""
-    most = max((sum(counts.values()) for _, counts in lines), default=0)
-    rows = []
-    for label, counts in lines:
-        present = {kind: number for kind, number in counts.items() if number}
-        if not present:
-            continue
-        bar = _tag("td", class_="bar")
-        for kind, number in present.items():
-            bar.append(_tag("i", class_=kind, style=f"width: {number * 100 / most:.2f}%"))
-        numbers = " + ".join(f"{number:,}" for number in present.values())
-        rows.append(
-            _tag("tr", _tag("th", label, scope="row"), bar, _tag("td", numbers, class_="n"))
-        )
-    if not rows:
+def _rate(report: dict[str, Any]) -> Element | None:
+    if report["duration_seconds"] < _SHORT_RUN:
         return None
-    return _tag("section", _tag("h2", title), legend, _tag("table", *rows, class_="bars"))
-
-
-def _rate_chart(samples: Sequence[dict[str, float]]) -> Element | None:
-    if len(samples) < 2:
+    samples = [(s["seconds"], s["tokens_per_second"]) for s in report["rate_samples"]]
+    picture = curve(samples, "Tokens read per second")
+    if picture is None:
         return None
-    first, last = samples[0]["seconds"], samples[-1]["seconds"]
-    step = _round_step(max(sample["tokens_per_second"] for sample in samples) / 4)
-
-    def across(seconds: float) -> float:
-        return round(_LEFT + (seconds - first) / max(last - first, 0.001) * (_WIDTH - _LEFT), 1)
-
-    def down(rate: float) -> float:
-        return round(_TOP + (1 - rate / (4 * step)) * (_BOTTOM - _TOP), 1)
-
-    title = "Tokens read per second"
-    picture = _tag("svg", viewBox=f"0 0 {_WIDTH} {_BOTTOM + 30}", role="img", aria_label=title)
-    for n in range(5):
-        y = down(n * step)
-        picture.append(_tag("line", x1=_LEFT, x2=_WIDTH, y1=y, y2=y))
-        picture.append(_tag("text", f"{n * step:,.0f}", x=_LEFT - 10, y=y + 5, text_anchor="end"))
-        seconds = first + (last - first) * n / 4
-        anchor = "start" if n == 0 else "end" if n == 4 else "middle"
-        picture.append(
-            _tag("text", f"{seconds:,.1f} s", x=across(seconds), y=_BOTTOM + 22, text_anchor=anchor)
-        )
-    curve = " ".join(f"{across(s['seconds'])},{down(s['tokens_per_second'])}" for s in samples)
-    picture.append(_tag("polygon", points=f"{_LEFT},{_BOTTOM} {curve} {_WIDTH},{_BOTTOM}"))
-    picture.append(_tag("polyline", points=curve))
-    return _tag("section", _tag("h2", title), _tag("div", picture, class_="chart"))
-
-
-def _round_step(least: float) -> float:
-    """1, 2 or 5 times a power of ten, not below ``least``."""
-    step = 1.0
-    while step < least:
-        step *= 2.5 if f"{step:g}"[0] == "2" else 2
-    return step
+    top, mean = max(rate for _, rate in samples), sum(rate for _, rate in samples) / len(samples)
+    return section(
+        "Tokens read per second",
+        tag("div", picture, class_="chart"),
+        lead=f"{mean:,.0f}/s on average, {top:,.0f}/s at most.",
+    )

@@ -42,6 +42,10 @@ class CancelToken:
         if self._anywhere:
             raise Interrupted(signal_number)
 
+    def ask(self, signal_number: int) -> None:
+        """Ask for the stop from another thread: the run finds it at its next safe point."""
+        self.signal_number = signal_number
+
     def check(self) -> None:
         """A safe point.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.nodes.chain_verdict import UNREAD
 from rubix_token_sync.nodes.chains import STORAGES, Chains, chains_fingerprint, read_chains
-from rubix_token_sync.nodes.did_keys import NodeKeys
+from rubix_token_sync.nodes.did_keys import Network, NodeKeys
 from rubix_token_sync.records.companions import CHAINS, chains_of
 from rubix_token_sync.records.schema import SourceRow
 from rubix_token_sync.records.values import cut
@@ -49,7 +49,7 @@ class ChainsOutcome:
 
 def bring_chains(
     job: Job,
-    network: Literal["main", "test"],
+    network: Network,
     scratch: Scratch | None,
     into: CompanionTables,
     moved: Callable[[], None],

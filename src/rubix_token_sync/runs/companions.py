@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import blake2b
+from itertools import islice
 from typing import Final, Literal
 
 import numpy as np
@@ -19,8 +20,9 @@ import pyarrow as pa
 
 from rubix_token_sync.nodes.connection import VALUE_LIMIT_BYTES
 from rubix_token_sync.nodes.database_errors import failure
-from rubix_token_sync.nodes.did_keys import NodeKeys
+from rubix_token_sync.nodes.did_keys import Network, NodeKeys
 from rubix_token_sync.nodes.snapshot import Snapshot
+from rubix_token_sync.records.binary import joined_values, python_values
 from rubix_token_sync.records.build_companions import CompanionContext, companion_batch
 from rubix_token_sync.records.companions import DIDS, CompanionSource, companion_key
 from rubix_token_sync.records.schema import (
@@ -28,7 +30,6 @@ from rubix_token_sync.records.schema import (
     ROW_DIGEST_BYTES,
     RecordTable,
     SourceRow,
-    SqliteValue,
     digest_prefix,
     row_digest,
     row_digests,
@@ -70,14 +71,14 @@ class CompanionTables:
 
     Attributes:
         counts: rows that were taken, by table.
-        network: of the database's tokens.
+        network: of the database's tokens; None: nothing says it.
     """
 
     def __init__(
         self,
         job: Job,
         tables: Sequence[RecordTable],
-        network: Literal["main", "test"],
+        network: Network | None,
         target: Callable[[], Target],
         publisher: Publishing,
         note: Callable[[tuple[Difference, ...]], None],
@@ -190,20 +191,23 @@ class Companions:
 class _KeysOfDids:
     """Puts the public key of each DID into its row, as far as the node's directory proves it."""
 
-    def __init__(self, key_of: NodeKeys) -> None:
-        self._key_of = key_of
+    def __init__(self, keys: NodeKeys) -> None:
+        self._keys = keys
         self._left = _MOST_KEYS
 
     def added(self, source: CompanionSource, rows: list[SourceRow]) -> list[SourceRow]:
         at = source.target.source.index("public_key")
-        return [(*row[:at], self._key(row[source.key_at]), *row[at + 1 :]) for row in rows]
-
-    def _key(self, did: SqliteValue) -> str | None:
-        if not isinstance(did, str) or self._left <= 0:
-            return None
-        self._left -= 1
-        pem = self._key_of(did)
-        return None if pem is None else pem.decode("ascii", "replace")
+        dids = [row[source.key_at] for row in rows]
+        asked = list(islice((did for did in dids if isinstance(did, str)), self._left))
+        self._left -= len(asked)
+        pems = self._keys.many(asked) if asked else []
+        keys = {
+            did: pem.decode("ascii", "replace") for did, pem in zip(asked, pems, strict=True) if pem
+        }
+        return [
+            (*row[:at], keys.get(did) if isinstance(did, str) else None, *row[at + 1 :])
+            for row, did in zip(rows, dids, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,7 @@ class _Comparison(_Held):
     def _read(self) -> tuple[bytes, bytes]:
         keys, digests = bytearray(), bytearray()
         for block in self._target().stored_records(self._job.database_key, self.table):
-            keys += b"".join(block.column("record_key").to_pylist())
+            keys += joined_values(block.column("record_key"))
             digests += full_digests(block)
         return bytes(keys), bytes(digests)
 
@@ -393,7 +397,7 @@ def full_digests(batch: pa.RecordBatch) -> bytes:
             continue
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        values = column.to_pylist()
+        values = python_values(column)
         if name == "validation_errors":
             values = [without_sentences(value) for value in values]
         columns.append(values)

@@ -8,9 +8,10 @@ verified again by the local ways.
 
 from __future__ import annotations
 
+import itertools
 import marshal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
@@ -24,15 +25,16 @@ from rubix_token_sync.ipfs.cid import parse
 from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.unixfs import matches
+from rubix_token_sync.records.binary import joined_values, python_values
 from rubix_token_sync.records.build import (
     SIGNATURE_NOT_CHECKED,
     SIGNATURE_VERDICTS,
     VERDICT_COLUMNS,
     DatabaseContext,
     Judging,
-    decode_content,
     finish_batch,
 )
+from rubix_token_sync.records.content_text import decode_content
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORD_SCHEMA, ROW_DIGEST_BYTES
 from rubix_token_sync.records.token_content import named_trees, stored_trees
@@ -53,6 +55,9 @@ _OF_CONTENT: Final = _CONTENT | {"attributes", *VERDICT_COLUMNS}
 # What only says when and why something was written, or why there is no content.
 _NOT_COMPARED: Final = frozenset({"record_key", "ipfs_error", "db_last_modified"})
 _COMPARED: Final = tuple(name for name in RECORD_SCHEMA.names if name not in _NOT_COMPARED)
+_SHARED: Final = ("source_ip", "node_name", "db_path", "ipfs_path", "token_kind", "network")
+"""Of these, which come first in a digest, a database's records mostly have the same values."""
+_OWN: Final = tuple(name for name in _COMPARED if name not in _SHARED)
 
 
 def _compared(name: str, value: Any) -> Any:
@@ -68,7 +73,7 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
     finding as well, and counts as not checked here.
     """
     columns = []
-    for name in _COMPARED:
+    for name in _OWN:
         column = batch.column(name)
         if name in VERDICT_COLUMNS:
             if not judged:
@@ -79,14 +84,39 @@ def record_digests(batch: pa.RecordBatch, *, judged: bool) -> bytes:
                 column = pc.if_else(checked, SIGNATURE_NOT_CHECKED, column)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        values = column.to_pylist()
-        columns.append([_compared(name, value) for value in values] if name == _FOUND else values)
-    return b"".join(
-        [
-            blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES).digest()
-            for row in zip(*columns, strict=True)
-        ]
-    )
+        values = python_values(column)
+        if name == _FOUND and column.null_count < len(column):
+            values = [_compared(name, value) for value in values]
+        columns.append(values)
+    dumps, digests = marshal.dumps, []
+    for begin, row in zip(_beginnings(batch), zip(*columns, strict=True), strict=True):
+        digest = begin.copy()
+        digest.update(dumps(row, 2))
+        digests.append(digest.digest())
+    return b"".join(digests)
+
+
+def _beginnings(batch: pa.RecordBatch) -> Iterable[blake2b]:
+    """A digest for each record that has taken the values of `_SHARED`."""
+    own = [batch.column(name) for name in _SHARED]
+    firsts = [_only_value(column) for column in own]
+    if batch.num_rows and all(same for same, _ in firsts):
+        return itertools.repeat(_begun(tuple(value for _, value in firsts)), batch.num_rows)
+    rows = list(zip(*(column.to_pylist() for column in own), strict=True))
+    begun = {row: _begun(row) for row in set(rows)}
+    return [begun[row] for row in rows]
+
+
+def _begun(row: tuple[str | None, ...]) -> blake2b:
+    return blake2b(marshal.dumps(row, 2), digest_size=ROW_DIGEST_BYTES)
+
+
+def _only_value(column: pa.Array) -> tuple[bool, str | None]:
+    """Whether there is one value alone, and the first."""
+    if column.null_count:
+        return column.null_count == len(column), None
+    first = column[0]
+    return bool(pc.all(pc.equal(column, first)).as_py()), first.as_py()
 
 
 @dataclass
@@ -232,7 +262,7 @@ def held_records(target: Target, database_key: bytes, *, judged: bool) -> Known:
     """Live records of a database with the digests of what is stored, 40 bytes each."""
     keys, digests = bytearray(), bytearray()
     for batch in target.stored_records(database_key):
-        keys += b"".join(batch.column("record_key").to_pylist())
+        keys += joined_values(batch.column("record_key"))
         digests += record_digests(batch, judged=judged)
     return Known(bytes(keys), bytes(digests))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rubix_token_sync.ipfs.content import Failure, FailureCode
 from rubix_token_sync.ipfs.fetch import ContentChain
 from rubix_token_sync.ipfs.trees import Tree
-from rubix_token_sync.records.build import decode_content, encode_content
+from rubix_token_sync.records.content_text import decode_content, encode_content
 from rubix_token_sync.records.kinds import TokenKind
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, SourceRow
 from rubix_token_sync.records.token_content import (

@@ -11,7 +11,7 @@ from rubix_token_sync import node_files
 from rubix_token_sync.errors import SourceError
 from rubix_token_sync.ipfs.repository import repository_fingerprint
 from rubix_token_sync.nodes.discovery import Node
-from rubix_token_sync.nodes.kinds import network_of
+from rubix_token_sync.nodes.kinds import as_read, chains_network, network_of
 from rubix_token_sync.nodes.skipped import REMEDIES, Skipped
 from rubix_token_sync.nodes.snapshot import look_at
 from rubix_token_sync.records.companions import CHAINS
@@ -102,7 +102,8 @@ def observe(node: Node, *, repository: bool, chains: bool = False) -> Observed:
     Raises:
         SourceError: the database cannot be looked at.
     """
-    fingerprint, size = look_at(node.db_path)
+    files, size = look_at(node.db_path)
+    fingerprint = as_read(files, network_of(node.db_path))
     seen = repository_fingerprint(node.repository) if repository and node.repository else None
     written = _chains(node) if chains else None
     return Observed(node, fingerprint, seen, size, written)
@@ -112,7 +113,7 @@ def _chains(node: Node) -> str | None:
     from rubix_token_sync.nodes.chains import chains_fingerprint  # few runs read chains
 
     try:
-        return chains_fingerprint(node.db_path, network_of(node.db_path))
+        return chains_fingerprint(node.db_path, chains_network(network_of(node.db_path)))
     except SourceError:  # whoever reads them says why
         return None
 

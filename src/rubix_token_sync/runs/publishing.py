@@ -30,8 +30,8 @@ __all__ = ["DatabasePublisher", "Discarding", "Publishing"]
 
 _LARGEST_CHUNK: Final = 50_000
 _LARGEST_CHUNK_BYTES: Final = 32 << 20
-"""A transaction ends at so many rows, or bytes of them, whatever BULK_INSERT_SIZE says: they
-are held in memory."""
+"""A transaction holds at most this many rows, or bytes of them, whatever BULK_INSERT_SIZE says:
+they are held in memory."""
 
 
 class Discarding:

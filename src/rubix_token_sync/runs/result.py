@@ -1,9 +1,10 @@
-"""What a run is told, and what it tells when it ends."""
+"""What a run is given, and what it reports when it ends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from rubix_token_sync.audit.judging import JudgeOptions
 from rubix_token_sync.errors import (
@@ -19,6 +20,9 @@ from rubix_token_sync.targets.base import (
     TargetOptions,
 )
 from rubix_token_sync.targets.registry import TargetAddress
+
+if TYPE_CHECKING:
+    from rubix_token_sync.runs.worker_pool import Executor
 
 __all__ = ["DatabaseOutcome", "RunOptions", "RunResult"]
 
@@ -52,6 +56,8 @@ class RunOptions:
     """None: records get no verdicts."""
     processes: int | None = None
     """Worker processes; None: one a CPU, at most the content workers; 0: none."""
+    executor: Executor | None = None
+    """Who reads the databases; None: worker processes of this run."""
 
 
 @dataclass

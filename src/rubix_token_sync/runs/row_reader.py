@@ -20,6 +20,7 @@ from rubix_token_sync.records.schema import (
     SqliteValue,
     digest_prefix,
     record_key,
+    record_keys,
     row_digest,
     row_digests,
 )
@@ -35,7 +36,7 @@ _SHOWN_CHARACTERS: Final = 40
 """Of each value of a rejected row, in the report."""
 
 
-def database_context(job: Job, snapshot: Snapshot, network: str) -> DatabaseContext:
+def database_context(job: Job, snapshot: Snapshot, network: str | None) -> DatabaseContext:
     """What the records of a job's database have in common."""
     return DatabaseContext(
         source_ip=job.source,
@@ -103,7 +104,7 @@ class DigestedRows:
         """The record keys, 24 bytes each."""
         numbers, kind = self.occurrences, self.kind.name
         if not numbers:
-            return b"".join([record_key(database, row[0], 0, kind) for row in self.rows])
+            return record_keys(database, [row[0] for row in self.rows], kind)
         return b"".join(
             [
                 record_key(database, row[0], numbers.get(i, 0), kind)
@@ -124,7 +125,7 @@ class RowReader:
             of its own index.
     """
 
-    def __init__(self, job: Job, snapshot: Snapshot, network: str, batch_size: int) -> None:
+    def __init__(self, job: Job, snapshot: Snapshot, network: str | None, batch_size: int) -> None:
         self._snapshot = snapshot
         self._batch_size = batch_size
         self._path = job.node.db_path

@@ -19,7 +19,7 @@ from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, inside, 
 from rubix_token_sync.runs.progress import Progress
 from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
-from rubix_token_sync.runs.worker_pool import WorkerPool, affordable
+from rubix_token_sync.runs.worker_pool import Pool, WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
 from rubix_token_sync.targets.registry import TargetAddress
@@ -208,9 +208,11 @@ class Survey:
     def pool(
         self, jobs: int, target: TargetAddress | None, *, lease: Lease | None = None,
         in_turn: bool = False,
-    ) -> WorkerPool:  # fmt: skip
+    ) -> Pool:  # fmt: skip
         """Workers for so many jobs; they publish under ``lease``, if there is one."""
         options = self.options
+        if options.executor is not None:
+            return options.executor(lease, self.stop)
         processes = self._processes(jobs)
         share = max(1, options.content.workers // max(1, processes))
         scratch = Scratch(options.scratch, tuple(options.roots))
@@ -245,8 +247,8 @@ class Survey:
 
     def work(
         self,
-        pool: WorkerPool,
-        jobs: Sequence[Job],
+        pool: Pool,
+        jobs: Iterable[Job],
         on_report: Callable[[Report], None],
         on_idle: Callable[[], None],
     ) -> None:
@@ -288,7 +290,7 @@ class Survey:
         )  # fmt: skip
 
     def label(self, node_name: str, db_path: str) -> str:
-        """A node's name for people, with what tells it from others of that name."""
+        """A node's name for people, with what distinguishes it from others of that name."""
         alike = [node.db_path for node in self.discovery.nodes if node.name == node_name]
         paths = [db_path, *(path for path in alike if path != db_path)]
         return told_apart([(node_name, path) for path in paths])[0]

@@ -31,7 +31,7 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.ipfs.content import FailureCode
 from rubix_token_sync.ipfs.fetch import open_chain
 from rubix_token_sync.ipfs.repository import repository_fingerprint
-from rubix_token_sync.nodes.kinds import network_of
+from rubix_token_sync.nodes.kinds import as_read, chains_network, network_of
 from rubix_token_sync.nodes.snapshot import Snapshot, open_snapshot
 from rubix_token_sync.records.build import DatabaseContext, Judging, finish_batch
 from rubix_token_sync.records.companions import CHAINS, HISTORIES
@@ -178,7 +178,7 @@ class Worker:
                 node_name=job.node.name,
                 db_path=job.node.db_path,
                 ipfs_path=repository,
-                fingerprint=snapshot.fingerprint,
+                fingerprint=as_read(snapshot.fingerprint, network),
                 repository_fingerprint=content_state,
                 last_modified=snapshot.modified,
                 record_count=rows.distinct,
@@ -194,8 +194,9 @@ class Worker:
 
             # After the rows, whose snapshot is closed: a node writes a token's chain first.
             moved = partial(send, RowsRead(job.number, Tally(), rows.distinct))
-            into = tables(tables=(CHAINS,))
-            chains = bring_chains(job, network, self.context.scratch, into, moved)
+            of_chains = chains_network(network)
+            into = tables(tables=(CHAINS,), network=of_chains)
+            chains = bring_chains(job, of_chains, self.context.scratch, into, moved)
             mark = replace(mark, companions={**beside.counts, **chains.counts}, chains=chains.mark)
             errors, chains_unread = [*errors, *chains.errors], chains.unread
         publisher.finish(mark, vanished, errors)

@@ -18,19 +18,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from rubix_token_sync.errors import SyncError
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
 from rubix_token_sync.runs.worker_process import Failure, LogRecord, crashed, killed, replay
+from rubix_token_sync.targets.base import Lease
 
-__all__ = ["WorkerPool", "affordable"]
+__all__ = ["Executor", "Pool", "WorkerPool", "affordable"]
 
 _LOOK_SECONDS: Final = 0.2
 _FINISH_SECONDS: Final = 30.0
@@ -47,6 +47,32 @@ _BOOT: Final = (
     "import sys; a = sys.argv; import json; o = json.loads(a[1]); sys.path[:] = o['path'];"
     " from rubix_token_sync.runs.worker_process import main; main(o)"
 )
+
+
+class Pool(Protocol):
+    """Who does jobs; a context that ends them."""
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        on_report: Callable[[Report], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        """As `WorkerPool.run`."""
+
+    def __enter__(self) -> Pool: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+Executor: TypeAlias = Callable[[Lease | None, CancelToken], Pool]
+"""Makes the pool of a run, where that is not the run's own processes; jobs publish under the
+lease, if there is one."""
 
 
 def affordable(processes: int) -> int:
@@ -131,11 +157,13 @@ class WorkerPool:
 
     def run(
         self,
-        jobs: Sequence[Job],
+        jobs: Iterable[Job],
         on_report: Callable[[Report], None],
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         """Do the jobs, the first ones first; returns when all have ended.
+
+        A job is taken when a worker is free for it, and not before.
 
         ``on_report`` gets every report; it must not raise.  ``on_idle`` is called
         after each and several times a second; what it raises ends the run.
@@ -149,21 +177,27 @@ class WorkerPool:
         if self._process is None:
             self._run_here(jobs, on_idle)
             return
-        waiting = deque(jobs)
+        waiting, more = iter(jobs), True
         for worker in self._workers:
             _post(worker, self._context)
-        while waiting or any(self._workers.values()):
+        while True:
             for worker, busy in self._workers.items():
-                if busy is None and waiting:
-                    self._workers[worker] = waiting.popleft()
-                    _post(worker, self._workers[worker])
+                if busy is None and more:
+                    job = next(waiting, None)
+                    if job is None:
+                        more = False
+                        break
+                    self._workers[worker] = job
+                    _post(worker, job)
+            if not any(self._workers.values()):
+                return
             for ready in wait(list(self._workers), _LOOK_SECONDS):
                 assert isinstance(ready, Connection)
                 self._receive(ready)
                 on_idle()
             on_idle()
 
-    def _run_here(self, jobs: Sequence[Job], on_idle: Callable[[], None]) -> None:
+    def _run_here(self, jobs: Iterable[Job], on_idle: Callable[[], None]) -> None:
         from rubix_token_sync.runs.worker import Worker
 
         def send(report: Report) -> None:

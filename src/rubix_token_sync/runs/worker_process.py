@@ -28,7 +28,7 @@ from rubix_token_sync.errors import SyncError, WorkerCrashed
 from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Report, WorkerContext
-from rubix_token_sync.surroundings import hide_pandas
+from rubix_token_sync.surroundings import hide_unused
 
 __all__ = ["Failure", "LogRecord", "crashed", "killed", "main", "replay"]
 
@@ -93,7 +93,7 @@ def main(orders: dict[str, Any]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.nice(_NICENESS)
         failpoints.arm()
-        hide_pandas()
+        hide_unused()
         for module in ("rubix_token_sync.runs.worker", *orders["preload"]):
             importlib.import_module(module)
         # What is loaded stays; a batch makes thousands of objects and hardly a cycle.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -28,8 +30,8 @@ class _Given(NamedTuple):
     strength: int
 
 
-def _profile_values(profile: str) -> dict[str, object]:
-    cpus = usable_cpus()
+def profile_values(profile: str, cpus: int) -> dict[str, int]:
+    """The defaults of a profile on a machine with so many processors."""
     if profile == "high-performance":
         return {
             "num_ipfs_workers": cpus * 3,
@@ -112,7 +114,7 @@ def check_settings_file(
 def _add_profile(given: dict[str, _Given]) -> None:
     chosen = given.get("profile")
     if chosen is not None and chosen.value in PROFILES:
-        for name, value in _profile_values(str(chosen.value)).items():
+        for name, value in profile_values(str(chosen.value), usable_cpus()).items():
             given.setdefault(name, _Given(value, f"profile: {chosen.value}", 1))
 
 
@@ -152,8 +154,10 @@ def read_settings_file(
     """
     shown = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
-            content = tomllib.load(file)
+        data = _content(path)
+        if len(data) > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it is larger than {_MOST_BYTES:,} bytes")
+        content = tomllib.loads(data.decode("utf-8-sig"))  # editors of Windows begin with a mark
     except (OSError, ValueError) as error:
         raise _unreadable(shown, error) from None
     values: dict[str, object] = {}
@@ -188,20 +192,63 @@ def read_settings_file(
     return values, problems
 
 
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """At most one byte more than a settings file may have.
+
+    A pipe that somebody writes into is read (``--config <(…)``), the null device is empty; a
+    pipe without a writer is not waited for, and no other device is read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode):
+            return os.read(handle, _MOST_BYTES + 1)
+        if stat.S_ISCHR(status.st_mode) and os.path.samestat(status, os.stat(os.devnull)):
+            return b""
+        if not stat.S_ISFIFO(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return _from_pipe(handle)
+    finally:
+        os.close(handle)
+
+
+def _from_pipe(handle: int) -> bytes:
+    data = bytearray()
+    while len(data) <= _MOST_BYTES:
+        try:
+            part = os.read(handle, _MOST_BYTES + 1)
+        except BlockingIOError:
+            if not select.select([handle], [], [], _PIPE_SECONDS)[0]:
+                raise OSError(
+                    errno.ETIMEDOUT, f"nothing came through the pipe for {_PIPE_SECONDS:g} s"
+                ) from None
+            continue
+        if not part:
+            break
+        data += part
+    if not data:
+        raise OSError(errno.ENODATA, "a pipe that nobody writes into")
+    return bytes(data)
+
+
 def _unreadable(shown: str, error: OSError | ValueError) -> SettingsError:
     if isinstance(error, OSError):
+        reason = "it is a directory" if os.path.isdir(shown) else error.strerror
         return SettingsError(
-            f"The settings file {shown} cannot be read: {error.strerror}.",
+            f"The settings file {shown} cannot be read: {reason}.",
             code="config_unreadable",
             remedy="Check its path, and run as the user that owns it.",
             context={"path": shown},
         )
     # No message quotes the line, which could hold a secret.
-    place = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not valid UTF-8"
+    if isinstance(error, tomllib.TOMLDecodeError):
+        place, remedy = str(error), 'A text goes between double quotes: target_file = "FILE".'
+    else:
+        place, remedy = "it is not valid UTF-8", "Save it as UTF-8."
     return SettingsError(
         f"The settings file {shown} is not TOML: {place}.",
         code="config_syntax",
-        remedy='A text goes between double quotes: target_file = "connection.txt".',
+        remedy=remedy,
         context={"path": shown},
     )
 
@@ -220,6 +267,12 @@ def _one_target(given: dict[str, _Given]) -> None:
     del given["target" if file.strength > target.strength else "target_file"]
 
 
+_MOST_BYTES: Final = 2**20
+"""Of a settings file."""
+_PIPE_SECONDS: Final = 20.0
+_CURE: Final = "`rubix-token-sync config show` shows every setting with its origin."
+
+
 def _validated(given: Mapping[str, _Given]) -> Settings:
     try:
         settings = Settings.model_validate({name: g.value for name, g in given.items()})
@@ -227,7 +280,10 @@ def _validated(given: Mapping[str, _Given]) -> Settings:
         names = sorted({str(problem["loc"][0]) for problem in error.errors()})
         sentences = [_complaint(name, given.get(name)) for name in names]
         raise SettingsError(
-            " ".join(sentences), code="setting_invalid", context={"settings": names}
+            " ".join(sentences),
+            code="setting_invalid",
+            remedy=_CURE,
+            context={"settings": names},
         ) from None  # pydantic's own error could show a secret
     if settings.lease_seconds < settings.heartbeat_seconds * 3:
         raise SettingsError(
@@ -235,6 +291,7 @@ def _validated(given: Mapping[str, _Given]) -> Settings:
             f"is not allowed with heartbeat_seconds = {settings.heartbeat_seconds:g} "
             f"({_origin(given, 'heartbeat_seconds')}): at least three times that is needed.",
             code="setting_invalid",
+            remedy=_CURE,
             context={"settings": ["heartbeat_seconds", "lease_seconds"]},
         )
     settings._origins.update({name: g.origin for name, g in given.items()})

@@ -59,7 +59,7 @@ def secrets_in(text: str) -> set[str]:
 
 
 def secrets_of_service(text: str) -> set[str]:
-    """What can be secret in the URL of a service: any part of it that is no well-known name.
+    """What can be secret in the URL of a service: any part of it that is not a well-known name.
 
     Services put their keys everywhere: as user, host, path or query.
     """

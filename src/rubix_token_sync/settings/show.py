@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any, Final, NamedTuple, get_args
 
@@ -25,6 +26,10 @@ def allowed(name: str) -> str:
         return "a list of directories"
     if name == "alert_urls":
         return "a list of Apprise URLs"
+    if name == "audit_severities":
+        return "a list of RULE=info, RULE=warning or RULE=error"
+    if name == "audit_rules_off":
+        return "a list of names of rules"
     if name == "alert_on":
         return "a list of problem, recovery, success"
     if name == "heartbeat_url":
@@ -77,8 +82,11 @@ def describe(settings: Settings) -> list[Described]:
     return rows
 
 
-def commented_settings_file() -> str:
-    """A settings file with every setting, its meaning and its default, all commented out."""
+def commented_settings_file(values: Mapping[str, object] | None = None) -> str:
+    """A settings file with every setting, its meaning and its default, commented out but for
+    those in ``values``.
+    """
+    values = values or {}
     lines = [
         "# Settings of rubix-token-sync (TOML).  Use it with --config FILE or the environment",
         "# variable RUBIX_SYNC_CONFIG.  Stronger than this file: command line, environment.",
@@ -89,7 +97,11 @@ def commented_settings_file() -> str:
         lines.append("")
         lines += wrap(str(field.description), 96, initial_indent="# ", subsequent_indent="# ")
         lines.append(f"# It is {allowed(name)}; in the environment: {', '.join(variables)}.")
-        lines.append(f"#{name} = {_toml(_example(name))}")
+        lines.append(
+            f"{name} = {_toml(values[name])}"
+            if name in values
+            else f"#{name} = {_toml(_example(name))}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -114,6 +126,15 @@ _EXAMPLES: Final[dict[str, object]] = {
     "log_file": "rubix-token-sync.log",
 }
 """What the file shows where the default is nothing or depends on the machine."""
+
+
+def shown_default(name: str) -> str:
+    """A default as a settings file has it; empty where it is nothing or the machine's."""
+    field = Settings.model_fields[name]
+    if field.default_factory is not None or field.default is None:
+        return ""
+    secret = isinstance(field.default, SecretStr)
+    return _toml(field.default.get_secret_value() if secret else field.default)
 
 
 def _example(name: str) -> object:

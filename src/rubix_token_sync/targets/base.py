@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rubix_token_sync.errors import Category
 from rubix_token_sync.process_identity import Machine
 from rubix_token_sync.records.schema import RECORDS, RecordTable
+from rubix_token_sync.targets.migration_step import MigrationStep
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,11 +30,9 @@ __all__ = [
     "KnownContent",
     "Lease",
     "MarkCounts",
-    "MigrationStep",
     "Published",
     "Rejected",
     "SessionTotals",
-    "SetAside",
     "StrayRecord",
     "Target",
     "TargetOptions",
@@ -176,38 +175,6 @@ class Rejected:
     reason: str
 
 
-class SetAside(NamedTuple):
-    """A row of a migration's source, kept in full because the record does not hold all of it.
-
-    ``reason`` is ``duplicate`` or ``refused`` (no record holds it), ``changed``
-    (the record holds another form of ``columns``) or ``healed`` (its content
-    comes from a duplicate).
-    """
-
-    reason: str
-    columns: tuple[str, ...]
-    original_id: int | None
-    record_key: bytes | None
-    row: str
-    """JSON: the row as the source has it."""
-
-
-@dataclass(frozen=True)
-class MigrationStep:
-    """What a migration notes of a database; done in this order.
-
-    ``forget_aside`` removes what was set aside of it; ``part`` and ``aside`` replace what the
-    transaction of that number set aside; ``state`` is its row of SyncMigratedDatabases.
-    """
-
-    migration_id: str
-    database_key: bytes
-    forget_aside: bool = False
-    part: int | None = None
-    aside: tuple[SetAside, ...] = ()
-    state: Mapping[str, Any] | None = None
-
-
 @dataclass(frozen=True)
 class Chunk:
     """What goes into the target in one transaction.
@@ -322,6 +289,8 @@ class Target(Protocol):
     """Where it is, for people: no secrets."""
     one_writer: bool
     """Whether it lets one writer in at a time, so that workers had better take turns."""
+    bulk_differs: bool
+    """Whether rows of a bulk load (`Chunk.bulk`) come another way than others."""
 
     def close(self) -> None:
         """Give back every connection."""
@@ -391,7 +360,10 @@ class Target(Protocol):
         """Whether there is any record at all."""
 
     def holds_content(self) -> bool:
-        """Whether any record has verified content (else asking for it is idle)."""
+        """Whether `content_of_tokens` is worth asking: any record has verified content.
+
+        Not before a first load has ended, however often it was begun.
+        """
 
     def open_errors(self, source: str) -> list[ErrorEntry]:
         """What the source's runs could not read and no completed sync has settled since.
@@ -451,7 +423,10 @@ class Target(Protocol):
         """
 
     def remove_records(self, lease: Lease, database_key: bytes) -> None:
-        """Delete a database's rows and state for good; only `check` does that to its own."""
+        """Delete a database's rows and state for good."""
+
+    def withdraw(self, lease: Lease, database_key: bytes) -> None:
+        """The same, and give the lease back; only `check` does that, to its own."""
 
     def finish_load(self) -> None:
         """Once a run after the last chunk: build deferred indexes, statistics."""

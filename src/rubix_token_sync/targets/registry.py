@@ -78,6 +78,12 @@ class TargetAddress:
         found: bool = self.part("address").exists(self.address.get_secret_value())
         return found
 
+    @property
+    def file(self) -> str | None:
+        """The path of an embedded target; None: a server."""
+        named = getattr(self.part("address"), "path_of", None)
+        return None if named is None else str(named(self.address.get_secret_value()))
+
     def part(self, name: str) -> ModuleType:
         """A module of its folder."""
         return importlib.import_module(f"{targets.__name__}.{self.kind}.{name}")

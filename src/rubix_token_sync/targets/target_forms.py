@@ -21,6 +21,7 @@ _PLAIN: Final = "/ :\\~"
 _DATABASE_FILE: Final = re.compile(
     r"(?:\.{0,2}|~)/[^=;\n]+|[^=;\n]+\.(?:db|sqlite|sqlite3)", re.IGNORECASE
 )
+_CONNECTION_FILE: Final = re.compile(r"[^=;\n]+\.txt", re.IGNORECASE)
 _AZURE_SERVER: Final = re.compile(
     r"(?:tcp:)?([A-Za-z0-9-]+\.database\.windows\.net)(?:,\d+)?", re.IGNORECASE
 )
@@ -68,6 +69,9 @@ def _explained(text: str, schemes: Collection[str]) -> tuple[str, str]:
     if dot_net is not None:
         cure = f"Did you mean sqlite:///{quote(dot_net[1].strip(), safe=_PLAIN)}?"
         return "The target is a connection string of .NET for a SQLite file.", cure
+    if _CONNECTION_FILE.fullmatch(text):
+        cure = f"A file with a connection string is named by --target-file: --target-file {text}"
+        return "The target is the name of a file, not a URL.", cure
     if _DATABASE_FILE.fullmatch(text):
         cure = f"Did you mean sqlite:///{quote(text.removeprefix('file:'), safe=_PLAIN)}?"
         return "The target is the name of a file, not a URL.", cure

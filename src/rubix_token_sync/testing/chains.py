@@ -8,7 +8,7 @@
 
 From the same contents come the same bytes as from the node software (v0.0.20), which a test
 proves on the blocks of real nodes.  Signatures are valid and no one else's: keys follow from
-a seed.  Writing directories needs the package plyvel-ci, the rest does not.
+a seed.  Writing directories needs the extra ``chains``, the rest does not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 import cbor2
 
+from rubix_token_sync.installation import LEVELDB
 from rubix_token_sync.testing.identities import Identity
 
 __all__ = [
@@ -241,16 +242,16 @@ def write_chains(
         old_keys: write decimal numbers, as early node software did.
 
     Raises:
-        ImportError: the package plyvel-ci is not installed.
+        ImportError: the extra ``chains`` is not installed.
     """
-    plyvel = import_module("plyvel")
+    leveldb = import_module(LEVELDB)
     opened: dict[str, Any] = {}
     written = 0
     try:
         for storage in sorted(set(_STORAGES.values())):  # a node makes all of them at its start
             directory = Path(rubix) / _NETS[network] / storage
             directory.parent.mkdir(parents=True, exist_ok=True)
-            opened[storage] = plyvel.DB(str(directory), create_if_missing=True)
+            opened[storage] = leveldb.DB(str(directory), create_if_missing=True)
         for block in blocks:
             raw = cbor2.loads(block)["1"]
             hash_ = sha3_256(raw).hexdigest()

@@ -1,7 +1,7 @@
 """Fleets of Rubix nodes of any size: databases and repositories with true token ids.
 
 A fleet is a pure function of its `FleetPlan`: the same plan gives the same
-tokens everywhere, and `Fleet.truth` tells what a sync must find, without
+tokens everywhere, and `Fleet.truth` says what a sync must find, without
 reading the disk.
 """
 

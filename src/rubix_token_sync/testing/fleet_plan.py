@@ -60,7 +60,7 @@ class FleetPlan:
             other kinds, all of them with their blocks.
         test_rows: tokens of the test network, in each node's ``rubixtest.db``.
         chains: write the token chains of what is free (0) or transferred (4), and of the
-            other kinds: 1 to 5 ms a token; needs the package plyvel-ci.
+            other kinds: 1 to 5 ms a token; needs the extra ``chains``.
         signed: parts are signed blocks of DIDs that have keys (0.5 ms each), instead of
             characters that stand for them; always so with ``data_rows``, ``test_rows`` or
             ``chains``, which need keys.

@@ -100,7 +100,9 @@ class SqliteSession:
         self.conn.create_function("charindex", 2, lambda part, text: text.find(part) + 1)
         self.conn.create_function("CONCAT", -1, lambda *texts: "".join(t or "" for t in texts))
         self.conn.create_function("USER_NAME", 0, lambda: "dbo")
+        self.conn.create_function("server_version", 0, lambda: VERSION)
         self.conn.create_function("SCHEMA_NAME", 0, lambda: engine.schema)
+        self.conn.create_collation("Latin1_General_BIN2", lambda a, b: (a > b) - (a < b))
         # All tables are there, with all of their indexes.
         self.conn.create_function("OBJECT_ID", 1, lambda _name: 1)
         self.conn.create_function("INDEXPROPERTY", 3, lambda _table, _name, _property: 2)
@@ -176,6 +178,10 @@ class SqliteSession:
                 self.level = level[1]
             elif head == "BEGIN TRANSACTION":
                 self.begin()
+            elif head == "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION":
+                self.rollback()
+            elif head == "COMMIT TRANSACTION":
+                self.commit()
             elif head.startswith("DECLARE "):
                 variables[statement.split()[1].upper()] = None
             elif assigned := re.fullmatch(r"SET (@\w+) = (@@?\w+|0)", statement):
@@ -270,6 +276,7 @@ def translated(sql: str) -> str:
     sql = re.sub(r"DATEADD\(MILLISECOND, (\d+), utcnow\(\)\)", r"after_now(\1)", sql)
     sql = re.sub(r"AS (VAR)?BINARY\((MAX|\d+)\)", "AS BLOB", sql)
     sql = re.sub(r"\bdbo\.", "", sql)
+    sql = sql.replace("@@VERSION", "server_version()")
     sql = re.sub(
         r"^UPDATE r SET (.*?) FROM (\w+) AS r INNER JOIN (\w+) AS s ON (.*?) WHERE ",
         r"UPDATE \2 AS r SET \1 FROM \3 AS s WHERE \4 AND ",
@@ -290,6 +297,7 @@ def translated(sql: str) -> str:
     )
     sql = re.sub(r"WITH \((?:REPEATABLEREAD|UPDLOCK)\)", "", sql)
     sql = sql.replace("left(", "left_of(")
+    sql = re.sub(r"^IF OBJECT_ID\(.*?\) IS NULL .* ELSE (SELECT .*)$", r"\1", sql)
     top = re.match(r"SELECT TOP (\S+) (.*)$", sql, re.DOTALL)
     if top:
         sql = f"SELECT {top[2]} LIMIT {top[1]}"
@@ -314,7 +322,6 @@ def _snapshots(engine: SqliteEngine) -> RunResult:
 
 
 _ANSWERS: list[tuple[str, Callable[[SqliteEngine], RunResult]]] = [
-    (r"^select @@version", _one("", wire.nvarchar(300), VERSION)),
     (r"^select object_id\(@\w+, 'U'\)", _one("", wire.INT4, 1)),
     (r"HAS_PERMS_BY_NAME", _one("", wire.INT4, 0)),
     (r"SERVERPROPERTY\('EngineEdition'\)", _one("", wire.INT4, 5)),
@@ -344,8 +351,8 @@ def _create(table: sa.Table) -> str:
         size = getattr(column.type, "length", None)
         if size and isinstance(column.type, sa.Unicode):
             text += f" CHECK (length({column.name}) <= {size})"
-        if isinstance(column.type, sa.Uuid):
-            text += " COLLATE NOCASE"
+        if isinstance(column.type, (sa.Uuid, sa.Unicode, sa.UnicodeText)):
+            text += " COLLATE NOCASE"  # as the usual collation of Azure SQL
         parts.append(text)
     key = [c.name for c in table.primary_key if c.autoincrement is not True]
     if key:

@@ -155,6 +155,10 @@ TEXTS = {
     1205: "Transaction (Process ID 52) was deadlocked on lock resources with another process and "
     "has been chosen as the deadlock victim. Rerun the transaction.",
     1222: "Lock request time out period exceeded.",
+    3961: "Snapshot isolation transaction failed in database 'tokens' because the object accessed "
+    "by the statement has been modified by a DDL statement in another concurrent transaction since "
+    "the start of this transaction.  It is disallowed because the metadata is not versioned.  A "
+    "concurrent update to metadata can lead to inconsistency if mixed with snapshot isolation.",
     40549: "Session is terminated because you have a long-running transaction. Try shortening your "
     "transaction.",
     40550: "The session has been terminated because it has acquired too many locks. Try reading or "
@@ -169,6 +173,8 @@ TEXTS = {
     "consult the documentation for possible resolutions. Code: 524289",
     229: "The INSERT permission was denied on the object 'TokenRecords', database 'tokens', schema "
     "'dbo'.",
+    3701: "Cannot drop the view 'TokenRecordVersions', because it does not exist or you do not "
+    "have permission.",
     262: "CREATE TABLE permission denied in database 'tokens'.",
     208: "Invalid object name 'TokenRecords'.",
     2628: "String or binary data would be truncated in table 'tokens.dbo.TokenRecords', column "

@@ -77,8 +77,9 @@ class _Gone(Exception):
 class TdsServer:
     """Listens on 127.0.0.1; use as a context manager.
 
-    ``log`` holds every statement in order; ``logins`` every (user, password,
-    database, encrypted); ``open`` is the number of connections now,
+    ``log`` holds every statement in order; ``turns`` how each message of a client
+    begins, none of which is sent before the one before it is answered; ``logins`` every
+    (user, password, database, encrypted); ``open`` is the number of connections now,
     ``most_open`` the largest number so far.
     """
 
@@ -91,6 +92,7 @@ class TdsServer:
     password: str = "p;w}d'\"=ü"
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    turns: list[str] = field(default_factory=list)
     logins: list[tuple[str, str, str, bool]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     open: int = 0
@@ -216,6 +218,7 @@ class _Conversation:
             kind, status, size = struct.unpack(">BBHxxxx", self._read(8))
             parts.append(self._read(size - 8))
             if status & 1:
+                self.server.turns.append(_beginning(kind, parts[0]))
                 return kind, b"".join(parts)
 
     def _packets(self, payload: bytes, kind: int = REPLY) -> bytes:
@@ -531,6 +534,26 @@ def _bulk_columns(reader: wire.Reader) -> tuple[list[str], list[wire.Type]]:
                 reader.us_varchar()
         names.append(reader.b_varchar())
     return names, kinds
+
+
+_MESSAGES = {
+    BATCH: "batch", RPC: "call", ATTENTION: "attention", BULK: "rows of a bulk copy",
+    TRANSACTION: "transaction", LOGIN: "login", PRELOGIN: "before the login",
+}  # fmt: skip
+_TRANSACTIONS = {5: "BEGIN", 7: "COMMIT", 8: "ROLLBACK"}
+
+
+def _beginning(kind: int, data: bytes) -> str:
+    """What a message is, for people: its kind and the first words in it."""
+    text = _MESSAGES[kind]
+    if kind == TRANSACTION:
+        reader = wire.Reader(data)
+        reader.all_headers()
+        text = _TRANSACTIONS[reader.number(2)]
+    elif kind in (BATCH, RPC):
+        words = re.search(rb"(?:[ -~]\0){9,}", data[22:])
+        text = f"{text}: {words[0][:300:2].decode() if words else ''}"
+    return text
 
 
 def _prelogin_option(data: bytes, wanted: int) -> bytes:

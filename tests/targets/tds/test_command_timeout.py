@@ -9,7 +9,7 @@ import pytest
 from rubix_token_sync.errors import TargetError
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql.address import parse_connection_string
-from rubix_token_sync.targets.mssql.driver import open_connection
+from rubix_token_sync.targets.mssql.login import open_connection
 from rubix_token_sync.targets.registry import open_target, parse_target
 
 from .faults import Fault, Stall

@@ -16,8 +16,10 @@ from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.mssql import statements
 from rubix_token_sync.targets.mssql.address import MssqlTarget, parse_connection_string
 from rubix_token_sync.targets.mssql.bulk import BulkConnection
-from rubix_token_sync.targets.mssql.driver import DriverConnection, DriverCursor, open_connection
-from rubix_token_sync.targets.mssql.errors import RULES, read_driver_error, rule_for
+from rubix_token_sync.targets.mssql.driver import DriverConnection, DriverCursor
+from rubix_token_sync.targets.mssql.error_numbers import RULES
+from rubix_token_sync.targets.mssql.errors import read_driver_error, rule_for
+from rubix_token_sync.targets.mssql.login import open_connection
 from rubix_token_sync.targets.registry import open_target, parse_target
 
 from . import runs
@@ -62,6 +64,7 @@ def bulk_copy(conn: DriverConnection) -> None:
 
 
 def commit(conn: DriverConnection) -> None:
+    conn.autocommit = False
     conn.cursor().execute("DELETE FROM SyncErrors")
     conn.commit()
 

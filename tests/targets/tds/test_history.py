@@ -64,3 +64,15 @@ def test_questions_about_the_past(store: SqlTarget) -> None:
     assert [one.record_count for one in reader.databases_as_of(first)] == [2]
     done = prune_history(store, timedelta(0))
     assert (done.versions, done.kept) == (1, 0)
+
+
+def test_runs_under_way_are_left_out(store: SqlTarget) -> None:
+    """The answer asks two questions on one connection, which reads one result at a time."""
+    slow = Source(store, "slow", tokens={1: {}})
+    lease = slow.begin()
+    source, reader = Source(store, "s", tokens={1: {}}), Reader(store)
+    last = source.run()
+    feed = reader.changes(0)
+    assert (feed.since, feed.cursor) == ("0", f"0,{last}")
+    slow.end(lease)
+    assert reader.changes(0).cursor == str(last)

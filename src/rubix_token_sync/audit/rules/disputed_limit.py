@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import tokens_with_verdict
+from rubix_token_sync.audit.holders import tokens_with_verdict, undecided
 from rubix_token_sync.audit.rule import StatementRule
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -28,5 +28,7 @@ RULE: Final = StatementRule(
     "has an old form (two digits, a newline)",
     cure="Nothing, or choose the source that decides (setting limits_source).",
     compares_nodes=False,
+    blind_to="records whose content could not be read",
     statement=_statement,
+    blind=undecided,
 )

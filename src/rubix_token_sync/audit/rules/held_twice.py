@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.audit.holders import all_holders, tokens_where
 from rubix_token_sync.audit.rule import OWNING, StatementRule, held_by_nodes
+from rubix_token_sync.targets.sql.functions import cased
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["RULE"]
@@ -15,7 +16,7 @@ __all__ = ["RULE"]
 
 def _statement(tables: Tables) -> sa.Select[Any]:
     rows = tables.records.alias("owned")
-    owners = sa.func.count(sa.distinct(rows.c.did))
+    owners = sa.func.count(sa.distinct(cased(rows.c.did)))
     tokens = tokens_where(
         rows,
         *held_by_nodes(rows),

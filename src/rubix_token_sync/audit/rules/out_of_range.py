@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.holders import tokens_with_verdict
+from rubix_token_sync.audit.holders import tokens_with_verdict, undecided
 from rubix_token_sync.audit.rule import StatementRule
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -29,5 +29,7 @@ RULE: Final = StatementRule(
     cure="Compare the level's limit in the limits file with its source; then take the token up "
     "with whoever paid with it.",
     compares_nodes=False,
+    blind_to="records whose content could not be read",
     statement=_statement,
+    blind=undecided,
 )

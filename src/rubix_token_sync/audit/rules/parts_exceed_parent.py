@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rubix_token_sync.audit.families import TOLERANCE, family, split_tokens
+from rubix_token_sync.audit.families import TOLERANCE, difference_weight, family, split_tokens
 from rubix_token_sync.audit.rule import StatementRule
 from rubix_token_sync.targets.sql.tables import Tables
 
@@ -20,7 +20,7 @@ def _statement(tables: Tables) -> sa.CompoundSelect[Any]:
         split.c.token_key,
         split.c.token_kind,
         split.c.token_id,
-        sa.cast(excess * 100_000, sa.BigInteger()).label("weight"),
+        difference_weight(excess).label("weight"),
     ).where(excess > TOLERANCE)
     return family(tables, tokens)
 

@@ -12,6 +12,7 @@ from rubix_token_sync.audit.holders import all_holders, chain_of, tokens_where, 
 from rubix_token_sync.audit.rule import StatementRule, held_by_nodes
 from rubix_token_sync.records.companions import CHAINS
 from rubix_token_sync.records.kinds import RBT, kind_of
+from rubix_token_sync.targets.sql.functions import exactly
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["LATEST", "RULE", "Latest"]
@@ -48,7 +49,8 @@ def _statement(tables: Tables) -> sa.Select[Any]:
     for status, latest in LATEST.items():
         wrong: list[sa.ColumnElement[bool]] = [types.not_in(latest.types)]
         if latest.own is not None:
-            wrong.append(owner != rows.c.did if latest.own else owner == rows.c.did)
+            same = exactly(owner, rows.c.did)
+            wrong.append(sa.not_(same) if latest.own else same)
         contradictions.append(sa.and_(rows.c.token_status == status, sa.or_(*wrong)))
     tokens = tokens_where(
         rows,

@@ -12,7 +12,7 @@ from rubix_token_sync.audit.rule import OWNING, StatementRule, token_key
 from rubix_token_sync.records.companions import CHAINS, TRANSACTIONS
 from rubix_token_sync.records.kinds import RBT, kind_of
 from rubix_token_sync.targets.sql.audit_tables import CHAIN_EVIDENCE
-from rubix_token_sync.targets.sql.functions import exactly
+from rubix_token_sync.targets.sql.functions import exactly, same_database
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["RULE"]
@@ -61,7 +61,7 @@ def _sent(tables: Tables) -> sa.Subquery:
             history.c.source_deleted_at.is_(None),
             history.c.transaction_type == _TRANSFER,
             sa.func.coalesce(history.c.status, "1").not_in(_FAILED),
-            history.c.sender_did != history.c.receiver_did,
+            sa.not_(exactly(history.c.sender_did, history.c.receiver_did)),
         )
         .distinct()
         .subquery("sent")
@@ -113,8 +113,7 @@ def _by_transactions(tables: Tables) -> sa.Select[Any]:
     )
     heard, before, after = (history.alias(name) for name in ("heard", "before", "after"))
     knows_of_it = sa.exists().where(
-        heard.c.source_ip == rows.c.source_ip,
-        heard.c.db_path == rows.c.db_path,
+        *same_database(heard, rows),
         heard.c.source_deleted_at.is_(None),
         exactly(heard.c.transaction_id, moved.c.transaction_id),
     )
@@ -122,8 +121,7 @@ def _by_transactions(tables: Tables) -> sa.Select[Any]:
     came_before = sa.exists().where(
         exactly(before.c.transaction_id, rows.c.transaction_id),
         exactly(after.c.transaction_id, moved.c.transaction_id),
-        before.c.source_ip == after.c.source_ip,
-        before.c.db_path == after.c.db_path,
+        *same_database(before, after),
         before.c.source_deleted_at.is_(None),
         after.c.source_deleted_at.is_(None),
         before.c.date_time < after.c.date_time,
@@ -215,8 +213,7 @@ class _SpentCopy(StatementRule):
             "read_at": sa.func.coalesce(databases.c.last_seen_at, databases.c.last_processed),
         }
         has_row = sa.exists().where(
-            records.c.source_ip == chains.c.source_ip,
-            records.c.db_path == chains.c.db_path,
+            *same_database(records, chains),
             exactly(records.c.token_id, chains.c.token_id),
             records.c.token_kind == chains.c.token_kind,
             records.c.source_deleted_at.is_(None),
@@ -226,10 +223,7 @@ class _SpentCopy(StatementRule):
             .join_from(found, chains, exactly(chains.c.token_id, found.c.token_id))
             .outerjoin(
                 databases,
-                sa.and_(
-                    databases.c.source_ip == chains.c.source_ip,
-                    databases.c.db_path == chains.c.db_path,
-                ),
+                sa.and_(*same_database(databases, chains)),
             )
             .where(
                 chains.c.token_kind == found.c.token_kind,

@@ -3,7 +3,7 @@
 A running daemon writes its API's address to ``<repo>/api``; after a crash the
 file is stale, so whatever it says is only tried.  Blocks are asked for
 (``/api/v0/block/get``), never files, so that every byte can be proven.  Unless
-the network is allowed the daemon is told to look in its own repository only
+the network is allowed the daemon is asked to look in its own repository only
 (``offline=true``), and only an address on this machine is used: the file
 is the node owner's to write.
 """
@@ -155,7 +155,7 @@ class DaemonReader:
             text = read_api(self._repository)
         except SourceError as error:
             return note_stall(self._repository, error)
-        except PermissionError as error:
+        except (PermissionError, NotADirectoryError) as error:
             return failure_of(error, self._repository)
         except OSError:
             return _NOT_RUNNING if is_directory(self._repository) else NO_REPOSITORY

@@ -6,8 +6,7 @@ SQLAlchemy's pool does the counting; what it must know of this driver is here.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import mssql_python
@@ -15,12 +14,14 @@ import sqlalchemy as sa
 
 from rubix_token_sync.targets.mssql.dialect import DIALECT
 from rubix_token_sync.targets.mssql.driver import DriverConnection, DriverCursor
+from rubix_token_sync.targets.sql.pool import check_after_idling
 
-__all__ = ["driver", "driver_cursor", "make_engine", "patient"]
+__all__ = ["driver", "driver_cursor", "make_engine", "patient", "together"]
 
-_IDLE_SECONDS: Final = 30.0
-"""A connection that idled longer is asked whether it is alive before it is used."""
-
+_TIDY: Final = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SET NOCOUNT OFF; SELECT 1"
+"""A batch that failed can leave both on."""
+_MOST_PARAMETERS: Final = 2_000
+"""Of a batch; the server takes 2,100."""
 _LIFE_SECONDS: Final = 1_800
 """A connection is replaced after this: tokens of Entra ID end, gateways rebalance."""
 
@@ -42,9 +43,9 @@ def make_engine(
         paramstyle="qmark",
         use_insertmanyvalues=False,
     )
-    sa.event.listen(engine, "checkin", _note_use)
-    sa.event.listen(engine, "checkout", _check_before_use)
+    check_after_idling(engine, _check, _take_failed)
     sa.event.listen(engine, "handle_error", _keep_the_others)
+    sa.event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -79,21 +80,58 @@ def patient(conn: sa.Connection, seconds: float) -> Iterator[None]:
         yield
 
 
-def _note_use(_connection: Any, record: Any) -> None:
-    record.info["used"] = time.monotonic()
+def together(conn: sa.Connection, statements: Sequence[sa.Executable]) -> list[int]:
+    """Execute these as one batch, or as few; see `Backend.together`.
+
+    Behind one that fails none is done (XACT_ABORT).
+    """
+    raw = driver(conn)
+    with raw.gathered() as waiting:
+        for statement in statements:
+            conn.execute(statement)
+    counts: list[int] = []
+    while waiting:
+        part = [waiting.pop(0)]
+        while waiting and sum(len(p) for _sql, p in (*part, waiting[0])) <= _MOST_PARAMETERS:
+            part.append(waiting.pop(0))
+        with driver_cursor(conn) as cursor:
+            cursor.execute(_batch(part, raw.autocommit), [p for _sql, ps in part for p in ps])
+            counts += cursor.fetchone()
+    return counts
 
 
-def _check_before_use(connection: DriverConnection, record: Any, _proxy: Any) -> None:
-    """Ask a connection that idled, or had an error, whether it is well."""
+def _batch(statements: Sequence[tuple[str, Sequence[Any]]], transaction: bool) -> str:
+    """Its one row says how many rows each statement touched; as a ``transaction`` if wanted."""
+    names = [f"@rows{number}" for number in range(1, len(statements) + 1)]
+    parts = ["SET NOCOUNT ON", *(f"DECLARE {name} INT" for name in names)]
+    parts += ["BEGIN TRANSACTION"] if transaction else []
+    for name, (sql, _parameters) in zip(names, statements, strict=True):
+        parts += [sql, f"SET {name} = @@ROWCOUNT"]
+    parts += ["COMMIT TRANSACTION"] if transaction else []
+    parts += [f"SELECT {', '.join(names)}", "SET NOCOUNT OFF"]
+    return "; ".join(parts)
+
+
+def _begin(conn: sa.Connection) -> None:
+    """What only reads, and not as of one moment, needs no transaction, nor does one message."""
+    wanted = conn.get_execution_options()
+    reads = bool(wanted.get("reading")) and not wanted.get("view")
+    driver(conn).autocommit = reads or bool(wanted.get("alone"))
+
+
+def _take_failed(connection: DriverConnection) -> bool:
+    """Whether its last batch failed; a connection that did well since is as good as any."""
     failed, connection.failed = connection.failed, False
-    if not failed and time.monotonic() - record.info.get("used", time.monotonic()) < _IDLE_SECONDS:
-        return
+    return failed
+
+
+def _check(connection: DriverConnection) -> None:
     try:
+        connection.autocommit = True
         cursor: DriverCursor = connection.cursor()
-        cursor.execute("SET NOCOUNT OFF; SELECT 1")  # which a failed batch can leave on
+        cursor.execute(_TIDY)
         cursor.fetchall()
         cursor.close()
-        connection.rollback()
     except mssql_python.Error as error:
         raise sa.exc.DisconnectionError("The connection died while it idled.") from error
 

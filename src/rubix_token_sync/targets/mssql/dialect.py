@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import quoted_name
 
 from rubix_token_sync.targets.mssql.driver import connection_is_over
-from rubix_token_sync.targets.sql.functions import before_colon, cased, number_of
+from rubix_token_sync.targets.sql.functions import before_colon, beginning, cased, number_of
 
 __all__ = ["DIALECT", "Dialect"]
 
@@ -24,9 +25,11 @@ class Dialect(MSDialect_mssqlpython):
 
     supports_statement_cache = True
 
-    def _get_server_version_info(self, connection: sa.Connection) -> Any:
-        found: Any = super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
-        return found or (12, 0, 2000, 8)  # what Azure SQL Database itself has always said
+    def _get_server_version_info(self, connection: sa.Connection) -> tuple[int, ...]:
+        raw: Any = connection.connection.dbapi_connection  # it has asked already
+        found = re.match(r"Microsoft .*? - (\d+)\.(\d+)\.(\d+)\.(\d+)", raw.version)
+        # Else what Azure SQL Database itself has always said.
+        return tuple(map(int, found.groups())) if found else (12, 0, 2000, 8)
 
     # Tables are looked for by the server's own function; to ask its catalog costs much more.
 
@@ -74,6 +77,12 @@ def _before_colon(element: before_colon, compiler: Any, **options: Any) -> str:
     text = compiler.process(element.clauses, **options)
     # No CASE, whose branches the server may evaluate out of order.
     return f"coalesce(left({text}, nullif(charindex(':', {text}), 0) - 1), {text})"
+
+
+@compiles(beginning, "mssql")
+def _beginning(element: beginning, compiler: Any, **options: Any) -> str:
+    text, length = (compiler.process(part, **options) for part in element.clauses)
+    return f"left({text}, {length})"
 
 
 @compiles(number_of, "mssql")

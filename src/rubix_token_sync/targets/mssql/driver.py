@@ -1,6 +1,6 @@
 """Connections of Microsoft's driver, bounded by our own clock.
 
-Three things the driver (mssql-python 1.16) lacks are added around it:
+Things that the driver (mssql-python 1.16) lacks are added around it:
 
 * Every call runs in the connection's own thread and is waited for no longer
   than ``call_seconds``.  The driver's own time-out can hang while the server
@@ -9,12 +9,14 @@ Three things the driver (mssql-python 1.16) lacks are added around it:
 * The server's error number is kept with each exception (``diagnostics``),
   read from the statement handle before the driver lets go of it.
 * A panic of the bulk copy's native client becomes an ordinary error.
+* The server, which may be 60 ms away, is not told each time that a statement is done with:
+  the next one of its kind takes the place of its handle in the same message.
+* Statements that need no answer of each other can be gathered, to travel as one batch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -25,26 +27,16 @@ import pyarrow as pa
 from mssql_python import ddbc_bindings
 from mssql_python.constants import ConstantsDDBC
 
-from rubix_token_sync.errors import SchemaError
-from rubix_token_sync.targets.mssql.address import DEFAULT_PORT, MssqlTarget
 from rubix_token_sync.targets.mssql.calls import CallThread, Hung, as_driver_errors
 from rubix_token_sync.targets.mssql.errors import read_driver_error, rule_for
-from rubix_token_sync.targets.mssql.socket import DriverSocket, watch_for_socket
+from rubix_token_sync.targets.mssql.socket import DriverSocket
 
-__all__ = ["DriverConnection", "DriverCursor", "connection_is_over", "open_connection"]
+__all__ = ["DriverConnection", "DriverCursor", "connection_is_over"]
 
 _INLINE_UNITS: Final = 4_000
 """A text of more UTF-16 units is an NVARCHAR(MAX)."""
 
-_FIRST: Final = (
-    "SET XACT_ABORT ON; SET LOCK_TIMEOUT {lock_ms}; SET TEXTSIZE 2147483647; SELECT SCHEMA_NAME()"
-)
-"""The first statements of every connection."""
-
 T = TypeVar("T")
-
-# The driver's own pool would hand out again what we have given up.
-mssql_python.pooling(enabled=False)
 
 _read_diagnostics: Callable[[Any], Sequence[Any]] = vars(ddbc_bindings)["DDBCSQLGetAllDiagRecords"]
 
@@ -61,6 +53,15 @@ class DriverConnection:
         self.call_seconds = call_seconds
         self.failed = False
         """A statement failed since this was last set to False."""
+        self.version, self.user = "", ""
+        """The server's version in its own words, and who it says we are."""
+        self.gathering: list[tuple[str, Sequence[Any]]] | None = None
+        """Statements that wait for those behind them, and what their parameters are."""
+        self._begun = False
+        """A transaction that may have to be taken back."""
+        self._spare: dict[bool, Any] = {}
+        """The driver's cursors without work: of statements with parameters, and of others."""
+        self._autocommit = True
 
     def bounded(self, work: Callable[[], T]) -> T:
         """Run ``work`` in this connection's thread, within ``call_seconds``."""
@@ -77,11 +78,22 @@ class DriverConnection:
 
     @property
     def autocommit(self) -> bool:
-        return bool(self._raw.autocommit)
+        """Each message is a transaction of its own, which needs neither BEGIN nor its end."""
+        return self._autocommit
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
+        if value == self._autocommit:
+            return
+        if self._begun:
+            self.rollback()  # else the driver would commit it
+        self._begun = not value
         self.bounded(lambda: self._raw.setautocommit(value))
+        self._autocommit = value
+
+    def executes(self) -> None:
+        """A statement is about to be executed."""
+        self._begun = not self._autocommit
 
     @contextlib.contextmanager
     def patient(self, seconds: float) -> Iterator[None]:
@@ -89,16 +101,48 @@ class DriverConnection:
         before, before_driver = self.call_seconds, self._raw.timeout
         self.call_seconds = max(before, seconds)
         self._raw.timeout = int(self.call_seconds)
+        self._close_spare()  # each has the time that was given when it was made
         try:
             yield
         finally:
+            self._close_spare()
             self.call_seconds, self._raw.timeout = before, before_driver
 
     def cursor(self) -> DriverCursor:
-        return DriverCursor(self, self.bounded(self._raw.cursor))
+        return DriverCursor(self)
+
+    def take(self, parameters: bool) -> Any:
+        """A cursor of the driver, for a statement with or without ``parameters``."""
+        return self._spare.pop(parameters, None) or self.bounded(self._raw.cursor)
+
+    def give_back(self, raw: Any, parameters: bool) -> None:
+        """What `take` gave; its results are of no use any more."""
+        reset = getattr(raw, "_soft_reset_cursor", None)
+        if reset is None or self.failed or parameters in self._spare:
+            self.bounded(raw.close)
+            return
+        self.bounded(reset)
+        # Else it would be executed under its old handle, with whatever types that had.
+        raw.last_executed_stmt = ""
+        self._spare[parameters] = raw
+
+    def _close_spare(self) -> None:
+        with contextlib.suppress(mssql_python.Error):  # they are of no use any more
+            while self._spare and not self.hung:
+                self.bounded(self._spare.popitem()[1].close)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[list[tuple[str, Sequence[Any]]]]:
+        """What is executed meanwhile is not sent, but put into this list with its parameters."""
+        self.gathering = gathered = list[tuple[str, Sequence[Any]]]()
+        try:
+            yield gathered
+        finally:
+            self.gathering = None
 
     def commit(self) -> None:
         self.bounded(self._raw.commit)
+        self._begun = False
 
     def rollback(self) -> None:
         try:
@@ -108,13 +152,19 @@ class DriverConnection:
             # nothing to roll back, and what failed must not be hidden by saying so.
             if "Invalid transaction state" not in str(error):
                 raise
+        self._begun = False
 
     def close(self) -> None:
         if self._thread.hung:
             return  # its thread closes it, should the call ever return
         # The driver rolls back first; a connection that is gone has nothing to roll back.
         with contextlib.suppress(mssql_python.Error):
-            self.bounded(self._raw.close)
+            if not self._begun:  # else the driver begins one, in which it ends its statements
+                self.autocommit = True
+        with contextlib.suppress(mssql_python.Error):
+            if not self.hung:
+                self.bounded(self._raw.close)
+        self._spare.clear()
         self._thread.end()
 
     def _drop(self) -> None:
@@ -123,26 +173,50 @@ class DriverConnection:
 
 
 class DriverCursor:
-    """A cursor of the driver, as SQLAlchemy uses it."""
+    """A cursor of the driver, as SQLAlchemy uses it; of the driver's own it has one when needed."""
 
-    def __init__(self, connection: DriverConnection, raw: Any) -> None:
+    def __init__(self, connection: DriverConnection) -> None:
         self.connection = connection
-        self._raw = raw
+        self._driver: Any = None
+        self._parameters = False
+        self._rowcount = -1
         self._kept: list[Any] = []
-        self._sized = False
-        release = getattr(raw, "_reset_cursor", None)
+        self._sizes: list[Any] | None = None
+
+    @property
+    def _raw(self) -> Any:
+        if self._driver is None:
+            self._take(parameters=False)
+        return self._driver
+
+    def _take(self, *, parameters: bool) -> None:
+        if self._driver is not None and self._parameters != parameters:
+            self.close()
+        if self._driver is not None:
+            return
+        self._driver, self._parameters = self.connection.take(parameters), parameters
+        raw = self._driver
+        release = getattr(type(raw), "_reset_cursor", None)
         if release is not None:
             # The driver frees the statement's handle, and with it the error's
             # number, before it raises: read it just before.  Without this hook
             # (another version) errors are told by their words.
             def keep_and_release() -> None:
                 self._kept = _diagnostics(raw)
-                release()
+                release(raw)
 
             raw._reset_cursor = keep_and_release
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)  # description, rowcount, arraysize, messages, …
+        return getattr(self._raw, name)  # messages, …
+
+    @property
+    def description(self) -> Any:
+        return None if self._driver is None else self._driver.description
+
+    @property
+    def rowcount(self) -> int:
+        return self._rowcount if self._driver is None else int(self._driver.rowcount)
 
     @property
     def arraysize(self) -> int:
@@ -158,23 +232,34 @@ class DriverCursor:
 
     def execute(self, sql: str, *parameters: Any) -> DriverCursor:
         values = parameters[0] if len(parameters) == 1 else parameters
+        sizes, self._sizes = self._sizes, None
+        if self.connection.gathering is not None:
+            self.connection.gathering.append((sql, values))
+            return self
         if isinstance(values, (tuple, list)) and None in values:
             # The driver would ask the server for the type of a NULL; where that
             # cannot be told, the question ends the transaction without a word.
-            self._raw.setinputsizes([_parameter_type(value) for value in values])
+            sizes = [_parameter_type(value) for value in values]
+        self._take(parameters=bool(values))
+        if sizes is not None:
+            self._raw.setinputsizes(sizes)
+        self.connection.executes()
         self._bounded(lambda: self._raw.execute(sql, *parameters))
         return self
 
     def executemany(self, sql: str, rows: Sequence[Any]) -> None:
-        if not self._sized and rows and isinstance(rows[0], (tuple, list)):
-            self._raw.setinputsizes([_column_type(column) for column in zip(*rows, strict=True)])
-        self._sized = False
+        sizes, self._sizes = self._sizes, None
+        if sizes is None and rows and isinstance(rows[0], (tuple, list)):
+            sizes = [_column_type(column) for column in zip(*rows, strict=True)]
+        self._take(parameters=True)
+        if sizes is not None:
+            self._raw.setinputsizes(sizes)
+        self.connection.executes()
         self._bounded(lambda: self._raw.executemany(sql, rows))
 
     def setinputsizes(self, sizes: Sequence[Any]) -> None:
         """Types of the next statement's parameters: (ODBC type, size, digits) each."""
-        self._sized = True
-        self._raw.setinputsizes(list(sizes))
+        self._sizes = list(sizes)
 
     def fetchone(self) -> Any:
         return self._bounded(self._raw.fetchone)
@@ -197,8 +282,10 @@ class DriverCursor:
         return self.connection.hung or connection_is_over(error)
 
     def close(self) -> None:
-        if not self.connection.hung:
-            self._bounded(self._raw.close)
+        if self._driver is not None and not self.connection.hung:
+            self._rowcount = int(self._driver.rowcount)
+            self._bounded(lambda: self.connection.give_back(self._driver, self._parameters))
+        self._driver = None
 
     def login(self) -> dict[str, Any]:
         """What the driver's bulk copy needs to log in as this connection did; holds secrets."""
@@ -214,7 +301,7 @@ class DriverCursor:
             except mssql_python.Error as error:
                 self.connection.failed = True
                 # Where `read_driver_error` looks for the server's number.
-                error.__dict__["diagnostics"] = self._kept or _diagnostics(self._raw)
+                error.__dict__["diagnostics"] = self._kept or _diagnostics(self._driver)
                 raise
 
         return self.connection.bounded(lambda: as_driver_errors(diagnosed))
@@ -257,101 +344,6 @@ def _diagnostics(raw: Any) -> list[Any]:
         return list(_read_diagnostics(handle))
     except RuntimeError:  # the handle is gone: its words must do
         return []
-
-
-def open_connection(target: MssqlTarget, call_seconds: float) -> DriverConnection:
-    """Log in, and prepare the session.
-
-    ``call_seconds`` bounds each call; the connection string's ``Command Timeout`` is stronger.
-
-    Raises:
-        mssql_python.Error: with ``diagnostics`` where they say more.
-        SchemaError: the tables of this user would not be those of the schema dbo.
-    """
-    thread = CallThread()
-    call_seconds = target.command_timeout_s or call_seconds
-    login_seconds = target.connect_timeout_s
-    opened: list[Any] = []
-    sockets: list[DriverSocket] = []
-
-    def connect(string: str) -> Any:
-        with watch_for_socket(target.port or DEFAULT_PORT) as noted:
-            raw = mssql_python.connect(string, timeout=login_seconds)
-        sockets.append(noted)
-        return raw
-
-    def work() -> None:
-        _resolve(target)
-        string = target.to_driver()
-        try:
-            raw = connect(string)
-        except mssql_python.Error as error:
-            if "Packet size change not supported" not in str(error):
-                raise _explained(error, target) from error
-            # A refused login whose first record is about the packet's size: ask
-            # again without one, to hear the reason.
-            string = string.replace(f"PacketSize={target.packet};", "")
-            raw = connect(string)
-        opened.append(raw)
-        raw.timeout = max(1, int(call_seconds))
-
-    def close() -> None:
-        for raw in opened:
-            with contextlib.suppress(mssql_python.Error):
-                raw.close()
-
-    try:
-        thread.call(work, 2 * login_seconds, close)
-        conn = DriverConnection(opened[0], thread, call_seconds, sockets[-1])
-        _prepare(conn)
-    except BaseException:
-        if not thread.hung:
-            close()
-            thread.end()
-        raise
-    return conn
-
-
-def _prepare(conn: DriverConnection) -> None:
-    cursor = conn.cursor()
-    cursor.execute(_FIRST.format(lock_ms=int(conn.call_seconds * 1000)))
-    schema = cursor.fetchone()[0]
-    cursor.close()
-    conn.commit()
-    if schema != "dbo":
-        raise SchemaError(
-            "The database user's default schema is not dbo.",
-            code="default_schema",
-            remedy="Have a DBA run: ALTER USER [name] WITH DEFAULT_SCHEMA = dbo;",
-        )
-
-
-def _host(target: MssqlTarget) -> tuple[str, int]:
-    return target.server.partition("\\")[0], target.port or DEFAULT_PORT
-
-
-def _resolve(target: MssqlTarget) -> None:
-    """Fail at once where the name means nothing: the driver would wait its time-out out."""
-    try:
-        socket.getaddrinfo(*_host(target), type=socket.SOCK_STREAM)
-    except OSError:
-        raise mssql_python.OperationalError(
-            "Client unable to establish connection", "No such host is known. (0x2AF9)"
-        ) from None
-
-
-def _explained(error: Any, target: MssqlTarget) -> Any:
-    """A port that is closed says so itself; the driver only says that it could not connect."""
-    if "TCP Provider" in str(error) and target.port is not None:
-        try:
-            socket.create_connection(_host(target), timeout=2).close()
-        except ConnectionRefusedError:
-            return mssql_python.OperationalError(
-                "Client unable to establish connection", "Connection refused: the port is closed."
-            )
-        except OSError:
-            return error
-    return error
 
 
 def connection_is_over(error: BaseException) -> bool:

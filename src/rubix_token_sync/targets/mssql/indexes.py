@@ -16,7 +16,7 @@ from rubix_token_sync.targets.mssql.staging import clean
 from rubix_token_sync.targets.mssql.statements import Statements
 from rubix_token_sync.targets.sql.database import Database
 
-__all__ = ["finish_load", "prepare_load", "schema_lock"]
+__all__ = ["finish_load", "prepare_load", "schema_lock", "unfinished_load"]
 
 _RIGHT: Final = "SELECT HAS_PERMS_BY_NAME('dbo.TokenRecords', 'OBJECT', 'ALTER')"
 _NUMBER: Final = "INDEXPROPERTY(OBJECT_ID('dbo.TokenRecords'), '{name}', 'IndexID')"
@@ -49,7 +49,8 @@ def schema_lock(conn: sa.Connection) -> Iterator[None]:
 def prepare_load(database: Database) -> None:
     """A first load builds the secondary indexes at its end, any other has them.
 
-    A run that died before its end leaves them to this call of the next one, and its staged rows.
+    A first load that died goes on as one, and leaves its staged rows to this call of the next
+    run; what else lacks an index gets it now.
     """
     tables = database.tables
 
@@ -61,13 +62,19 @@ def prepare_load(database: Database) -> None:
                     failpoints.point("store.indexes.drop")
                     conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name} ON TokenRecords")
             return True
-        return False
+        return not empty and unfinished_load(conn, database)
 
     if not database.transact(work):
         finish_load(database)
     for stored in tables.stored.values():
         of_table = Statements(stored.columns)
         clean(database, of_table.clean(of_table.left_behind))
+
+
+def unfinished_load(conn: sa.Connection, database: Database) -> bool:
+    """See `Backend`."""
+    late = database.tables.late_indexes()
+    return len(_missing(conn, late)) == len(late) and _may_alter(conn)
 
 
 def finish_load(database: Database) -> None:

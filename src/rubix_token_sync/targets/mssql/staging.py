@@ -18,6 +18,7 @@ from rubix_token_sync.targets.mssql import statements
 from rubix_token_sync.targets.mssql.bulk import BulkCopy
 from rubix_token_sync.targets.mssql.connection import driver_cursor
 from rubix_token_sync.targets.sql.database import Database
+from rubix_token_sync.targets.sql.questions import parts
 
 __all__ = ["Staging", "clean"]
 
@@ -32,7 +33,7 @@ def clean(database: Database, sql: str, *parameters: int) -> None:
         failpoints.point("store.clean")
         return int(conn.exec_driver_sql(sql, parameters).scalar_one())
 
-    while database.transact(work):
+    while database.transact(work, alone=True) >= statements.CLEANED_AT_ONCE:
         pass
 
 
@@ -56,9 +57,11 @@ class Staging:
     def forget(self, database: Database) -> None:
         """Remove what is staged: it is published, or never will be."""
         staged, self._loads, self.bulk_loads = self._loads, {}, 0
-        for _rows, load_id in staged.values():
+        loads = [load_id for _rows, load_id in staged.values()]
+        for part in parts(loads):
+            marks = ", ".join("?" for _ in part)
             try:
-                clean(database, self._statements.clean("load_id = ?"), load_id)
+                clean(database, self._statements.clean(f"load_id IN ({marks})"), *part)
             except TargetError as error:
                 # They harm nobody: the next run removes them, and says so if it cannot.
                 self._warn(f"Staged rows were left behind. {error.message}")

@@ -20,6 +20,7 @@ from rubix_token_sync.records.schema import RECORD_KEY_BYTES, Column, RecordTabl
 from rubix_token_sync.targets.sql.history import keep_sql
 
 __all__ = [
+    "CLEANED_AT_ONCE",
     "HOLD_LEASE",
     "NOW",
     "Parameters",
@@ -45,7 +46,8 @@ One row if it is held: the number of the run.
 The lock is a shared one, so that writers of one session do not wait for each other.
 """
 
-_CLEAN_ROWS: Final = 20_000
+CLEANED_AT_ONCE: Final = 20_000
+"""Rows that `Statements.clean` removes at most."""
 
 
 class Statements:
@@ -88,7 +90,7 @@ class Statements:
     def clean(self, where: str) -> str:
         """Removes a bounded number of staged rows; one row: how many."""
         return (
-            f"SET NOCOUNT ON; DELETE TOP ({_CLEAN_ROWS}) FROM {self.staging} WHERE {where};"
+            f"SET NOCOUNT ON; DELETE TOP ({CLEANED_AT_ONCE}) FROM {self.staging} WHERE {where};"
             " SELECT @@ROWCOUNT; SET NOCOUNT OFF"
         )
 

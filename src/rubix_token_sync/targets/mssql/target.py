@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import mssql_python
@@ -18,10 +18,16 @@ from rubix_token_sync.targets.base import Chunk, Lease, Published, TargetOptions
 from rubix_token_sync.targets.mssql import reader
 from rubix_token_sync.targets.mssql.address import MssqlTarget, parse_connection_string
 from rubix_token_sync.targets.mssql.bulk import BulkCopy
-from rubix_token_sync.targets.mssql.connection import make_engine
-from rubix_token_sync.targets.mssql.driver import DriverConnection, open_connection
+from rubix_token_sync.targets.mssql.connection import driver, make_engine, together
+from rubix_token_sync.targets.mssql.driver import DriverConnection
 from rubix_token_sync.targets.mssql.errors import translate_error
-from rubix_token_sync.targets.mssql.indexes import finish_load, prepare_load, schema_lock
+from rubix_token_sync.targets.mssql.indexes import (
+    finish_load,
+    prepare_load,
+    schema_lock,
+    unfinished_load,
+)
+from rubix_token_sync.targets.mssql.login import open_connection
 from rubix_token_sync.targets.mssql.pace import Pace
 from rubix_token_sync.targets.mssql.statements import NOW
 from rubix_token_sync.targets.mssql.writer import Writer
@@ -52,6 +58,10 @@ SPELLING: Final = Spelling(
         )
     ),
 )
+_SCHEMA_VERSION: Final = (
+    "IF OBJECT_ID('dbo.alembic_version', 'U') IS NULL SELECT CAST(NULL AS VARCHAR(32))"
+    " ELSE SELECT version_num FROM dbo.alembic_version"
+)
 _ENCRYPTION: Final = {
     "no": "no TLS",
     "yes": "TLS",
@@ -74,10 +84,12 @@ class MssqlBackend(Backend):
     driver_errors = (mssql_python.Error, OSError, UnicodeError, OverflowError)
     prepare_load = staticmethod(prepare_load)
     finish_load = staticmethod(finish_load)
+    unfinished_load = staticmethod(unfinished_load)
     schema_lock = staticmethod(schema_lock)
     known_rows = staticmethod(reader.known_rows)
     scan = staticmethod(reader.scan)
     one_writer = False
+    bulk_differs = True
     waits: Mapping[str, float] = {
         "throttled": 10.0,  # what 40501 asks for
         "reconfiguring": 5.0,
@@ -128,15 +140,18 @@ class MssqlBackend(Backend):
             self.pace.slow_down()
         return found
 
+    def schema_version(self, conn: sa.Connection) -> str | None:
+        version: str | None = conn.exec_driver_sql(_SCHEMA_VERSION).scalar()
+        return version
+
     def describe(self, conn: sa.Connection) -> str:
         version = ".".join(map(str, conn.dialect.server_version_info or ()))
-        user = conn.exec_driver_sql("SELECT USER_NAME()").scalar()
         # What the connection string demands, and the driver logs in with or not at all.
         tls = _ENCRYPTION[self.address.encrypt]
         if self.address.encrypt != "no":
             trusted = self.address.trust_server_certificate
             tls += ", any certificate" if trusted else ", certificate checked"
-        return f"SQL Server {version}, {tls}, user {user}"
+        return f"SQL Server {version}, {tls}, user {driver(conn).user}"
 
     def identity(self, conn: sa.Connection) -> str:
         query = "SELECT @@SERVERNAME + ' ' + DB_NAME()"
@@ -156,6 +171,9 @@ class MssqlBackend(Backend):
             "-- Its default schema must be dbo, and QUOTED_IDENTIFIER on (the default) here.",
         )
         return "\n".join(lines)
+
+    def together(self, conn: sa.Connection, statements: Sequence[sa.Executable]) -> list[int]:
+        return together(conn, statements)
 
     def load(
         self, database: Database, lease: Lease, chunk: Chunk

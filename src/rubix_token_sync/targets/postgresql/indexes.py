@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from rubix_token_sync.targets.postgresql.connection import BoundedConnection, dr
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.sessions import Sessions
 
-__all__ = ["finish_load", "missing_indexes", "prepare_load", "schema_lock"]
+__all__ = ["finish_load", "missing_indexes", "prepare_load", "schema_lock", "unfinished_load"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,13 +44,15 @@ def schema_lock(conn: sa.Connection) -> Iterator[None]:
 def prepare_load(database: Database) -> None:
     """A first load builds the secondary indexes at its end, any other has them.
 
-    A run that died before its end leaves them to this call of the next one.
+    A first load that died goes on as one; what else lacks an index gets it now.
     """
     tables = database.tables
 
     def work(conn: sa.Connection) -> bool:
         empty = conn.execute(sa.select(tables.records.c.id).limit(1)).first() is None
-        if not empty or not _owns_records(conn):
+        if not empty:
+            return unfinished_load(conn, database)
+        if not _state(conn).ours:
             return False
         failpoints.point("store.indexes.drop")
         for index in tables.late_indexes():
@@ -60,30 +63,54 @@ def prepare_load(database: Database) -> None:
         finish_load(database)
 
 
+def unfinished_load(conn: sa.Connection, database: Database) -> bool:
+    """See `Backend`."""
+    state = _state(conn)
+    return state.ours and len(state.missing(database)) == len(database.tables.late_indexes())
+
+
 def finish_load(database: Database) -> None:
     """Build missing secondary indexes while others go on writing; statistics.
 
     Both are the owner's right; for another user the indexes stay as they are.
     """
-    if not database.read(_owns_records):
+    state = database.read(_state)
+    if not state.ours:
         return
-    missing = database.read(lambda conn: missing_indexes(conn, database))
+    missing = state.missing(database)
     if missing:
         _build_all(database, missing)
-    if missing or not database.read(_has_statistics):
-        database.transact(_analyze)
+    if missing or not state.has_statistics:
+        database.transact(lambda conn: _analyze(conn, database))
 
 
 def missing_indexes(conn: sa.Connection, database: Database) -> list[sa.Index]:
     """Late indexes that are not there, or were left half built."""
-    valid = {
-        row[0]
-        for row in conn.exec_driver_sql(
-            "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-            " WHERE i.indrelid = 'tokenrecords'::regclass AND i.indisvalid"
-        )
-    }
-    return [index for index in database.tables.late_indexes() if index.name not in valid]
+    return _state(conn).missing(database)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Of TokenRecords and its indexes, by one question."""
+
+    ours: bool
+    """Its owner's rights are ours."""
+    has_statistics: bool
+    valid: frozenset[str]
+    """Indexes that are complete."""
+
+    def missing(self, database: Database) -> list[sa.Index]:
+        return [one for one in database.tables.late_indexes() if one.name not in self.valid]
+
+
+def _state(conn: sa.Connection) -> _State:
+    ours, has_statistics, valid = conn.exec_driver_sql(
+        "SELECT pg_has_role(relowner, 'USAGE'), reltuples > 0,"
+        " ARRAY(SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE i.indrelid = t.oid AND i.indisvalid)"
+        " FROM pg_class t WHERE t.oid = 'tokenrecords'::regclass"
+    ).one()
+    return _State(bool(ours), bool(has_statistics), frozenset(valid))
 
 
 def _build_all(database: Database, missing: list[sa.Index]) -> None:
@@ -182,20 +209,10 @@ def _one(conn: BoundedConnection, query: str, *parameters: object) -> object:
     return row[0] if row is not None else None
 
 
-def _owns_records(conn: sa.Connection) -> bool:
-    query = (
-        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'tokenrecords'::regclass"
-    )
-    return bool(conn.exec_driver_sql(query).scalar_one())
-
-
-def _has_statistics(conn: sa.Connection) -> bool:
-    query = "SELECT reltuples > 0 FROM pg_class WHERE oid = 'tokenrecords'::regclass"
-    return bool(conn.exec_driver_sql(query).scalar_one())
-
-
-def _analyze(conn: sa.Connection) -> None:
+def _analyze(conn: sa.Connection, database: Database) -> None:
+    """Of what else was loaded, too: an audit may come before the server's own next look."""
     failpoints.point("store.analyze")
     lift_limits(conn)
+    loaded = ", ".join(stored.table.name for stored in database.tables.stored.values())
     with driver(conn).unbounded():
-        conn.exec_driver_sql("ANALYZE tokenrecords")
+        conn.exec_driver_sql(f"ANALYZE {loaded}")

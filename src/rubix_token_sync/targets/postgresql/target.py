@@ -7,6 +7,7 @@ the lease over (``FOR UPDATE``) waits until the last of them has ended.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,12 @@ from rubix_token_sync.targets.postgresql import reader
 from rubix_token_sync.targets.postgresql.address import PostgresAddress
 from rubix_token_sync.targets.postgresql.connection import NOW, driver, make_engine
 from rubix_token_sync.targets.postgresql.errors import DRIVER_ERRORS, translate_error
-from rubix_token_sync.targets.postgresql.indexes import finish_load, prepare_load, schema_lock
+from rubix_token_sync.targets.postgresql.indexes import (
+    finish_load,
+    prepare_load,
+    schema_lock,
+    unfinished_load,
+)
 from rubix_token_sync.targets.sql.backend import Backend
 from rubix_token_sync.targets.sql.tables import Spelling
 
@@ -56,6 +62,7 @@ class PostgresBackend(Backend):
     driver_errors = DRIVER_ERRORS
     prepare_load = staticmethod(prepare_load)
     finish_load = staticmethod(finish_load)
+    unfinished_load = staticmethod(unfinished_load)
     schema_lock = staticmethod(schema_lock)
     known_rows = staticmethod(reader.known_rows)
     scan = staticmethod(reader.scan)
@@ -89,13 +96,19 @@ class PostgresBackend(Backend):
         return found
 
     def describe(self, conn: sa.Connection) -> str:
-        version = conn.exec_driver_sql("SHOW server_version").scalar_one()
-        user = conn.exec_driver_sql("SELECT current_user").scalar_one()
+        query = "SELECT current_setting('server_version'), current_user"
+        version, user = conn.exec_driver_sql(query).one()
         tls = "TLS" if driver(conn).pgconn.ssl_in_use else "no TLS"
         return f"PostgreSQL {version}, {tls}, user {user}"
 
     def identity(self, conn: sa.Connection) -> str:
         return str(conn.exec_driver_sql(IDENTITY).scalar_one())
+
+    def together(self, conn: sa.Connection, statements: Sequence[sa.Executable]) -> list[int]:
+        with driver(conn).together():
+            results = [conn.execute(statement) for statement in statements]
+        # -1: SQLAlchemy asked a cursor before it had an answer, or has closed one that was asked.
+        return [max(result.rowcount, result.context.cursor.rowcount) for result in results]
 
     def write_rows(self, conn: sa.Connection, chunk: Chunk, run: int) -> Published:
         return self._writers[chunk.table].write(conn, chunk, run)

@@ -130,10 +130,13 @@ class Writer:
     def _merge(self, conn: sa.Connection, chunk: Chunk, run: int) -> tuple[int, int]:
         self._stage(conn, chunk)
         failpoints.point("store.publish.rows")
-        if self._versioned and not chunk.replace:
-            conn.exec_driver_sql(self._keep, {"run": run})
-        inserted, updated = conn.exec_driver_sql(self._publish, {"run": run}).one()
-        conn.exec_driver_sql("DROP TABLE staged")
+        raw = driver(conn)
+        with raw.together():
+            if self._versioned and not chunk.replace:
+                raw.execute(self._keep.encode(), {"run": run})
+            done = raw.execute(self._publish.encode(), {"run": run})
+            raw.execute(b"DROP TABLE staged")
+        inserted, updated = done.fetchone() or (0, 0)
         return inserted, updated
 
 

@@ -9,7 +9,7 @@ A target is a folder with the same files as the others: ``__init__`` (its scheme
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -58,6 +58,8 @@ class Backend(Protocol):
     """What the driver raises and SQLAlchemy does not wrap."""
     one_writer: bool
     """A transaction that writes keeps every other writer out."""
+    bulk_differs: bool = False
+    """Rows of a bulk load (`Chunk.bulk`) come another way than others."""
     waits: Mapping[str, float] = MappingProxyType({})
     """An error's code → seconds before the second attempt, where it is not the usual wait."""
 
@@ -69,6 +71,14 @@ class Backend(Protocol):
 
     def translate(self, error: BaseException, *, committing: bool = False) -> SyncError:
         """The driver's error as one of ours; the only place that looks into it."""
+
+    def schema_version(self, conn: sa.Connection) -> str | None:
+        """The number of the last migration; None where there was none."""
+        if not sa.inspect(conn).has_table("alembic_version"):
+            return None
+        query = sa.text("SELECT version_num FROM alembic_version")
+        version: str | None = conn.execute(query).scalar()
+        return version
 
     def describe(self, conn: sa.Connection) -> str:
         """Version, encryption and user, for people; no secrets."""
@@ -86,8 +96,22 @@ class Backend(Protocol):
     def prepare_load(self, database: Database) -> None:
         """Once a run before the first chunk: leave indexes out, or build those that lack."""
 
+    def unfinished_load(self, conn: sa.Connection, database: Database) -> bool:
+        """A first load has not ended: none of the indexes is there that it builds at its end.
+
+        False where this user may not build them: then no run leaves them to its end.
+        """
+
     def finish_load(self, database: Database) -> None:
         """Once a run after the last chunk: build the indexes that lack, gather statistics."""
+
+    def together(self, conn: sa.Connection, statements: Sequence[sa.Executable]) -> list[int]:
+        """How many rows each of these statements touched, none of which is an answer to another.
+
+        They are sent as one message where the driver can do that; behind one that fails, none
+        is done.
+        """
+        return [conn.execute(statement).rowcount for statement in statements]
 
     def load(
         self, database: Database, lease: Lease, chunk: Chunk

@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from tenacity import (
@@ -54,36 +54,58 @@ class Database:
         self.now = sa.text(backend.now)
         self.retries = 0
         """Attempts beyond the first, of all calls."""
+        self._closed = False
+        sa.event.listen(self.engine, "checkin", self._close_late)
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection: one that another thread works with, as soon as it is done."""
+        self._closed = True
         self.backend.close()
         self.engine.dispose()
+
+    def _close_late(self, _connection: Any, record: Any) -> None:
+        if self._closed:
+            record.invalidate()
 
     def later(self, seconds: float) -> sa.TextClause:
         """The server's time and so many seconds, as SQL."""
         return sa.text(self.backend.later(seconds))
 
+    @property
+    def clock(self) -> sa.ColumnElement[datetime]:
+        """The server's UTC time, as a column."""
+        kind = self.tables.leases.c.heartbeat_at.type
+        return sa.type_coerce(sa.literal_column(self.now.text), kind)
+
     def time(self, conn: sa.Connection) -> datetime:
         """The server's UTC time."""
-        kind = self.tables.leases.c.heartbeat_at.type
-        query = sa.select(sa.type_coerce(sa.literal_column(self.now.text), kind))
-        found: datetime = conn.execute(query).scalar_one()
+        found: datetime = conn.execute(sa.select(self.clock)).scalar_one()
         return found
 
-    def transact(self, work: Callable[[sa.Connection], T], *, divisible: bool = False) -> T:
+    def transact(
+        self, work: Callable[[sa.Connection], T], *, divisible: bool = False, alone: bool = False
+    ) -> T:
         """Run ``work`` in a transaction and commit; retried where that can help.
 
         ``work`` must be idempotent: after a lost acknowledgement of a COMMIT it
         runs again.  ``divisible``: a transaction that is too large is the caller's to halve.
+        ``alone``: it executes one statement, or one call of `Backend.together`, and takes
+        nothing back; the message may be the transaction.
 
         Raises:
             SyncError: what ``work`` raised, or the driver's error as one of ours.
         """
-        return self.retrying(lambda: self.attempt(work, commit=True), divisible=divisible)
+
+        def attempt() -> T:
+            return self.attempt(work, commit=True, alone=alone)
+
+        return self.retrying(attempt, divisible=divisible)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run ``work`` in a transaction that is never committed."""
+        """What ``work`` finds out; it writes nothing.
+
+        Its statements need not see the same moment: that is what `moment` is for.
+        """
         return self.retrying(lambda: self.attempt(work, commit=False))
 
     @contextlib.contextmanager
@@ -135,13 +157,15 @@ class Database:
     def _count_retry(self, _state: RetryCallState) -> None:
         self.retries += 1
 
-    def attempt(self, work: Callable[[sa.Connection], T], *, commit: bool) -> T:
+    def attempt(
+        self, work: Callable[[sa.Connection], T], *, commit: bool, alone: bool = False
+    ) -> T:
         """Run ``work`` in a transaction, once."""
         with self.translated():
             failpoints.point("store.connect")
             with self.engine.connect() as conn:
-                if not commit:
-                    conn = conn.execution_options(reading=True)
+                if not commit or alone:
+                    conn = conn.execution_options(**{"alone" if commit else "reading": True})
                 with conn.begin() as transaction:
                     result = work(conn)
                     if not commit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +14,13 @@ from rubix_token_sync.targets.sql.tables import StoredTable, Tables
 
 __all__ = [
     "VANISHED",
-    "begin_run",
+    "beginning_run",
     "count_run",
-    "end_run",
-    "keep",
+    "ending_run",
     "keep_sql",
+    "keeping",
     "later_run",
+    "open_run",
     "was_there",
 ]
 
@@ -37,19 +38,15 @@ def later_run(records: sa.Table, number: int) -> sa.ColumnElement[int]:
     return sa.case((since > number, since), else_=number)
 
 
-def keep(
-    conn: sa.Connection,
-    stored: StoredTable,
-    number: int,
-    changed: str,
-    *where: sa.ColumnElement[bool],
-) -> None:
-    """Keep the records that ``where`` chooses as they are: the caller changes all of them next.
+def keeping(
+    stored: StoredTable, number: int, changed: str, *where: sa.ColumnElement[bool]
+) -> list[sa.Executable]:
+    """The statement, if any, that keeps the records that ``where`` chooses as they are.
 
-    ``changed`` names the columns, with commas between.
+    The caller changes all of them next; ``changed`` names the columns, with commas between.
     """
     if stored.history is None:
-        return
+        return []
     records, history = stored.table, stored.history
     names = ["record_key", "since_run", *(c.name for c in stored.columns.kept), VANISHED]
     query = (
@@ -62,7 +59,7 @@ def keep(
         .with_hint(records, "WITH (UPDLOCK)", "mssql")
         .with_for_update(of=records)
     )
-    conn.execute(sa.insert(history).from_select(["ended_run", "changed", *names], query))
+    return [sa.insert(history).from_select(["ended_run", "changed", *names], query)]
 
 
 def keep_sql(
@@ -96,25 +93,36 @@ def keep_sql(
     )
 
 
-def begin_run(conn: sa.Connection, tables: Tables, session_id: str, source: str, now: Any) -> int:
-    """A number for what is about to be written under a lease, higher than all before."""
-    last = conn.execute(sa.select(sa.func.max(tables.records.c.id))).scalar() or 0
+def beginning_run(tables: Tables, session_id: str, source: str, now: Any) -> sa.Executable:
+    """The statement that gives a number to what is about to be written under a lease.
+
+    It is higher than all before; `open_run` finds it.
+    """
+    last = sa.select(sa.func.coalesce(sa.func.max(tables.records.c.id), 0)).scalar_subquery()
     values = {"session_id": session_id, "source_ip": source, "began_at": now}
-    inserted = conn.execute(sa.insert(tables.runs).values(**values, last_record_id=last))
-    key = inserted.inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    return sa.insert(tables.runs).values(**values, last_record_id=last).inline()
 
 
-def end_run(conn: sa.Connection, tables: Tables, session_id: str, when: Any) -> None:
-    """Nothing more can be written under the session's lease; says what was."""
-    runs = tables.runs
-    number = conn.execute(
-        sa.select(runs.c.number).where(runs.c.session_id == session_id, runs.c.ended_at.is_(None))
-    ).scalar()
-    if number is not None:
-        counts = count_run(conn, tables, number)
-        conn.execute(sa.update(runs).where(runs.c.number == number).values(ended_at=when, **counts))
+def open_run(tables: Tables, session_id: str) -> sa.ScalarSelect[int]:
+    """The number of a session's run that has not ended; there is one at most."""
+    number = sa.select(sa.func.max(tables.runs.c.number))
+    return number.where(*_is_open(tables, session_id)).scalar_subquery()
+
+
+def ending_run(
+    tables: Tables, session_id: str, when: Any, counts: Mapping[str, int]
+) -> sa.Executable:
+    """The statement that ends a session's run, under whose lease nothing more can be written.
+
+    ``counts`` are those of `count_run`.
+    """
+    return (
+        sa.update(tables.runs).where(*_is_open(tables, session_id)).values(ended_at=when, **counts)
+    )
+
+
+def _is_open(tables: Tables, session_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return tables.runs.c.session_id == session_id, tables.runs.c.ended_at.is_(None)
 
 
 def was_there(history: sa.FromClause) -> sa.ColumnElement[int]:
@@ -126,25 +134,28 @@ def was_there(history: sa.FromClause) -> sa.ColumnElement[int]:
     return sa.case((history.c.source_deleted_at.is_(None), one), else_=none)
 
 
-def count_run(conn: sa.Connection, tables: Tables, number: int) -> dict[str, int]:
-    """What a run replaced, by the names of `RUN_COUNTS`."""
+def count_run(conn: sa.Connection, tables: Tables, session_id: str) -> dict[str, int]:
+    """What a session's run, which has not ended, replaced; by the names of `RUN_COUNTS`."""
+    number = open_run(tables, session_id)
+    histories = [one.history for one in tables.stored.values() if one.history is not None]
+    grouped = [_replaced(history, number) for history in histories]
     counts: Counter[str] = Counter(dict.fromkeys(RUN_COUNTS, 0))
-    for stored in tables.stored.values():
-        if stored.history is None:
-            continue
-        history = stored.history
-        here = was_there(history)
-        grouped = (
-            sa.select(history.c.changed, here.label("here"), sa.func.count().label("records"))
-            .where(history.c.ended_run == number)
-            .group_by(history.c.changed, here)
-        )
-        for row in conn.execute(grouped):
-            columns = row.changed.split(",")
-            counts["owners_changed"] += row.records * ("did" in columns)
-            counts["statuses_changed"] += row.records * ("token_status" in columns)
-            what = "records_changed"
-            if VANISHED in columns:
-                what = "records_vanished" if row.here else "records_returned"
-            counts[what] += row.records
+    for row in conn.execute(sa.union_all(*grouped)):
+        columns = row.changed.split(",")
+        counts["owners_changed"] += row.records * ("did" in columns)
+        counts["statuses_changed"] += row.records * ("token_status" in columns)
+        what = "records_changed"
+        if VANISHED in columns:
+            what = "records_vanished" if row.here else "records_returned"
+        counts[what] += row.records
     return dict(counts)
+
+
+def _replaced(history: sa.Table, number: sa.ScalarSelect[int]) -> sa.Select[tuple[str, int, int]]:
+    """The old versions that a run ended, by what it changed and whether the node had them."""
+    here = was_there(history)
+    return (
+        sa.select(history.c.changed, here.label("here"), sa.func.count().label("records"))
+        .where(history.c.ended_run == number)
+        .group_by(history.c.changed, here)
+    )

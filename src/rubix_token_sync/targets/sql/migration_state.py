@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from rubix_token_sync.targets.base import MigrationStep
+from rubix_token_sync.targets.migration_step import MigrationStep
 from rubix_token_sync.targets.sql.database import Database
 
 __all__ = ["MigrationRows"]

@@ -26,7 +26,7 @@ from rubix_token_sync.targets.base import (
     Rejected,
 )
 from rubix_token_sync.targets.sql.database import Database
-from rubix_token_sync.targets.sql.history import VANISHED, keep, later_run
+from rubix_token_sync.targets.sql.history import VANISHED, keeping, later_run
 from rubix_token_sync.targets.sql.migration_state import MigrationRows
 from rubix_token_sync.targets.sql.questions import key_range, live_count, parts
 from rubix_token_sync.targets.sql.sessions import Sessions
@@ -53,12 +53,13 @@ class Publishing:
         def work(conn: sa.Connection) -> None:
             self._sessions.fence(conn, lease)
             failpoints.point("store.seen")
-            for part in parts(database_keys):
-                conn.execute(
-                    sa.update(databases)
-                    .where(databases.c.database_key.in_(part))
-                    .values(last_seen_at=self._database.now)
-                )
+            seen = [
+                sa.update(databases)
+                .where(databases.c.database_key.in_(part))
+                .values(last_seen_at=self._database.now)
+                for part in parts(database_keys)
+            ]
+            self._database.backend.together(conn, seen)
 
         if database_keys:
             self._database.transact(work)
@@ -70,30 +71,45 @@ class Publishing:
         def work(conn: sa.Connection) -> int:
             run = self._sessions.fence(conn, lease)
             failpoints.point("store.retire")
-            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
-            retired = {
-                name: self._mark_vanished(
-                    conn, stored, run, stored.table.c.record_key.between(low, high)
-                )
-                for name, stored in self._tables.stored.items()
-            }
-            return retired[RECORDS.name]
+            records = self._tables.stored[RECORDS.name]
+            # Those of the records last, as it is them that are counted.
+            statements: list[sa.Executable] = [
+                sa.delete(databases).where(databases.c.database_key == database_key)
+            ]
+            for stored in (*self._tables.companions, records):
+                chosen = stored.table.c.record_key.between(low, high)
+                statements += self._vanishing(stored, run, chosen)
+            return self._database.backend.together(conn, statements)[-1]
 
         return self._database.transact(work)
 
     def remove_records(self, lease: Lease, database_key: bytes) -> None:
-        databases = self._tables.databases
-        low, high = key_range(database_key)
-
         def work(conn: sa.Connection) -> None:
             self._sessions.fence(conn, lease)
-            conn.execute(sa.delete(databases).where(databases.c.database_key == database_key))
-            for stored in self._tables.stored.values():
-                for rows in (stored.table, stored.history):
-                    if rows is not None:
-                        conn.execute(sa.delete(rows).where(rows.c.record_key.between(low, high)))
+            self._database.backend.together(conn, self._removal(database_key))
 
         self._database.transact(work)
+
+    def withdraw(self, lease: Lease, database_key: bytes) -> None:
+        def work(conn: sa.Connection) -> None:
+            self._sessions.fence(conn, lease)
+            self._sessions.release(conn, lease, *self._removal(database_key))
+
+        self._database.transact(work)
+
+    def _removal(self, database_key: bytes) -> list[sa.Executable]:
+        databases = self._tables.databases
+        low, high = key_range(database_key)
+        tables = [
+            rows
+            for stored in self._tables.stored.values()
+            for rows in (stored.table, stored.history)
+            if rows is not None
+        ]
+        return [
+            sa.delete(databases).where(databases.c.database_key == database_key),
+            *(sa.delete(rows).where(rows.c.record_key.between(low, high)) for rows in tables),
+        ]
 
     def publish(self, lease: Lease, chunk: Chunk) -> Published:
         chunk = replace(chunk, rows=_unrepeated(chunk.rows))
@@ -199,21 +215,23 @@ class Publishing:
         split = [keys[i : i + RECORD_KEY_BYTES] for i in range(0, len(keys), RECORD_KEY_BYTES)]
         if split:
             failpoints.point("store.vanish")
-        chosen = stored.table.c.record_key
+        chosen, together = stored.table.c.record_key, self._database.backend.together
         return sum(
-            self._mark_vanished(conn, stored, run, chosen.in_(part)) for part in parts(split)
+            together(conn, self._vanishing(stored, run, chosen.in_(part)))[-1]
+            for part in parts(split)
         )
 
-    def _mark_vanished(
-        self, conn: sa.Connection, stored: StoredTable, run: int, chosen: sa.ColumnElement[bool]
-    ) -> int:
+    def _vanishing(
+        self, stored: StoredTable, run: int, chosen: sa.ColumnElement[bool]
+    ) -> list[sa.Executable]:
+        """Statements that mark records as vanished; the last of them says how many."""
         records, now = stored.table, self._database.now
         live = (chosen, records.c.source_deleted_at.is_(None))
-        keep(conn, stored, run, VANISHED, *live)
         since = {"since_run": later_run(records, run)} if stored.history is not None else {}
-        return conn.execute(
-            sa.update(records).where(*live).values(source_deleted_at=now, synced_at=now, **since)
-        ).rowcount
+        return [
+            *keeping(stored, run, VANISHED, *live),
+            sa.update(records).where(*live).values(source_deleted_at=now, synced_at=now, **since),
+        ]
 
     def _live_counts(
         self, conn: sa.Connection, database_key: bytes
@@ -222,21 +240,18 @@ class Publishing:
         records = self._tables.records
         low, high = key_range(database_key)
         live = (records.c.record_key.between(low, high), records.c.source_deleted_at.is_(None))
-        counts = [sa.func.count(), sa.func.count(sa.case((records.c.ipfs_fetched == sa.true(), 1)))]
-        filtered = self._tables.spelling.filtered
-        if not filtered:  # the rows must be looked at anyway: once
-            counts.append(sa.func.count(records.c.validation_errors))
+        fetched = sa.func.count(sa.case((records.c.ipfs_fetched == sa.true(), 1)))
+        invalid: sa.ColumnElement[int] = sa.func.count(records.c.validation_errors)
+        if self._tables.spelling.filtered:  # an index has them; else the rows are looked at once
+            wrong = records.c.validation_errors.is_not(None)
+            query = sa.select(sa.func.count()).select_from(records).where(*live, wrong)
+            invalid = query.correlate(None).scalar_subquery()
         companions = self._tables.companions
         beside = [live_count(one.table, low, high) for one in companions]
+        counts = [sa.func.count(), fetched, invalid]
         found = conn.execute(sa.select(*counts, *beside).where(*live)).one()
-        invalid = sa.select(sa.func.count()).where(*live, records.c.validation_errors.is_not(None))
-        marked = MarkCounts(
-            found[0],
-            found[1],
-            conn.execute(invalid).scalar_one() if filtered else found[2],
-        )
-        held = found[len(counts) :]
-        return marked, {one.columns.name: n for one, n in zip(companions, held, strict=True)}
+        held = {one.columns.name: n for one, n in zip(companions, found[3:], strict=True)}
+        return MarkCounts(*found[:3]), held
 
     def _write_mark(self, conn: sa.Connection, mark: DatabaseMark) -> MarkCounts:
         counts, companions = self._live_counts(conn, mark.database_key)

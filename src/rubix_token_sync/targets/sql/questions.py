@@ -11,6 +11,7 @@ from rubix_token_sync import failpoints
 from rubix_token_sync.records.kinds import TREE_KINDS
 from rubix_token_sync.records.schema import RECORD_KEY_BYTES, RECORDS, RecordTable
 from rubix_token_sync.targets.base import DatabaseState, KnownContent, StrayRecord
+from rubix_token_sync.targets.sql.column_types import fixed_bytes
 from rubix_token_sync.targets.sql.database import Database
 from rubix_token_sync.targets.sql.tables import NOT_A_TIME
 
@@ -40,6 +41,18 @@ def live_count(records: sa.Table, low: bytes, high: bytes) -> sa.ScalarSelect[in
 
 def parts(items: Sequence[T], size: int = _IN_LIST) -> Iterator[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _with_ranges(text: str, database_keys: Sequence[bytes]) -> sa.TextClause:
+    """``:low0`` and ``:high0`` of the first database and so on, as keys are: else an index on
+    the key is of no use to SQL Server."""
+    kind = fixed_bytes(RECORD_KEY_BYTES)
+    edges = [
+        sa.bindparam(f"{edge}{n}", value, kind)
+        for n, key in enumerate(database_keys)
+        for edge, value in zip(("low", "high"), key_range(key), strict=True)
+    ]
+    return sa.text(text).bindparams(*edges)
 
 
 class Questions:
@@ -79,7 +92,14 @@ class Questions:
     def holds_content(self) -> bool:
         records = self._tables.records
         query = sa.select(records.c.id).where(records.c.ipfs_fetched == sa.true()).limit(1)
-        return self._database.read(lambda conn: conn.execute(query).first()) is not None
+        database = self._database
+
+        def work(conn: sa.Connection) -> bool:
+            there = conn.execute(query).first() is not None
+            # Until a first load has ended, what it holds can be found by a search of it all only.
+            return there and not database.backend.unfinished_load(conn, database)
+
+        return database.read(work)
 
     def known_rows(self, database_key: bytes, table: RecordTable = RECORDS) -> tuple[bytes, bytes]:
         low, high = key_range(database_key)
@@ -181,10 +201,7 @@ class Questions:
                     for n in range(len(some))
                     for at, (_, table) in enumerate(stored)
                 )
-                given: dict[str, bytes] = {}
-                for n, key in enumerate(some):
-                    given[f"low{n}"], given[f"high{n}"] = key_range(key)
-                for place, at, live in conn.execute(sa.text(counts), given):
+                for place, at, live in conn.execute(_with_ranges(counts, some)):
                     found[some[place]][stored[at][0]] = int(live)
             return found
 

@@ -20,14 +20,7 @@ class Schema:
         self._database = database
 
     def version(self) -> str | None:
-        def work(conn: sa.Connection) -> str | None:
-            if not sa.inspect(conn).has_table("alembic_version"):
-                return None
-            query = sa.text("SELECT version_num FROM alembic_version")
-            version: str | None = conn.execute(query).scalar()
-            return version
-
-        return self._database.read(work)
+        return self._database.read(self._database.backend.schema_version)
 
     def ensure(self) -> bool:
         database = self._database

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,9 +21,17 @@ from rubix_token_sync.errors import (
 from rubix_token_sync.process_identity import Machine, holder_is_gone
 from rubix_token_sync.targets.base import LEASE_SECONDS, ErrorEntry, Lease, SessionTotals
 from rubix_token_sync.targets.sql.database import Database
-from rubix_token_sync.targets.sql.history import begin_run, end_run
+from rubix_token_sync.targets.sql.history import (
+    beginning_run,
+    count_run,
+    ending_run,
+    open_run,
+)
 
 __all__ = ["Sessions", "lost"]
+
+_FOR_ITS_VALUES = frozenset({"too_long", "conversion", "null", "index_key_too_long"})
+"""Codes of a row that was refused, and not because another one has its key."""
 
 
 class Sessions:
@@ -39,13 +48,16 @@ class Sessions:
         """Leases that are held now."""
         leases = self._tables.leases
         query = sa.select(
-            leases.c.source_ip, leases.c.session_id, leases.c.heartbeat_at, leases.c.expires_at
+            leases.c.source_ip,
+            leases.c.session_id,
+            leases.c.heartbeat_at,
+            leases.c.expires_at,
+            self._database.clock.label("now"),
         )
-        held, now = conn.execute(query).all(), self._database.time(conn)
         return [
             Lease(row[0], str(row[1]), _seconds(row[2], row[3]))
-            for row in held
-            if abs(now - row[2]).total_seconds() <= _seconds(row[2], row[3])
+            for row in conn.execute(query)
+            if abs(row[4] - row[2]).total_seconds() <= _seconds(row[2], row[3])
         ]
 
     def start_session(self, session_id: str, source: str, host: str, pid: int, command: str) -> int:
@@ -53,53 +65,55 @@ class Sessions:
 
         sessions = self._tables.sessions
 
+        own = {
+            "session_id": session_id,
+            "source_ip": source,
+            "status": "RUNNING",
+            "host": host,
+            "pid": pid,
+            "command": command,
+            "program_version": __version__,
+        }
+        there = sa.select(sessions.c.session_id).where(sessions.c.session_id == session_id)
+        clock = self._database.clock
+        row = sa.select(
+            *(sa.literal(value, sessions.c[name].type) for name, value in own.items()),
+            clock.label("start_time"),
+            clock.label("heartbeat_at"),
+        ).where(~there.exists())
+        start = sa.insert(sessions).from_select([*own, "start_time", "heartbeat_at"], row)
+        recover = (
+            sa.update(sessions)
+            .where(
+                sessions.c.source_ip == source,
+                sessions.c.status == "RUNNING",
+                sessions.c.session_id != session_id,
+            )
+            .values(
+                status="INTERRUPTED",
+                end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
+                error_summary="The run ended without notice (killed, or its machine died).",
+            )
+        )
+
         def work(conn: sa.Connection) -> int:
             failpoints.point("store.session.start")
-            there = conn.execute(
-                sa.select(sessions.c.session_id).where(sessions.c.session_id == session_id)
-            ).first()
-            if there is None:
-                conn.execute(
-                    sa.insert(sessions).values(
-                        session_id=session_id,
-                        source_ip=source,
-                        start_time=self._database.now,
-                        heartbeat_at=self._database.now,
-                        status="RUNNING",
-                        host=host,
-                        pid=pid,
-                        command=command,
-                        program_version=__version__,
-                    )
-                )
             failpoints.point("store.session.recover")
-            return conn.execute(
-                sa.update(sessions)
-                .where(
-                    sessions.c.source_ip == source,
-                    sessions.c.status == "RUNNING",
-                    sessions.c.session_id != session_id,
-                )
-                .values(
-                    status="INTERRUPTED",
-                    end_time=sa.func.coalesce(sessions.c.heartbeat_at, sessions.c.start_time),
-                    error_summary="The run ended without notice (killed, or its machine died).",
-                )
-            ).rowcount
+            return self._database.backend.together(conn, [start, recover])[1]
 
-        return self._database.transact(work)
+        return self._database.transact(work, alone=True)
 
     def heartbeat(self, lease: Lease, totals: SessionTotals) -> None:
         sessions = self._tables.sessions
 
         def work(conn: sa.Connection) -> None:
             failpoints.point("store.heartbeat")
-            self._renew(conn, lease)
-            conn.execute(
+            alive = (
                 sa.update(sessions)
                 .where(sessions.c.session_id == lease.session_id)
                 .values(heartbeat_at=self._database.now, **asdict(totals))
             )
+            self._renew(conn, lease, alive)
 
         self._database.transact(work)
 
@@ -110,7 +124,7 @@ class Sessions:
 
         def work(conn: sa.Connection) -> None:
             failpoints.point("store.session.finish")
-            conn.execute(
+            finish = (
                 sa.update(sessions)
                 .where(sessions.c.session_id == lease.session_id)
                 .values(
@@ -121,7 +135,7 @@ class Sessions:
                     **asdict(totals),
                 )
             )
-            self._release(conn, lease)
+            self.release(conn, lease, finish)
 
         self._database.transact(work)
 
@@ -134,22 +148,22 @@ class Sessions:
             "acquired_at": now,
             "heartbeat_at": now,
             "expires_at": self._database.later(lease.seconds),
+            "run_number": open_run(self._tables, lease.session_id),
         }
+        begin = beginning_run(self._tables, lease.session_id, lease.source, now)
 
         def work(conn: sa.Connection) -> None:
             failpoints.point("store.lease.acquire")
-            if machine is not None:
-                self._claim(conn, lease.source, machine)
-            found = conn.execute(
-                sa.select(leases)
-                .where(leases.c.source_ip == lease.source)
-                .with_for_update()  # where writers hold a shared lock, wait for their end
-            ).first()
+            found = None
+            if self._look(conn, lease, machine):
+                found = conn.execute(
+                    sa.select(leases)
+                    .where(leases.c.source_ip == lease.source)
+                    .with_for_update()  # where writers hold a shared lock, wait for their end
+                ).first()
             if found is None:
-                number = begin_run(conn, self._tables, lease.session_id, lease.source, now)
-                conn.execute(
-                    sa.insert(leases).values(source_ip=lease.source, run_number=number, **mine)
-                )
+                take = sa.insert(leases).values(source_ip=lease.source, **mine)
+                self._database.backend.together(conn, [begin, take])
                 return
             if str(found.session_id) == lease.session_id:
                 return
@@ -167,19 +181,18 @@ class Sessions:
                     f"{patience:g} s after it was last heard of.",
                     context={"session_id": str(found.session_id), "holder": found.holder},
                 )
-            # Its last sign of life: nothing that it wrote is much younger.
-            end_run(conn, self._tables, str(found.session_id), found.heartbeat_at)
-            number = begin_run(conn, self._tables, lease.session_id, lease.source, now)
-            taken = conn.execute(
+            take_over = (
                 sa.update(leases)
                 .where(
                     leases.c.source_ip == lease.source,
                     leases.c.session_id == found.session_id,
                     leases.c.heartbeat_at == found.heartbeat_at,
                 )
-                .values(run_number=number, **mine)
+                .values(**mine)
             )
-            if taken.rowcount != 1:
+            # Its last sign of life: nothing that it wrote is much younger.
+            when, after = found.heartbeat_at, [begin, take_over]
+            if self._end_run(conn, str(found.session_id), when, after=after)[-1] != 1:
                 raise TargetUnavailable(
                     "The lease changed hands while it was being taken.", code="lease_raced"
                 )
@@ -187,24 +200,42 @@ class Sessions:
         try:
             self._database.transact(work)
         except RecordRefused as error:  # two inserted at once: the unique key let one through
+            if error.code in _FOR_ITS_VALUES:
+                raise
             raise LeaseHeld(
                 f"Another run for source {lease.source} started at the same moment.",
                 code="lease_held",
                 remedy="Wait for it to end.",
             ) from error
 
+    def _look(self, conn: sa.Connection, lease: Lease, machine: Machine | None) -> bool:
+        """Whether somebody has the source's lease; takes the source for ``machine``.
+
+        Nobody's lease need not be locked: of two that insert one, the second is refused.
+        """
+        leases, sources = self._tables.leases, self._tables.sources
+        one = sa.select(sa.literal_column("1").label("one")).subquery("one")
+        both = one.outerjoin(leases, leases.c.source_ip == lease.source).outerjoin(
+            sources, sources.c.source_ip == lease.source
+        )
+        query = sa.select(
+            leases.c.session_id, sources.c.machine, sources.c.host, sources.c.first_seen_at
+        ).select_from(both)
+        found = conn.execute(query).one()
+        if machine is not None and not _belongs(found, lease.source, machine):
+            self._claim(conn, lease.source, machine)
+        return found.session_id is not None
+
     def _claim(self, conn: sa.Connection, source: str, machine: Machine) -> None:
         """A source belongs to the machine that used it first."""
-        sources = self._tables.sources
-        if not self.check_source(conn, source, machine):
-            conn.execute(
-                sa.insert(sources).values(
-                    source_ip=source,
-                    machine=machine.identity,
-                    host=machine.host,
-                    first_seen_at=self._database.now,
-                )
+        conn.execute(
+            sa.insert(self._tables.sources).values(
+                source_ip=source,
+                machine=machine.identity,
+                host=machine.host,
+                first_seen_at=self._database.now,
             )
+        )
 
     def check_source(self, conn: sa.Connection, source: str, machine: Machine) -> bool:
         """Whether the source is this machine's already; False: it is nobody's.
@@ -214,18 +245,7 @@ class Sessions:
         """
         sources = self._tables.sources
         found = conn.execute(sa.select(sources).where(sources.c.source_ip == source)).first()
-        if found is not None and found.machine != machine.identity:
-            raise SourceTaken(
-                f"The source {source} belongs to the machine {found.host} ({found.machine}), which "
-                f"used it first, on {found.first_seen_at:%Y-%m-%d}; this machine is "
-                f"{machine.host} ({machine.identity}).",
-                code="source_taken",
-                remedy="Give this machine a source of its own by --source-ip NAME. If it is the "
-                "same machine under a new name, or takes the other one's place, take the source "
-                "over on purpose by --adopt-source.",
-                context={"owner": found.machine, "machine": machine.identity},
-            )
-        return found is not None
+        return found is not None and _belongs(found, source, machine)
 
     def adopt_source(self, source: str, machine: Machine) -> None:
         sources = self._tables.sources
@@ -238,17 +258,29 @@ class Sessions:
         self._database.transact(work)
 
     def release_lease(self, lease: Lease) -> None:
-        self._database.transact(lambda conn: self._release(conn, lease))
+        self._database.transact(lambda conn: self.release(conn, lease))
 
-    def _release(self, conn: sa.Connection, lease: Lease) -> None:
+    def release(self, conn: sa.Connection, lease: Lease, *first: sa.Executable) -> None:
+        """Give the lease back, after these statements, in the caller's transaction."""
         leases = self._tables.leases
         failpoints.point("store.lease.release")
-        end_run(conn, self._tables, lease.session_id, self._database.now)
-        conn.execute(
-            sa.delete(leases).where(
-                leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
-            )
+        give_back = sa.delete(leases).where(
+            leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id
         )
+        self._end_run(conn, lease.session_id, self._database.now, first, [give_back])
+
+    def _end_run(
+        self,
+        conn: sa.Connection,
+        session_id: str,
+        when: Any,
+        before: Sequence[sa.Executable] = (),
+        after: Sequence[sa.Executable] = (),
+    ) -> list[int]:
+        """Between other statements, whose counts of rows are given back with its own."""
+        counts = count_run(conn, self._tables, session_id)
+        end = ending_run(self._tables, session_id, when, counts)
+        return self._database.backend.together(conn, [*before, end, *after])
 
     def record_errors(self, lease: Lease, entries: Sequence[ErrorEntry]) -> None:
         attempts = 0
@@ -324,15 +356,36 @@ class Sessions:
             raise lost(lease)
         return int(ours.run_number)
 
-    def _renew(self, conn: sa.Connection, lease: Lease) -> None:
+    def _renew(self, conn: sa.Connection, lease: Lease, *also: sa.Executable) -> None:
+        """Renew it and execute these statements."""
         leases = self._tables.leases
-        ours = conn.execute(
+        renew = (
             sa.update(leases)
             .where(leases.c.source_ip == lease.source, leases.c.session_id == lease.session_id)
             .values(heartbeat_at=self._database.now, expires_at=self._database.later(lease.seconds))
         )
-        if ours.rowcount != 1:
+        if self._database.backend.together(conn, [renew, *also])[0] != 1:
             raise lost(lease)
+
+
+def _belongs(found: sa.Row[*tuple[Any, ...]], source: str, machine: Machine) -> bool:
+    """Whether the source is this machine's already; False: it is nobody's.
+
+    Raises:
+        SourceTaken: it is another machine's.
+    """
+    if found.machine is not None and found.machine != machine.identity:
+        raise SourceTaken(
+            f"The source {source} belongs to the machine {found.host} ({found.machine}), which "
+            f"used it first, on {found.first_seen_at:%Y-%m-%d}; this machine is "
+            f"{machine.host} ({machine.identity}).",
+            code="source_taken",
+            remedy="Give this machine a source of its own by --source-ip NAME. If it is the "
+            "same machine under a new name, or takes the other one's place, take the source "
+            "over on purpose by --adopt-source.",
+            context={"owner": found.machine, "machine": machine.identity},
+        )
+    return found.machine is not None
 
 
 def _seconds(heartbeat: datetime, expires: datetime | None) -> float:

@@ -34,7 +34,7 @@ class SqlTarget:
     ) -> None:
         self.backend = backend
         self.kind, self.place, self.options = backend.kind, backend.place, options
-        self.one_writer = backend.one_writer
+        self.one_writer, self.bulk_differs = backend.one_writer, backend.bulk_differs
         self.database = Database(backend, options, records)
         self.engine, self.tables, self.now = (
             self.database.engine, self.database.tables, self.database.now
@@ -70,7 +70,7 @@ class SqlTarget:
         self.publishing = publishing = Publishing(database, sessions, migration)
         self.publish, self.note_seen = publishing.publish, publishing.note_seen
         self.retire_database = publishing.retire_database
-        self.remove_records = publishing.remove_records
+        self.remove_records, self.withdraw = publishing.remove_records, publishing.withdraw
 
     @property
     def retries(self) -> int:

@@ -16,8 +16,12 @@ def path_of(url: str) -> str:
     Raises:
         SettingsError: code ``bad_sqlite_url``.
     """
-    # A bracket begins an IPv6 address for urlsplit; here it is part of a file's name.
-    parts = urlsplit(url.strip().replace("[", "%5B").replace("]", "%5D"))
+    # A bracket begins an IPv6 address for urlsplit, and it drops line feeds and tabs without a
+    # word; here they are part of a file's name.
+    url = url.strip()
+    for character in "[]\n\r\t":
+        url = url.replace(character, f"%{ord(character):02X}")
+    parts = urlsplit(url)
     path = unquote(parts.path)
     more = parts.netloc or parts.query or parts.fragment
     if more or "\0" in path or not path.startswith("/") or path == "/":

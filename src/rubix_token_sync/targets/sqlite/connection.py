@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -28,9 +29,17 @@ _WAL_PAGES: Final = 16_384  # checkpoint after 64 MiB: fewer writes of the same 
 
 def make_engine(path: Path, options: TargetOptions) -> sa.Engine:
     """An engine on the file; made on first use (mode 600), unless only read."""
+    opened = threading.Event()
+
+    def connect() -> sqlite3.Connection:
+        # Made once, and only where nothing is: a target that vanishes meanwhile is an error.
+        conn = _open(path, options.read_only, may_make=not opened.is_set())
+        opened.set()
+        return conn
+
     engine = sa.create_engine(
         "sqlite://",
-        creator=lambda: _open(path, options.read_only),
+        creator=connect,
         poolclass=sa.pool.QueuePool,
         # One is kept, and its page cache: it does nearly all. One that was needed beside
         # it for a heartbeat would keep a second cache for the rest of the run.
@@ -39,12 +48,39 @@ def make_engine(path: Path, options: TargetOptions) -> sa.Engine:
         pool_timeout=options.call_seconds,
     )
     sa.event.listen(engine, "begin", _begin)
+    _notice_another_file(engine, path)
     return engine
 
 
-def _open(path: Path, read_only: bool) -> sqlite3.Connection:
+def _notice_another_file(engine: sa.Engine, path: Path) -> None:
+    """A file that is gone, or another one in its place, is noticed before each transaction.
+
+    An open connection goes on with a file that nobody else can see any more: it would be read
+    as if it were the target, or written to in vain.
+    """
+
+    def note(_connection: Any, record: Any) -> None:
+        record.info["file"] = _file_at(path)
+
+    def check(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != _file_at(path):
+            raise sa.exc.DisconnectionError("another file is in its place, or none")
+
+    sa.event.listen(engine, "connect", note)
+    sa.event.listen(engine, "checkout", check)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _open(path: Path, read_only: bool, *, may_make: bool) -> sqlite3.Connection:
     failpoints.point("store.open")
-    if not read_only and not path.exists():
+    if may_make and not read_only and not path.exists():
         # The records are nobody else's business; SQLite alone would use the umask.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     uri = f"{path.as_uri()}?mode={_mode(path, read_only)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import stat
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -28,6 +29,14 @@ def translate_error(error: BaseException, path: Path, *, read_only: bool) -> Syn
     primary = code & 0xFF if isinstance(code, int) else None
     context = {"sqlite": getattr(original, "sqlite_errorname", type(original).__name__)}
     where = str(path)
+    taken = _in_its_place(path)
+    if taken is not None:
+        return TargetRefused(
+            f"{where} is {taken}, not a file.",
+            code="cannot_open",
+            remedy="Name a file; a new one is made by the first sync.",
+            context=context,
+        )
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return TargetUnavailable(
             f"{where} is locked by another program.",
@@ -74,4 +83,20 @@ def translate_error(error: BaseException, path: Path, *, read_only: bool) -> Syn
             remedy="Restore it from a backup, or move it away: a new run makes a new one.",
             context=context,
         )
-    return TargetRefused(f"{where}: {original}", code="target_failed", context=context)
+    return TargetRefused(
+        f"{where}: {original}",
+        code="target_failed",
+        remedy="`rubix-token-sync check` finds the step that fails; look at the disk as well.",
+        context=context,
+    )
+
+
+def _in_its_place(path: Path) -> str | None:
+    """What stands where the file should be; None: a file, or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a symbolic link that leads in a circle" if error.errno == errno.ELOOP else None
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    return None if stat.S_ISREG(mode) else "a pipe, a socket or a device"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rubix_token_sync import failpoints
 from rubix_token_sync.targets.sql.database import Database
 
-__all__ = ["finish_load", "prepare_load"]
+__all__ = ["finish_load", "prepare_load", "unfinished_load"]
 
 _STALE_GROWTH: Final = 2  # times as many records as when statistics were gathered
 
@@ -17,13 +17,13 @@ _STALE_GROWTH: Final = 2  # times as many records as when statistics were gather
 def prepare_load(database: Database) -> None:
     """A first load builds the secondary indexes at its end, any other has them.
 
-    A run that died before its end leaves them to this call of the next one.
+    A first load that died goes on as one; what else lacks an index gets it now.
     """
     tables = database.tables
 
     def work(conn: sa.Connection) -> bool:
         if conn.execute(sa.select(tables.records.c.id).limit(1)).first() is not None:
-            return False
+            return unfinished_load(conn, database)
         failpoints.point("store.indexes.drop")
         for index in tables.late_indexes():
             conn.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name}")
@@ -31,6 +31,11 @@ def prepare_load(database: Database) -> None:
 
     if not database.transact(work):
         _build_indexes(database)
+
+
+def unfinished_load(conn: sa.Connection, database: Database) -> bool:
+    """See `Backend`."""
+    return not _index_names(conn) & {index.name for index in database.tables.late_indexes()}
 
 
 def finish_load(database: Database) -> None:
@@ -44,7 +49,7 @@ def _build_indexes(database: Database) -> None:
     indexes = sorted(database.tables.records.indexes, key=lambda i: str(i.name))
 
     def work(conn: sa.Connection) -> bool:
-        there = {row[0] for row in conn.exec_driver_sql("SELECT name FROM sqlite_master")}
+        there = _index_names(conn)
         missing = [index for index in indexes if index.name not in there]
         if missing:
             failpoints.point("store.indexes.build")
@@ -53,6 +58,11 @@ def _build_indexes(database: Database) -> None:
 
     while database.transact(work):
         pass
+
+
+def _index_names(conn: sa.Connection) -> set[str]:
+    asked = "SELECT name FROM sqlite_master WHERE type = 'index'"
+    return {row[0] for row in conn.exec_driver_sql(asked)}
 
 
 def _optimize(conn: sa.Connection) -> None:

@@ -20,7 +20,7 @@ from rubix_token_sync.targets.sqlite import reader
 from rubix_token_sync.targets.sqlite.address import path_of
 from rubix_token_sync.targets.sqlite.connection import driver, make_engine
 from rubix_token_sync.targets.sqlite.errors import DRIVER_ERRORS, translate_error
-from rubix_token_sync.targets.sqlite.indexes import finish_load, prepare_load
+from rubix_token_sync.targets.sqlite.indexes import finish_load, prepare_load, unfinished_load
 from rubix_token_sync.targets.sqlite.writer import NOW, Writer
 
 __all__ = ["SPELLING", "open_backend"]
@@ -46,6 +46,7 @@ class SqliteBackend(Backend):
     driver_errors = DRIVER_ERRORS
     prepare_load = staticmethod(prepare_load)
     finish_load = staticmethod(finish_load)
+    unfinished_load = staticmethod(unfinished_load)
     known_rows = staticmethod(reader.known_rows)
     scan = staticmethod(reader.scan)
     one_writer = True
