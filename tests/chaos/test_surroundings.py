@@ -226,7 +226,15 @@ def _large_end(door: Door, large: Fleet, home: Path) -> None:
     assert leftovers(url) == []
 
 
-@pytest.mark.parametrize(("moment", "which"), [(0.0, 0), (0.05, -1), (0.2, 0), (0.5, -1)])
+@pytest.mark.parametrize(
+    ("moment", "which"),
+    [
+        (0.0, 0),
+        pytest.param(0.05, -1, marks=pytest.mark.long),
+        pytest.param(0.2, 0, marks=pytest.mark.long),
+        (0.5, -1),
+    ],
+)
 def test_the_kernel_kills_a_worker(
     door: Door, large: Fleet, tmp_path: Path, moment: float, which: int
 ) -> None:
@@ -242,7 +250,7 @@ def test_the_kernel_kills_a_worker(
     _large_end(door, large, tmp_path)
 
 
-@pytest.mark.parametrize("after", [0, 3, 10])
+@pytest.mark.parametrize("after", [0, pytest.param(3, marks=pytest.mark.long), 10])
 def test_a_worker_dies_while_it_reports(
     door: Door, large: Fleet, tmp_path: Path, after: int
 ) -> None:

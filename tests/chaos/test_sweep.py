@@ -3,10 +3,10 @@
 After the disturbed run and one undisturbed one the target equals that of a run
 that nothing ever disturbed, and nothing of the disturbed one is left behind.
 
-The short form tries each point once; the long one the first, a middle and the last
-time that it is passed (of worker processes and servers the first and the last), in
-both phases, and then that which no fault is left for.  RUBIX_TEST_THOROUGH=1 tries
-every time.
+The short form tries each point once, with an error or a kill by turns; the long one both at
+the first, a middle and the last time that it is passed (of worker processes and servers the
+first and the last), in both phases, and then that which no fault is left for.
+RUBIX_TEST_THOROUGH=1 tries every time.
 """
 
 from __future__ import annotations
@@ -140,8 +140,9 @@ def fresh_on_server(states: ServerStates) -> Fresh:
 # ------------------------------------------------------------------ each point once
 
 
-@pytest.mark.parametrize("action", ["error", "kill"])
-@pytest.mark.parametrize("point", _OF_A_SYNC)
+@pytest.mark.parametrize(
+    ("point", "action"), list(zip(_OF_A_SYNC, itertools.cycle(["error", "kill"]), strict=False))
+)
 def test_each_point_once(
     door: Door, battlefield: Battlefield, fresh: Fresh, tmp_path: Path, point: str, action: str
 ) -> None:

@@ -198,12 +198,19 @@ def test_eight_writers_with_overlapping_tokens(
         assert run.wait(120).expect(0).document["tokens_read"] == 0
 
 
+@pytest.fixture(scope="module")
+def large_node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for a run of many heartbeats; only to be read."""
+    place = tmp_path_factory.mktemp("large") / "fleet"
+    return make_fleet(place, FleetPlan(nodes=1, tokens_per_node=4_000)).directory
+
+
 @pytest.mark.parametrize("action", ["error", "kill"])
-def test_heartbeats_fail(door: Door, url: str, tmp_path: Path, action: str) -> None:
+def test_heartbeats_fail(
+    door: Door, large_node: Path, url: str, tmp_path: Path, action: str
+) -> None:
     """A heartbeat that fails is tried again; one during which the run dies is no loss."""
-    # Large enough for a run of many heartbeats.
-    fleet = make_fleet(tmp_path / "fleet", FleetPlan(nodes=1, tokens_per_node=4_000))
-    arguments = [str(fleet.directory), "--target", url, "--source-ip", "long"]
+    arguments = [str(large_node), "--target", url, "--source-ip", "long"]
     report = ["--report", str(tmp_path / "reports")]
     fired = tmp_path / "fired"
     env = {

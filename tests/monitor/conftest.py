@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +18,8 @@ from rubix_token_sync.cli import _run
 from rubix_token_sync.targets.base import TargetOptions
 from rubix_token_sync.targets.registry import open_target, parse_target
 from rubix_token_sync.targets.sql.target import SqlTarget
+from tests.chaos.door import Door
+from tests.postgres_server import PostgresServer
 from tests.targets.conftest import named_server
 
 
@@ -71,12 +75,50 @@ def ask(run: Callable[..., Answer], target: str) -> Callable[..., Answer]:
     return lambda command, *arguments: run(command, "--target", target, *arguments)
 
 
-@pytest.fixture
-def synced(ask: Callable[..., Answer], fleet: Path, tmp_path: Path) -> Path:
+def _sync(door: Door, fleet: Path, target: str, home: Path) -> None:
     """The fleet, synced once by source ``vm1``; three of its databases cannot be processed."""
-    done = ask("sync", str(fleet), "--source-ip", "vm1", "--report", str(tmp_path / "reports"))
-    assert done.exit_code == 1
-    return fleet
+    more = ("--source-ip", "vm1", "--report", str(home / "reports"))
+    door.run("sync", str(fleet), "--target", target, *more).expect(1)
+
+
+@pytest.fixture(scope="session")
+def synced_file(door: Door, unpacked_fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite target with the fleet in it, to be copied."""
+    home = tmp_path_factory.mktemp("synced")
+    _sync(door, unpacked_fleet, f"sqlite:///{home}/target.db", home)
+    return home / "target.db"
+
+
+@pytest.fixture(scope="session")
+def synced_database(
+    door: Door,
+    unpacked_fleet: Path,
+    postgres_server: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """The name of a PostgreSQL database with the fleet in it, to be copied."""
+    name = postgres_server.database()
+    _sync(door, unpacked_fleet, postgres_server.url(name), tmp_path_factory.mktemp("synced"))
+    return name
+
+
+@pytest.fixture
+def synced(
+    request: pytest.FixtureRequest, target: str, unpacked_fleet: Path, tmp_path: Path
+) -> Path:
+    """The target holds the fleet, which is only to be read."""
+    if target.startswith("sqlite"):
+        shutil.copy(request.getfixturevalue("synced_file"), tmp_path / "target.db")
+    elif target.startswith("postgresql"):
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        name = urlsplit(target).path.removeprefix("/")
+        template = request.getfixturevalue("synced_database")
+        server.admin(
+            f"DROP DATABASE {name}", f"CREATE DATABASE {name} OWNER rubix TEMPLATE {template}"
+        )
+    else:
+        _sync(request.getfixturevalue("door"), unpacked_fleet, target, tmp_path)
+    return unpacked_fleet
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,22 @@ def target_file(tmp_path: Path) -> Path:
     return tmp_path / "target" / "tokens.db"
 
 
+def run_options(fleet: Path, target_file: Path, **changes: Any) -> RunOptions:
+    """Options of a run over a fleet into a file, in threads; changed as told."""
+    values: dict[str, Any] = {
+        "roots": (str(fleet),),
+        "source": "10.0.0.4",
+        "target": parse_target(f"sqlite:///{target_file}"),
+        "store": TargetOptions(batch_size=20, bulk_insert_size=50, attempts=1),
+        "content": ContentOptions(workers=1, ways=("blockstore",)),
+        "processes": 0,
+        "judge": JudgeOptions(TABLES),
+    }
+    return RunOptions(**(values | changes))
+
+
 @pytest.fixture
 def options(small_fleet: Path, target_file: Path) -> Callable[..., RunOptions]:
-    """Options of a run over the small fleet into the target, in threads; changed as told."""
+    """Makes options of a run over the small fleet into the target."""
     target_file.parent.mkdir(exist_ok=True)
-
-    def make(**changes: Any) -> RunOptions:
-        values: dict[str, Any] = {
-            "roots": (str(small_fleet),),
-            "source": "10.0.0.4",
-            "target": parse_target(f"sqlite:///{target_file}"),
-            "store": TargetOptions(batch_size=20, bulk_insert_size=50, attempts=1),
-            "content": ContentOptions(workers=1, ways=("blockstore",)),
-            "processes": 0,
-        }
-        values["judge"] = JudgeOptions(TABLES)
-        return RunOptions(**(values | changes))
-
-    return make
+    return partial(run_options, small_fleet, target_file)

@@ -31,6 +31,8 @@ from rubix_token_sync.testing import (
     write_block,
 )
 
+from .conftest import run_options
+
 Options = Callable[..., RunOptions]
 
 # In one statement each; the row that is changed is one with content.
@@ -59,12 +61,29 @@ def synced(options: Options) -> RunOptions:
     return made
 
 
+@pytest.fixture(scope="module")
+def synced_file(made_fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A target that equals the made fleet: only to be copied."""
+    file = tmp_path_factory.mktemp("synced") / "tokens.db"
+    sync(run_options(made_fleet, file))
+    assert _verify(run_options(made_fleet, file))[1] == []
+    return file
+
+
+@pytest.fixture
+def copied(made_fleet: Path, synced_file: Path, target_file: Path) -> RunOptions:
+    """The same fleet, which is only to be read, and a copy of its target."""
+    target_file.parent.mkdir()
+    shutil.copy(synced_file, target_file)
+    return run_options(made_fleet, target_file)
+
+
 @pytest.mark.parametrize(
     "column",
     [name for name in RECORD_SCHEMA.names if name not in ("ipfs_fetched", "record_key")],
 )
 def test_a_change_of_any_column_is_found(
-    synced: RunOptions, target_file: Path, column: str
+    copied: RunOptions, target_file: Path, column: str
 ) -> None:
     value = {
         "row_digest": "zeroblob(16)",
@@ -75,7 +94,7 @@ def test_a_change_of_any_column_is_found(
         "token_number": "1",
     }.get(column, f"coalesce({column}, '') || 'x'")
     _change(target_file, f"UPDATE TokenRecords SET {column} = {value} {ROW}")
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     if column in ("ipfs_error", "db_last_modified"):  # they say when and why, not what
         assert (result.exit_code, found) == (0, [])
         return
@@ -90,22 +109,22 @@ def test_a_change_of_any_column_is_found(
     [("did", "x'ff'"), ("created_at", "'soon'"), ("created_at", "5"), ("token_level", "'high'")],
 )
 def test_a_value_of_another_type_is_a_difference_and_repaired(
-    synced: RunOptions, target_file: Path, column: str, value: str
+    copied: RunOptions, target_file: Path, column: str, value: str
 ) -> None:
     """SQLite stores anything in any column."""
     _change(target_file, f"UPDATE TokenRecords SET {column} = {value} {ROW}")
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     assert (result.exit_code, [difference.columns for difference in found]) == (5, [(column,)])
-    mended = repair(replace(synced, command="verify"), on_difference=lambda _: None)
+    mended = repair(replace(copied, command="verify"), on_difference=lambda _: None)
     assert mended.exit_code == 0
-    assert _verify(synced)[0].exit_code == 0
+    assert _verify(copied)[0].exit_code == 0
 
 
-def test_what_nobody_has_judged_yet_is_no_difference(synced: RunOptions, target_file: Path) -> None:
+def test_what_nobody_has_judged_yet_is_no_difference(copied: RunOptions, target_file: Path) -> None:
     """A sync of a few tokens does not build the tables, a later run may have them."""
     unjudged = "verdict = NULL, verdict_source = NULL, token_level = NULL, token_number = NULL"
     _change(target_file, f"UPDATE TokenRecords SET {unjudged}")
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     assert (result.exit_code, found) == (0, [])
 
 
@@ -143,36 +162,36 @@ def test_every_column_is_compared_or_named_here() -> None:
     }  # fmt: skip
 
 
-def test_content_that_is_said_not_to_be_there(synced: RunOptions, target_file: Path) -> None:
+def test_content_that_is_said_not_to_be_there(copied: RunOptions, target_file: Path) -> None:
     _change(target_file, f"UPDATE TokenRecords SET ipfs_data = NULL, ipfs_fetched = 0 {ROW}")
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     assert [(d.letter, d.columns) for d in found] == [("c", ("ipfs_data", "ipfs_fetched"))]
     assert result.exit_code == 5
 
 
-def test_a_record_under_another_key(synced: RunOptions, target_file: Path) -> None:
+def test_a_record_under_another_key(copied: RunOptions, target_file: Path) -> None:
     _change(
         target_file,
         "UPDATE TokenRecords SET record_key = CAST(substr(record_key, 1, 8) || zeroblob(16)"
         f" AS BLOB) {ROW}",
     )
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     assert sorted(d.letter for d in found) == ["+", "-"]
     assert result.exit_code == 5
 
 
-def test_two_records_with_their_keys_exchanged(synced: RunOptions, target_file: Path) -> None:
+def test_two_records_with_their_keys_exchanged(copied: RunOptions, target_file: Path) -> None:
     with closing(sqlite3.connect(target_file)) as db, db:
         query = "SELECT id, record_key FROM TokenRecords ORDER BY record_key LIMIT 2"
         (one, key), (two, other) = db.execute(query).fetchall()
         db.execute("UPDATE TokenRecords SET record_key = x'00' WHERE id = ?", (one,))
         db.execute("UPDATE TokenRecords SET record_key = ? WHERE id = ?", (key, two))
         db.execute("UPDATE TokenRecords SET record_key = ? WHERE id = ?", (other, one))
-    _, found = _verify(synced)
+    _, found = _verify(copied)
     assert [d.letter for d in found] == ["*", "*"]
 
 
-def test_a_record_too_many(synced: RunOptions, target_file: Path) -> None:
+def test_a_record_too_many(copied: RunOptions, target_file: Path) -> None:
     columns = [name for name in (*RECORD_SCHEMA.names, "synced_at") if name != "record_key"]
     for suffix in ("00", "ff"):
         with closing(sqlite3.connect(target_file)) as db, db:
@@ -181,16 +200,16 @@ def test_a_record_too_many(synced: RunOptions, target_file: Path) -> None:
                 f" SELECT CAST(substr(record_key, 1, 8) || x'{suffix * 16}' AS BLOB),"
                 f" {', '.join(columns)} FROM TokenRecords {ROW}"
             )
-    _, found = _verify(synced)
+    _, found = _verify(copied)
     assert [d.letter for d in found] == ["-", "-"]
 
 
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM TokenRecords", "UPDATE TokenRecords SET source_deleted_at = '2024'"]
 )
-def test_a_record_too_few(synced: RunOptions, target_file: Path, statement: str) -> None:
+def test_a_record_too_few(copied: RunOptions, target_file: Path, statement: str) -> None:
     _change(target_file, f"{statement} {ROW}")
-    result, found = _verify(synced)
+    result, found = _verify(copied)
     assert [d.letter for d in found] == ["+"]
     assert result.exit_code == 5
 
