@@ -16,9 +16,9 @@ from tests.chaos.server_states import ServerStates
 
 SEED = int(os.environ.get("RUBIX_TEST_KILL_SEED", "20250115"))
 _FEW = 12
-_MANY = 120
+_MANY = 60
 _CHAINED = 8
-_GROUPS = 10
+_GROUPS = 5
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])

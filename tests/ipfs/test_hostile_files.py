@@ -104,7 +104,7 @@ def test_fuzzed_for_long(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     chance, repository = random.Random(seed), _repository(tmp_path)
-    for _ in range(15_000):
+    for _ in range(6_000):
         _fuzz(repository, chance)
 
 

@@ -167,7 +167,7 @@ def test_many_records_and_ten_kills(
     older: Callable[..., TargetAddress], fresh_postgres: Callable[..., str], tmp_path: Path
 ) -> None:
     """To SQLite undisturbed, to servers with ten SIGKILLs; all exact, in bounded memory."""
-    count, kills = 200_000, 10
+    count, kills = 100_000, 10
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)

@@ -92,10 +92,12 @@ def arm(server: TdsServer, point: str, action: object, nth: int = 1, times: int 
         for number in sorted(TEXTS)
     ],
 )
-def test_a_number_at_every_point(
+def test_a_number_at_points_of_a_run(
     number: int, engine: SqliteEngine, server: TdsServer, opened: Callable[..., SqlTarget]
 ) -> None:
-    for point in POINTS:
+    """Those that stand for all others at every point, each other number at three of them."""
+    points = list(POINTS) if number in ONE_OF_EACH else list(POINTS)[number % 3 :: 3]
+    for point in points:
         store = opened(attempts=4)
         fault = arm(server, point, refusal(number))
         if number in REFUSED and point == "stage in bulk":
