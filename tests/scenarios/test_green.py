@@ -305,6 +305,12 @@ def first_under_way(site: Site) -> None:
     )
 
 
+def closed_blocks(site: Site) -> None:
+    """Root reads through any mode; a disk that is not mounted leaves nothing to read."""
+    shutil.rmtree(site.nodes / "node001" / ".ipfs" / "blocks")
+    site.sync()
+
+
 def file_for_repository(site: Site) -> None:
     repository = site.nodes / "node001" / ".ipfs"
     shutil.rmtree(repository)
@@ -340,13 +346,14 @@ def usage(site: Site) -> None:
 STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "All is as the nodes have it; some tokens' content is on no node": (well, (0, 0, 0, 0, 0)),
     "Content that a cure would bring is missing, above `max_missing_content`": (
-        content_damaged, (1, 1, 0, 1, 1)),
+        content_damaged, (1, 1, 1, 1, 1)),
     "The same, below it (shown as a warning)": (content_damaged_a_little, (0, 0, 0, 0, 0)),
     "The same, with `--strict`": (strict, (1, 1, 0, 1, 1)),
     "A node has no repository (a warning)": (without_repository, (0, 0, 0, 0, 0)),
     "A node has no repository, with `--strict`": (
         without_repository_strict, (1, 1, 0, 1, 1)),
     "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 1)),
+    "The blocks in a node's repository cannot be read": (closed_blocks, (1, 1, 1, 1, 1)),
     "A file is in the repository's place": (file_for_repository, (1, 1, 1, 1, 1)),
     "Records have validation errors": (invalid, (0, 0, 0, 0, 0)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
@@ -386,7 +393,7 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
 
 OTHERS = ("sync --dry-run", "sync --force", "verify --repair", "retry-failed")
 OTHER_CODES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
-    "Content that a cure would bring is missing": (content_damaged, (0, 1, 0, 1)),
+    "Content that a cure would bring is missing": (content_damaged, (0, 1, 1, 1)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 0)),
     "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1)),
     "A database is gone": (gone, (1, 1, 5, 1)),
