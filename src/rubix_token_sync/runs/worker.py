@@ -93,11 +93,16 @@ class Worker:
         context: WorkerContext,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         opener: Callable[[TargetAddress, TargetOptions], Target] = open_target,
+        busy_s: float = 20.0,
     ) -> None:
-        """``turn`` is held while a chunk is written; ``opener`` opens the target."""
+        """``turn`` is held while a chunk is written; ``opener`` opens the target.
+
+        A database that its node holds is waited for ``busy_s`` seconds.
+        """
         self.context = context
         self._turn = turn
         self._opener = opener
+        self._busy_s = busy_s
         self._target: Target | None = None
         self._judging: Judging | None = None
         self._batch_size = context.target_options.batch_size
@@ -153,7 +158,8 @@ class Worker:
             content_state = job.asked_repository
         known = self._known(job)
         publisher = self._publisher(job, send)
-        with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
+        path, scratch = job.node.db_path, self.context.scratch
+        with open_snapshot(path, scratch, busy_s=self._busy_s) as snapshot:
             if job.task == "sync":
                 _guard_count(job, known, snapshot.count)
             network = network_of(job.node.db_path)
