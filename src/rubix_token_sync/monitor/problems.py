@@ -224,15 +224,16 @@ def judge_comparison(
         )
         for skipped in unread
     ]
-    labels = told_apart([(left.node_name, left.db_path) for left in content_left])
-    for left, label in zip(content_left, labels, strict=True):
+    ordered = sorted(content_left, key=lambda left: left.db_path)  # not as workers ended
+    labels = told_apart([(left.node_name, left.db_path) for left in ordered])
+    for left, label in zip(ordered, labels, strict=True):
         where = (None, left.node_name, left.db_path)
         problems += _content(
             label, where, left.failures, left.records, rules, repository=left.has_repository
         )
     if rules.strict:
         problems = [replace(problem, severity="error") for problem in problems]
-    return problems
+    return sorted(problems, key=lambda problem: problem.severity != "error")
 
 
 def worst(problems: Iterable[Problem]) -> int:
