@@ -42,7 +42,9 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _SCHEMA_BYTES: Final = 2**16
 
 
-def node_around(path: str | os.PathLike[str]) -> str | None:
+def node_around(
+    path: str | os.PathLike[str], *, stall_s: float = node_files.STALL_SECONDS
+) -> str | None:
     """The node's directory or repository that ``path`` (there or not) is in; None: in none.
 
     Symbolic links are followed: what counts is where the bytes would go.
@@ -50,7 +52,7 @@ def node_around(path: str | os.PathLike[str]) -> str | None:
     Raises:
         SourceError: ``stalled``.
     """
-    return bounded(lambda: _node_around(from_argument(path)))
+    return bounded(lambda: _node_around(from_argument(path)), stall_s=stall_s)
 
 
 def _node_around(path: bytes) -> str | None:

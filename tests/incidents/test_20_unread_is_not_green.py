@@ -64,6 +64,42 @@ def test_a_repository_that_may_not_be_read_is_not_absent(closed: Site) -> None:
         assert str(error).startswith(("access_denied: ", "no_cid: ")), error
 
 
+def test_a_root_that_may_not_be_read_costs_itself_only(closed: Site) -> None:
+    whole, shut = str(closed.fleet / "node033"), str(closed.fleet / "closed")
+    given = ("--source-ip", "vm1", "--target", closed.url, "--json")
+    ended = closed.door.run("sync", whole, shut, *given, plain=True).expect(1)
+    assert [row["node_name"] for row in ended.document["databases"]] == ["node033"]
+    (problem,) = [p for p in ended.document["problems"] if p["code"] == "directory_unread"]
+    assert problem["message"].startswith(f"{shut}: This user may not read it")
+    for command in ("check", "verify"):
+        ended = closed.door.run(command, whole, shut, *given, plain=True).expect(1)
+        assert shut in ended.stdout
+
+
+@pytest.mark.parametrize("part", ["blocks", "datastore_spec"])
+def test_verify_does_not_call_equal_what_it_could_not_read(site: Site, part: str) -> None:
+    shutil.copytree(site.fleet / "node032", site.home / "few" / "node")
+    place = site.home / "few" / "node" / ".ipfs" / part
+    mode = place.stat().st_mode
+    place.chmod(0)
+    for command in ("sync", "verify"):
+        given = (str(site.home / "few"), "--source-ip", "vm1", "--target", site.url)
+        ended = site.door.run(command, *given, "--quiet", plain=True).expect(1)
+        assert "without content: this user may not read the node's repository." in ended.stdout
+    assert "not everything could be compared" in ended.stdout
+    place.chmod(mode)
+    site.door.run("verify", *given, plain=True).expect(5)
+
+
+def test_content_that_the_target_holds_is_proven_without_the_node(site: Site) -> None:
+    given = (str(site.fleet / "node032"), "--source-ip", "vm1", "--target", site.url)
+    site.door.run("sync", *given).expect(0)
+    blocks = site.fleet / "node032" / ".ipfs" / "blocks"
+    blocks.chmod(0)
+    assert "equal." in site.door.run("verify", *given, plain=True).expect(0).stdout
+    blocks.chmod(0o700)
+
+
 def test_check_fails(closed: Site) -> None:
     checked = closed.run("check", "--json", plain=True)
     assert checked.code == 1

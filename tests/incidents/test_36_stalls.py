@@ -18,6 +18,7 @@ from rubix_token_sync.ipfs.fetch import ContentOptions, open_chain
 from rubix_token_sync.ipfs.repository import open_repository, repository_fingerprint
 from rubix_token_sync.library.configuration import check_roots
 from rubix_token_sync.nodes.discovery import discover
+from rubix_token_sync.nodes.keep_out import keep_out
 from tests.incidents.conftest import Site
 
 
@@ -82,6 +83,17 @@ def test_a_root_that_does_not_answer_is_not_waited_for(
     for wrong in ("nothing", "alive/a/Rubix/rubix.db"):
         with pytest.raises(SettingsError):
             check_roots([str(tmp_path / wrong)])
+
+
+def test_a_place_that_does_not_answer_is_named(
+    kill_mount: Callable[[Path], None], tmp_path: Path
+) -> None:
+    kill_mount(tmp_path / "dead")
+    with pytest.raises(SettingsError) as caught:
+        keep_out(tmp_path / "dead" / "reports", "The report", stall_s=0.3)
+    assert caught.value.code == "stalled"
+    said = f"The report would go to {tmp_path}/dead/reports. The file system gave no answer"
+    assert caught.value.message.startswith(said)
 
 
 @pytest.mark.parametrize("place", [".ipfs", ".ipfs/blocks"])

@@ -166,7 +166,7 @@ def test_findings_and_what_nobody_looked_for(synced: Run) -> None:
     last = {"number": 3, "time": "2026-11-30T01:02:03.004Z", "complete": True}
     report["audit"] = last | {"errors": 0, "warnings": 0, "infos": 0}
     page = render_page(report)
-    assert "0 errors, 0 warnings, 0 infos open by audit 3, 2026-11-30 01:02:03 UTC." in page
+    assert "0 errors, 0 warnings, 0 info open by audit 3, 2026-11-30 01:02:03 UTC." in page
     assert "A rule failed" not in page
     report["audit"] |= {"errors": 2, "infos": 1, "complete": False}
     report["findings"] = [_finding("error", "QmFirst"), _finding("info", HOSTILE)]

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from rubix_token_sync import failpoints
 from rubix_token_sync.errors import (
     LeaseLost,
     RecordRefused,
@@ -301,6 +302,24 @@ def test_what_is_wrong_with_a_database_is_its_own(tmp_path: Path) -> None:
     done = _work(make_job(Node(str(path), "a", None)))
     assert isinstance(done.result, JobFailed)
     assert done.chunks == []
+
+
+def test_a_database_that_its_node_holds_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(tmp_path / "a", 1)
+    monkeypatch.setenv("RUBIX_SYNC_FAULT_LOG", str(tmp_path / "points"))
+    failpoints.arm()
+    try:
+        with closing(sqlite3.connect(node.db_path, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            result = Worker(make_context(), busy_s=0).run(make_job(node), lambda _report: None)
+    finally:
+        monkeypatch.undo()
+        failpoints.arm()
+    assert isinstance(result, JobFailed)
+    assert result.error.code == "busy"
+    assert (tmp_path / "points").read_text().count("source.open") == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,16 @@ import pytest
 import rubix_token_sync as rts
 from rubix_token_sync import log
 from rubix_token_sync.cli import _run
-from rubix_token_sync.testing import FleetPlan, change_status, make_fleet
+from rubix_token_sync.installation import LEVELDB
+from rubix_token_sync.testing import (
+    FleetPlan,
+    change_status,
+    create_database,
+    generated_block,
+    make_fleet,
+)
+from rubix_token_sync.testing.chains import FT
+from tests.nodes.chain_nodes import ALICE, TOKENS, make_node
 
 PAGE = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
 COMMANDS = ("check", "sync", "verify", "status", "databases")
@@ -305,6 +314,70 @@ def first_under_way(site: Site) -> None:
     )
 
 
+def closed_blocks(site: Site) -> None:
+    """Root reads through any mode; a disk that is not mounted leaves nothing to read."""
+    shutil.rmtree(site.nodes / "node001" / ".ipfs" / "blocks")
+    site.sync()
+
+
+def chained(site: Site, key: str, value: bytes) -> None:
+    """A node with token chains, one of which has a block that does not belong there."""
+    plyvel = pytest.importorskip(LEVELDB)
+    database = make_node(site.nodes).with_name("rubixtest.db")
+    create_database(database, [(t, "", 0.5, ALICE.did, 0, "", "", 0) for t in TOKENS[:2]])
+    with plyvel.DB(str(database.parent / "TestNet" / "FTchainstorage")) as store:
+        store.put(key.encode(), value)
+    rts.sync(site.nodes, target=site.target, source_ip="me", chains=True)
+    site.more = {"sync": ["--chains"], "verify": ["--chains"]}
+
+
+_FOREIGN = f"ft-{TOKENS[3]}-{9:016x}-{'ab' * 32}"
+
+
+def chains_unread(site: Site) -> None:
+    chained(site, _FOREIGN, b"no block")
+
+
+def chains_wrong(site: Site) -> None:
+    chained(site, _FOREIGN, generated_block(ALICE, TOKENS[3], FT, value=0.7))
+
+
+def unusual_night(site: Site) -> None:
+    """After four nights in which few tokens got another owner, all of them do."""
+    for owner, share in (("a", 2), ("b", 2), ("c", 2), ("d", 2), ("e", 60)):
+        site.sync()
+        for node in ("node001", "node002"):
+            with closing(sqlite3.connect(site.database(node))) as db, db:
+                db.execute(f"UPDATE TokensTable SET did = '{owner}' WHERE rowid <= {share}")
+    site.sync()
+    (problem,) = rts.status(target=site.target).problems
+    assert problem.code == "unusual_change"
+
+
+def unusual_night_strict(site: Site) -> None:
+    unusual_night(site)
+    site.more = {name: ["--strict"] for name in ("check", "sync", "status", "databases")}
+
+
+def other_dbms(site: Site) -> None:
+    chains = site.nodes / "node003" / "Rubix" / "MainNet" / "tokenchainstorage"
+    chains.mkdir(parents=True)
+    (chains / "000001.ldb").write_bytes(b"a chain")
+    site.sync()
+
+
+def findings_open(site: Site) -> None:
+    """The first node's tokens stand in a copy of it as well, free there and under another DID."""
+    shutil.copytree(site.nodes / "node001", site.nodes / "copy")
+    with closing(sqlite3.connect(site.database("copy"))) as db, db:
+        db.execute("UPDATE TokensTable SET did = ?", ("bafybmi" + "b" * 52,))
+    site.sync()
+    try:
+        assert _run(["audit", "--target", site.target, "--quiet"]) == 6
+    finally:
+        log.tear_down()
+
+
 def file_for_repository(site: Site) -> None:
     repository = site.nodes / "node001" / ".ipfs"
     shutil.rmtree(repository)
@@ -340,15 +413,22 @@ def usage(site: Site) -> None:
 STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
     "All is as the nodes have it; some tokens' content is on no node": (well, (0, 0, 0, 0, 0)),
     "Content that a cure would bring is missing, above `max_missing_content`": (
-        content_damaged, (1, 1, 0, 1, 1)),
+        content_damaged, (1, 1, 1, 1, 1)),
     "The same, below it (shown as a warning)": (content_damaged_a_little, (0, 0, 0, 0, 0)),
     "The same, with `--strict`": (strict, (1, 1, 0, 1, 1)),
     "A node has no repository (a warning)": (without_repository, (0, 0, 0, 0, 0)),
     "A node has no repository, with `--strict`": (
         without_repository_strict, (1, 1, 0, 1, 1)),
     "A node's repository cannot be read": (closed_repository, (1, 1, 1, 1, 1)),
+    "The blocks in a node's repository cannot be read": (closed_blocks, (1, 1, 1, 1, 1)),
     "A file is in the repository's place": (file_for_repository, (1, 1, 1, 1, 1)),
+    "A node keeps its tokens in another database system": (other_dbms, (1, 1, 1, 1, 1)),
+    "An audit left findings open": (findings_open, (0, 0, 0, 0, 0)),
     "Records have validation errors": (invalid, (0, 0, 0, 0, 0)),
+    "Token chains cannot be read (with `--chains`)": (chains_unread, (0, 1, 1, 1, 1)),
+    "Something is wrong with a token chain (a warning)": (chains_wrong, (0, 0, 0, 0, 0)),
+    "Far more changed hands than usual (a warning)": (unusual_night, (0, 0, 0, 0, 0)),
+    "The same, with `--strict`, at `status`": (unusual_night_strict, (0, 0, 0, 1, 0)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 1, 1)),
     "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1, 1)),
     "The same, after a sync of another node": (another_node_synced_since, (1, 1, 1, 1, 1)),
@@ -386,7 +466,7 @@ STATES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
 
 OTHERS = ("sync --dry-run", "sync --force", "verify --repair", "retry-failed")
 OTHER_CODES: dict[str, tuple[Callable[[Site], None], tuple[int, ...]]] = {
-    "Content that a cure would bring is missing": (content_damaged, (0, 1, 0, 1)),
+    "Content that a cure would bring is missing": (content_damaged, (0, 1, 1, 1)),
     "A database cannot be read, and never could": (unreadable_new, (1, 1, 1, 0)),
     "A database cannot be read any more": (unreadable_known, (1, 1, 1, 1)),
     "A database is gone": (gone, (1, 1, 5, 1)),

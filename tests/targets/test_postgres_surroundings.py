@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,35 @@ def test_limits_of_the_role_are_lifted_for_what_takes_long(
     assert target.retries == 0
     target.close()
     postgres_server.admin(f"DROP ROLE {user}")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "DateStyle = 'German'",
+        "DateStyle = 'SQL, DMY'",
+        "extra_float_digits = -5",
+        "bytea_output = 'escape'",
+        "standard_conforming_strings = off",
+    ],
+)
+def test_forms_of_values_that_a_role_has_change_nothing(
+    postgres_server: PostgresServer, postgres_url: str, setting: str
+) -> None:
+    database = postgres_url.split("@/")[1].split("?")[0]
+    postgres_server.admin(f"ALTER ROLE rubix IN DATABASE {database} SET {setting}")
+    target = opened(postgres_url)
+    load(target)
+    near = target.server_time() - datetime.now(UTC).replace(tzinfo=None)
+    assert abs(near) < timedelta(minutes=5)
+    (state,) = target.database_states(SOURCE)
+    assert abs(state.last_processed - target.server_time()) < timedelta(minutes=5)
+    number = target.read(
+        lambda conn: conn.exec_driver_sql("SELECT 123456.789012345::float8").scalar_one()
+    )
+    assert number == 123456.789012345
+    target.close()
+    postgres_server.admin(f"ALTER ROLE rubix IN DATABASE {database} RESET ALL")
 
 
 def test_the_server_gives_up_a_machine_that_was_cut_off(

@@ -38,7 +38,7 @@ def discover(arguments: Common) -> int:
         hiding = sum(skipped.hides_nodes for skipped in found.skipped)
         say(
             f"{rts.counted(len(found.nodes), 'database')} found, "
-            f"{rts.counted(len(found.skipped), 'thing')} skipped."
+            f"{rts.counted(len(found.skipped), 'thing') if found.skipped else 'nothing'} skipped."
         )
         if hiding:
             say(f"{hiding:,} of the skipped may hide nodes: a sync ends with exit code 1.")

@@ -46,7 +46,9 @@ def show(arguments: Common) -> int:
 def upgrade(arguments: Common) -> int:
     """Create the tables, or bring older ones up to date in place; no row is lost."""
     done = rts.upgrade_schema(arguments.configured())
-    what = f"upgraded from {done.before or 'nothing'} to" if done.changed else "already at"
+    what = f"upgraded from {done.before} to" if done.before else "created at"
+    if not done.changed:
+        what = "already at"
     answer(
         as_json=arguments.as_json,
         quiet=arguments.quiet,

@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 import rubix_token_sync as rts
+from rubix_token_sync.cli.options import root_arguments
 from rubix_token_sync.deploy.calendar import refusal
 from rubix_token_sync.installation import program, program_path
 
@@ -53,7 +54,7 @@ _CALENDAR: Final = re.compile(r"[A-Za-z0-9*:,./~ -]{1,100}")
 
 
 @click.command("install-service")
-@click.argument("roots", nargs=-1, metavar="[ROOT]...", type=click.Path(path_type=str))
+@root_arguments
 @click.option(
     "--form",
     type=click.Choice(list(FORMS)),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from pydantic import SecretStr
 
@@ -44,6 +44,9 @@ __all__ = [
 PathName: TypeAlias = str | os.PathLike[str]
 _Way = Literal["blockstore", "daemon", "gateway", "program"]
 _AlertKind = Literal["problem", "recovery", "success"]
+
+_ROOT_SECONDS: Final = 5.0
+"""Without an answer by then, a root is left to discovery."""
 
 
 class SettingsOverrides(TypedDict, total=False):
@@ -245,10 +248,11 @@ class Configuration:
         return JudgeOptions(str(directory / "tables"), settings.limits_source)
 
 
-def check_roots(roots: Iterable[str], *, stall_s: float = node_files.STALL_SECONDS) -> None:
+def check_roots(roots: Iterable[str], *, stall_s: float = _ROOT_SECONDS) -> None:
     """Raises SettingsError for a root that is not a directory.
 
-    One that does not answer, or may not be looked at, is for discovery to name: others go on.
+    One that does not answer soon, or may not be looked at, is for discovery to name, which
+    waits for it once: others go on.
     """
     for root in roots:
         if not _may_be_directory(root, stall_s):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rubix_token_sync.audit.questions import Finding
 from rubix_token_sync.audit.run import AuditOutcome
 from rubix_token_sync.monitor.health import Status
-from rubix_token_sync.monitor.problems import Problem, judge_comparison, worst
+from rubix_token_sync.monitor.problems import Problem, Rules, judge_comparison, worst
 from rubix_token_sync.runs.jobs import Difference
 from rubix_token_sync.runs.result import DatabaseOutcome, RunResult
 from rubix_token_sync.runs.verify import Verification
@@ -121,11 +121,20 @@ class VerifyResult(Verification):
 
     examples: list[Difference] = field(default_factory=list)
     """The first differences; an `Observer` gets all of them."""
+    rules: Rules = field(default_factory=Rules)
 
     @classmethod
-    def of(cls, run: Verification, examples: list[Difference]) -> VerifyResult:
+    def of(
+        cls, run: Verification, examples: list[Difference], rules: Rules | None = None
+    ) -> VerifyResult:
         """A comparison with some of its differences."""
-        return cls(**{f.name: getattr(run, f.name) for f in fields(run)}, examples=examples)
+        given = {f.name: getattr(run, f.name) for f in fields(run)}
+        return cls(**given, examples=examples, rules=rules or Rules())
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything was compared and is equal (now), 5 different, 1 not all was compared."""
+        return super().exit_code or worst(self.problems)
 
     @property
     def problems(self) -> list[Problem]:
@@ -137,6 +146,8 @@ class VerifyResult(Verification):
             unread=self.hiding,
             rejected=self.rejected,
             chains_unread=self.chains_unread,
+            content_left=self.content_left,
+            rules=self.rules,
         )
 
     @property

@@ -134,7 +134,7 @@ def verify(
     with all_of_them.around(options), _failures_noted(all_of_them, lambda: None):
         compare = comparison.repair if repair else comparison.verify
         run = compare(options, on_difference=note, on_progress=all_of_them.on_progress, stop=stop)
-        result = VerifyResult.of(run, examples)
+        result = VerifyResult.of(run, examples, rules_of(found.settings))
         all_of_them.on_end(result)
     return result
 

@@ -7,7 +7,7 @@ every state with the exit code of every command in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rubix_token_sync.monitor.databases import DatabaseFailure, DatabaseRow, UnreadDirectory
     from rubix_token_sync.monitor.health import SourceRow
     from rubix_token_sync.monitor.runs import RunRow
+    from rubix_token_sync.runs.result import ContentLeft
 
 __all__ = [
     "MAX_MISSING_CONTENT",
@@ -162,12 +163,14 @@ def judge_comparison(
     unread: Iterable[Skipped],
     rejected: int = 0,
     chains_unread: int = 0,
+    content_left: Sequence[ContentLeft] = (),
+    rules: Rules,
 ) -> list[Problem]:
     """What `verify` found.
 
     ``failed`` is (path, code, sentence), ``unread`` may hide nodes, ``rejected`` is how many
     records the target refused in a repair, ``chains_unread`` how many directories of token
-    chains could not be read whole.
+    chains could not be read whole, ``content_left`` is content that nobody has.
     """
     problems = []
     if chains_unread:
@@ -221,7 +224,16 @@ def judge_comparison(
         )
         for skipped in unread
     ]
-    return problems
+    ordered = sorted(content_left, key=lambda left: left.db_path)  # not as workers ended
+    labels = told_apart([(left.node_name, left.db_path) for left in ordered])
+    for left, label in zip(ordered, labels, strict=True):
+        where = (None, left.node_name, left.db_path)
+        problems += _content(
+            label, where, left.failures, left.records, rules, repository=left.has_repository
+        )
+    if rules.strict:
+        problems = [replace(problem, severity="error") for problem in problems]
+    return sorted(problems, key=lambda problem: problem.severity != "error")
 
 
 def worst(problems: Iterable[Problem]) -> int:
@@ -269,7 +281,14 @@ def _of_database(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
         )
     if row.chains_error is not None:
         found.append(_chains(label, where, row.chains_error))
-    return found + _content(row, rules, label)
+    return found + _content(
+        label,
+        where,
+        row.content_failures,
+        row.record_count,
+        rules,
+        repository=row.ipfs_path is not None,
+    )
 
 
 def _failed(failure: DatabaseFailure, label: str) -> Problem:
@@ -300,24 +319,26 @@ def _chains(label: str, where: tuple[str, str, str], said: str) -> Problem:
     )
 
 
-def _content(row: DatabaseRow, rules: Rules, label: str) -> list[Problem]:
+def _content(
+    label: str,
+    where: tuple[str | None, str, str],
+    failures: Mapping[str, int],
+    records: int,
+    rules: Rules,
+    *,
+    repository: bool,
+) -> list[Problem]:
     """One problem a reason; errors where all curable reasons together pass the threshold."""
-    reasons = {code: n for code, n in row.content_failures.items() if code in CURES and n}
-    has_repository = row.ipfs_path is not None
-    missing = sum(n for code, n in reasons.items() if curable(code, repository=has_repository))
-    too_much = missing > rules.max_missing_content * row.record_count
+    reasons = {code: n for code, n in failures.items() if code in CURES and n}
+    missing = sum(n for code, n in reasons.items() if curable(code, repository=repository))
+    too_much = missing > rules.max_missing_content * records
     return [
         Problem(
             "content_missing",
-            f"{label}: {count:,} of {counted(row.record_count, 'record')} without "
-            f"content: {REASONS[code]}.",
-            row.source_ip,
-            row.node_name,
-            row.db_path,
+            f"{label}: {count:,} of {counted(records, 'record')} without content: {REASONS[code]}.",
+            *where,
             detail=code,
-            severity="error"
-            if too_much and curable(code, repository=has_repository)
-            else "warning",
+            severity="error" if too_much and curable(code, repository=repository) else "warning",
             count=count,
             cure=CURES[code],
         )

@@ -8,7 +8,7 @@ import stat
 from typing import Final, Literal
 
 from rubix_token_sync import node_files
-from rubix_token_sync.errors import SettingsError
+from rubix_token_sync.errors import SettingsError, SourceError
 from rubix_token_sync.node_files import bounded, from_argument
 from rubix_token_sync.node_places import is_database, node_around
 
@@ -27,14 +27,31 @@ _KINDS: Final = (
 )
 
 
-def keep_out(path: str | os.PathLike[str], what: str, output: Output = "place") -> None:
+def keep_out(
+    path: str | os.PathLike[str],
+    what: str,
+    output: Output = "place",
+    *,
+    stall_s: float = node_files.STALL_SECONDS,
+) -> None:
     """Refuse a place for ``what`` (``The report``) that belongs to a node, or is taken.
 
     Raises:
-        SettingsError: ``inside_a_node``; ``place_taken``.
-        SourceError: ``stalled``.
+        SettingsError: ``inside_a_node``; ``place_taken``; ``stalled``, it does not answer.
     """
-    node = node_around(path)
+    try:
+        _refuse(path, what, output, stall_s)
+    except SourceError as error:
+        raise SettingsError(
+            f"{what} would go to {os.fspath(path)}. {error.message}",
+            code=error.code,
+            remedy=error.remedy,
+            context={"path": os.fspath(path)},
+        ) from error
+
+
+def _refuse(path: str | os.PathLike[str], what: str, output: Output, stall_s: float) -> None:
+    node = node_around(path, stall_s=stall_s)
     if node is not None:
         raise SettingsError(
             f"{what} would go to {os.fspath(path)}, which is inside the node's directory {node}.",
@@ -42,7 +59,9 @@ def keep_out(path: str | os.PathLike[str], what: str, output: Output = "place") 
             remedy="Choose a place outside: nothing is ever written into a node's directories.",
             context={"path": os.fspath(path), "node": node},
         )
-    there = None if output == "place" else bounded(lambda: _there(from_argument(path), output))
+    if output == "place":
+        return
+    there = bounded(lambda: _there(from_argument(path), output), stall_s=stall_s)
     if there is not None:
         raise SettingsError(
             f"{what} would go to {os.fspath(path)}, where {there} is already.",

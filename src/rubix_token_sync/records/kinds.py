@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Final
 
 from rubix_token_sync.records.schema import SOURCE_COLUMNS, SqliteValue
+from rubix_token_sync.text import counted
 
 __all__ = ["KINDS", "RBT", "TREE_KINDS", "TokenKind", "kind_of", "tokens_by_kind"]
 
@@ -28,7 +29,9 @@ class TokenKind:
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Keys of the JSON in ``attributes`` → the node's columns."""
     label: str = ""
-    """For people, after a number."""
+    """For people, after the number 1."""
+    labels: str = ""
+    """After any other; where empty, the same: amounts of RBT and FT have no plural."""
     key: str = "token_id"
     """Of ``columns``: what tells its rows apart."""
     names_trees: bool = False
@@ -75,6 +78,7 @@ KINDS: Final = (
         "NFTTokensTable",
         _same("token_id", "did", "token_status", "token_value"),
         label="NFT",
+        labels="NFTs",
         names_trees=True,
     ),
     TokenKind(
@@ -82,7 +86,8 @@ KINDS: Final = (
         "DataTokensTable",
         _same("token_id", "did", "token_status"),
         {"batch_id": "batch_id", "committer_did": "commiter_did"},
-        label="data",
+        label="data token",
+        labels="data tokens",
     ),
     TokenKind(
         "contract",
@@ -90,6 +95,7 @@ KINDS: Final = (
         {"token_id": "smart_contract_hash", "did": "deployer", "token_status": "contract_status"},
         _same("binary_code_hash", "raw_code_hash", "schema_code_hash"),
         label="contract",
+        labels="contracts",
         names_trees=True,
     ),
 )
@@ -99,9 +105,10 @@ TREE_KINDS: Final = tuple(kind.name for kind in KINDS if kind.names_trees)
 
 
 def tokens_by_kind(counts: Mapping[str, int]) -> str:
-    """For people: '371 RBT, 1,050 FT'; '0 tokens' where there are none."""
-    present = [kind for kind in KINDS if counts.get(kind.name)]
-    return ", ".join(f"{counts[kind.name]:,} {kind.label}" for kind in present) or "0 tokens"
+    """For people: '371 RBT, 2 contracts'; '0 tokens' where there are none."""
+    present = [(kind, counts[kind.name]) for kind in KINDS if counts.get(kind.name)]
+    said = [counted(n, kind.label, kind.labels or kind.label) for kind, n in present]
+    return ", ".join(said) or "0 tokens"
 
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}

@@ -184,8 +184,13 @@ def _findings(report: dict[str, Any]) -> Element:
             )
         said = "No audit has run yet: whether tokens are genuine and held once is not known."
         return section("Findings", empty(said, with_code("Run `rubix-token-sync audit`.", "p")))
-    counts = [(audit[name], name[:-1]) for name in ("errors", "warnings", "infos")]
-    said = ", ".join(counted(number, word) for number, word in counts)
+    words = {
+        "errors": ("error", "errors"),
+        "warnings": ("warning", "warnings"),
+        "infos": ("info", "info"),
+    }
+    counts = [(audit[name], forms) for name, forms in words.items()]
+    said = ", ".join(counted(number, one, many) for number, (one, many) in counts)
     said += f" open by audit {audit['number']}, {_minute(audit['time'])} UTC."
     shown = report["findings"][:_MOST_FINDINGS]
     left = sum(number for number, _ in counts) - len(shown)

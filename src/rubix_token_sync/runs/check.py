@@ -124,7 +124,9 @@ def _connect(store: Target) -> str:
 def _schema(store: Target) -> str:
     before = store.schema_version()
     changed = before != SCHEMA_VERSION and store.ensure_schema()
-    return f"made (was {before or 'nothing'})" if changed else f"version {before}"
+    if not changed:
+        return f"version {before}"
+    return f"upgraded from version {before}" if before else "created: the target had no tables"
 
 
 def _clock(store: Target) -> str:
@@ -134,7 +136,7 @@ def _clock(store: Target) -> str:
             f"this machine's clock differs from the server's by {behind:+.0f} s; runs use the "
             "server's, but times in logs will not match"
         )
-    return f"differs from the server's by {behind:+.1f} s"
+    return f"within {max(0.1, abs(behind)):.1f} s of the target's"
 
 
 def _source(store: Target, source: str) -> str:

@@ -12,7 +12,7 @@ import itertools
 import marshal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
@@ -126,7 +126,7 @@ class Comparison:
     ``repair`` gets the records that are to be written so that both are equal
     again, each with the tally of its batch.  ``unverified`` counts contents that
     only the target has and that cannot be proven from them alone; ``unread`` says
-    whether some could not be read now.
+    whether some could not be read now, ``failures`` why nobody has content, by code.
     """
 
     job: Job
@@ -138,6 +138,7 @@ class Comparison:
     repair: Callable[[Tally, pa.RecordBatch], None] | None = None
     unverified: int = 0
     unread: bool = False
+    failures: Counter[str] = field(default_factory=Counter)
 
     def batch(self, rows: DigestedRows) -> tuple[Tally, tuple[Difference, ...]]:
         """Compare some rows, content read anew.
@@ -156,6 +157,7 @@ class Comparison:
         fetched = pc.sum(fresh.column("ipfs_fetched")).as_py() or 0
         if self._keep(rows.kind, fresh, stored, resolved):
             fresh = self._records(rows, keys, resolved)
+        self.failures.update(reason.code.value for reason in resolved.failures)
         found = self._examine(fresh, suspects, stored)
         tally = Tally(
             read=len(rows.rows),

@@ -136,6 +136,8 @@ class Summary:
     """Compared content that only the target has and that cannot be proven from it alone."""
     chains_unread: int = 0
     """Directories of token chains that could not be read, or not all of a chain there."""
+    content_failures: Mapping[str, int] = field(default_factory=dict)
+    """Of a comparison: why content is missing, by code; a sync has it in its tallies."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from rubix_token_sync.targets.registry import TargetAddress
 if TYPE_CHECKING:
     from rubix_token_sync.runs.worker_pool import Executor
 
-__all__ = ["DatabaseOutcome", "RunOptions", "RunResult"]
+__all__ = ["ContentLeft", "DatabaseOutcome", "RunOptions", "RunResult"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,18 @@ class DatabaseOutcome:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class ContentLeft:
+    """What a comparison of one database could not compare: content that nobody has."""
+
+    node_name: str
+    db_path: str
+    records: int
+    failures: Mapping[str, int]
+    """Records by the code of what is in the way."""
+    has_repository: bool
+
+
 @dataclass
 class RunResult:
     """How a run ended; `rubix_token_sync.reports.report` turns it into the report."""
@@ -106,6 +119,8 @@ class RunResult:
     """Databases that the target holds records of and that are gone from the disk."""
     unread: int = 0
     """Directories that could not be read and may hide nodes."""
+    content_left: list[ContentLeft] = field(default_factory=list)
+    """Of a comparison, by database."""
     error: SyncError | None = None
     """What ended the run, where its status is FAILED."""
 

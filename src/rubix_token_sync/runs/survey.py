@@ -14,10 +14,10 @@ from rubix_token_sync.log import ProgressPace, log_event
 from rubix_token_sync.nodes.discovery import Discovery, discover
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.carried import root_of
-from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
+from rubix_token_sync.runs.jobs import Job, Report, Summary, WorkerContext
 from rubix_token_sync.runs.plan import TARGET_DIFFERS, Plan, PlanRules, inside, left_out, make_plan
 from rubix_token_sync.runs.progress import Progress
-from rubix_token_sync.runs.result import DatabaseOutcome, RunOptions, RunResult
+from rubix_token_sync.runs.result import ContentLeft, DatabaseOutcome, RunOptions, RunResult
 from rubix_token_sync.runs.session import Status
 from rubix_token_sync.runs.worker_pool import Pool, WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
@@ -55,6 +55,7 @@ class Survey:
         self._discovered = False
         self.failed: list[tuple[str, SyncError]] = []
         self.missing: list[DatabaseState] = []
+        self.content_left: list[ContentLeft] = []
         self.unread = 0
 
     def require_extras(self) -> None:
@@ -187,7 +188,8 @@ class Survey:
         log_event(
             _LOG, logging.INFO, "planned",
             f"{counted(counters.databases_found, 'database')} found, {len(jobs)} to read, "
-            f"{len(plan.current)} unchanged",
+            f"{len(plan.current)} unchanged"
+            + (f", {len(plan.unreadable)} unreadable" if plan.unreadable else ""),
             found=counters.databases_found, read=len(jobs), current=len(plan.current),
         )  # fmt: skip
 
@@ -289,6 +291,19 @@ class Survey:
             node=node_name, db_path=db_path, category=error.category, code=error.code,
         )  # fmt: skip
 
+    def note_content(self, job: Job, summary: Summary) -> None:
+        """Content that a comparison met nowhere."""
+        if summary.content_failures:
+            self.content_left.append(
+                ContentLeft(
+                    job.node.name,
+                    job.node.db_path,
+                    summary.records,
+                    summary.content_failures,
+                    has_repository=job.node.repository is not None,
+                )
+            )
+
     def label(self, node_name: str, db_path: str) -> str:
         """A node's name for people, with what distinguishes it from others of that name."""
         alike = [node.db_path for node in self.discovery.nodes if node.name == node_name]
@@ -328,4 +343,5 @@ class Survey:
             errors=list(self.errors),
             dead_sessions=dead,
             place=place,
+            content_left=self.content_left,
         )

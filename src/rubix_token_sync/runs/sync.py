@@ -251,6 +251,7 @@ class Run(Survey):
         else:
             outcome.seconds = report.summary.seconds
             outcome.chains_unread = report.summary.chains_unread
+            self.note_content(jobs[report.job], report.summary)
 
     def _published(self, outcome: DatabaseOutcome, report: ChunkPublished) -> None:
         if report.table == RECORDS.name:

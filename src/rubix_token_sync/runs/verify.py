@@ -12,7 +12,7 @@ from rubix_token_sync.records.schema import database_key
 from rubix_token_sync.runs.cancel import CancelToken, Interrupted
 from rubix_token_sync.runs.jobs import Difference, JobDone, JobFailed, Report, RowsRead
 from rubix_token_sync.runs.progress import Progress
-from rubix_token_sync.runs.result import RunOptions
+from rubix_token_sync.runs.result import ContentLeft, RunOptions
 from rubix_token_sync.runs.survey import Survey
 from rubix_token_sync.runs.sync import sync
 from rubix_token_sync.targets.base import SCHEMA_VERSION, DatabaseState
@@ -47,6 +47,8 @@ class Verification:
     """Records that the target refused in a repair."""
     chains_unread: int = 0
     """Directories of token chains that could not be read, or not all of a chain there."""
+    content_left: list[ContentLeft] = field(default_factory=list)
+    """Content that could not be compared, by database."""
     seconds: float = 0.0
     repaired: bool = False
     """What differed was made equal again."""
@@ -131,12 +133,13 @@ def verify(
                 result.records += report.summary.records
                 result.unverified += report.summary.unverified
                 result.chains_unread += report.summary.chains_unread
+                run.note_content(jobs[report.job], report.summary)
             elif isinstance(report, JobFailed):
                 note_failure(jobs[report.job].node.db_path, report.error)
 
         with run.pool(len(jobs), options.target) as pool:
             run.work(pool, list(jobs.values()), note, lambda: run.on_progress(run.progress))
-        result.seconds = run.progress.seconds
+        result.seconds, result.content_left = run.progress.seconds, run.content_left
         return result
     finally:
         store.close()
@@ -182,6 +185,7 @@ def repair(
         unread=outcome.unread,
         rejected=outcome.counters.rejected,
         chains_unread=sum(database.chains_unread for database in outcome.databases),
+        content_left=outcome.content_left,
         hiding=_hiding(outcome.discovery.skipped),
         seconds=outcome.seconds,
         repaired=True,

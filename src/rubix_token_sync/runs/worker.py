@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -69,6 +69,9 @@ _FIRST_ROWS: Final = 200
 _FEWEST_ROWS: Final = 20
 _ATTEMPTS: Final = 3
 """At a database whose trouble may pass, as long as nothing of it was reported."""
+_FINAL: Final = frozenset({"busy", "too_many_files"})
+"""Transient, but not to be tried again at once: `open_snapshot` has waited for the one, and
+handles do not come free while this very process holds them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class _Left:
     unread: bool
     """Contents that could not be read, for a reason that says nothing of their tokens."""
     unverified: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Of a comparison: why content is missing, by code."""
 
 
 class Worker:
@@ -88,11 +93,16 @@ class Worker:
         context: WorkerContext,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         opener: Callable[[TargetAddress, TargetOptions], Target] = open_target,
+        busy_s: float = 20.0,
     ) -> None:
-        """``turn`` is held while a chunk is written; ``opener`` opens the target."""
+        """``turn`` is held while a chunk is written; ``opener`` opens the target.
+
+        A database that its node holds is waited for ``busy_s`` seconds.
+        """
         self.context = context
         self._turn = turn
         self._opener = opener
+        self._busy_s = busy_s
         self._target: Target | None = None
         self._judging: Judging | None = None
         self._batch_size = context.target_options.batch_size
@@ -134,8 +144,7 @@ class Worker:
                 return JobFailed(job.number, error)  # its mark or its errors: nobody else's
             except SyncError as error:
                 # What was reported cannot be taken back, so only a silent job begins anew.
-                # Nor do handles come free while this very process holds them.
-                passing = error.kind == "transient" and error.code != "too_many_files"
+                passing = error.kind == "transient" and error.code not in _FINAL
                 if counting.count or not passing or attempt == _ATTEMPTS:
                     return JobFailed(job.number, error)
                 attempt += 1
@@ -149,7 +158,8 @@ class Worker:
             content_state = job.asked_repository
         known = self._known(job)
         publisher = self._publisher(job, send)
-        with open_snapshot(job.node.db_path, self.context.scratch) as snapshot:
+        path, scratch = job.node.db_path, self.context.scratch
+        with open_snapshot(path, scratch, busy_s=self._busy_s) as snapshot:
             if job.task == "sync":
                 _guard_count(job, known, snapshot.count)
             network = network_of(job.node.db_path)
@@ -207,6 +217,7 @@ class Worker:
             seconds,
             left.unverified,
             chains_unread,
+            dict(left.failures),
         )
 
     def _compare(
@@ -232,7 +243,7 @@ class Worker:
             chain.close()
         for lost in comparison.lost(known.vanished()):
             send(RowsRead(job.number, Tally(), snapshot.count, (lost,)))
-        return _Left(comparison.unread, comparison.unverified)
+        return _Left(comparison.unread, comparison.unverified, comparison.failures)
 
     def _read(
         self,

@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -164,6 +165,17 @@ def _bounded(cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any]) -> Bounded
     return connection
 
 
+class _IsoTimestamp(psycopg.adapt.Loader):
+    """Times as this program's transactions get them, whatever the role's DateStyle is.
+
+    The driver goes by what the server said before: that the transaction sets another style it
+    is told only after the answer to the first statement, which travels with the setting.
+    """
+
+    def load(self, data: psycopg.abc.Buffer) -> datetime:
+        return datetime.fromisoformat(bytes(data).decode())
+
+
 def driver(conn: sa.Connection) -> BoundedConnection:
     """The driver's connection below SQLAlchemy's."""
     raw: object = conn.connection.dbapi_connection
@@ -194,6 +206,7 @@ def make_engine(address: PostgresAddress, options: TargetOptions) -> sa.Engine:
         "tcp_keepalives_count": "4",
         "timezone": "UTC",
         "datestyle": "ISO",
+        "extra_float_digits": "1",
         "synchronous_commit": "on",
     }
 
@@ -232,6 +245,7 @@ def _open(address: PostgresAddress, call_seconds: float) -> BoundedConnection:
     )
     conn.cursor_factory, conn.server_cursor_factory = _Cursor, _ServerCursor
     conn.call_seconds = call_seconds + 10  # the server's own limit comes first
+    conn.adapters.register_loader("timestamp", _IsoTimestamp)
     encoding = conn.info.parameter_status("server_encoding") or "UTF8"
     if encoding not in ("UTF8", "SQL_ASCII"):
         conn.close()

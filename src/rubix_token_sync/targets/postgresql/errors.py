@@ -113,8 +113,9 @@ _BY_STATE: Final[dict[str, _Meaning]] = {
     "53300": _Meaning(
         TargetOverloaded,
         "too_many_connections",
-        "The server has no connections left.",
-        "Lower CONNECTION_POOL_SIZE or raise the server's max_connections.",
+        "The server gives no more connections.",
+        "Lower CONNECTION_POOL_SIZE, or have the limit raised: the server's max_connections, or "
+        "the CONNECTION LIMIT of the database or role.",
     ),
 }
 

@@ -331,7 +331,7 @@ def _kinds(
             [Column("Kind"), Column("Records", "n"), Column("Share", "wide")],
             [
                 [
-                    rts.tokens_by_kind({kind: number}).partition(" ")[2] or kind,
+                    rts.tokens_by_kind({kind: 1}).partition(" ")[2] or kind,
                     amount(number, links("/tokens", node=name, source=sources, kind=kind)),
                     bar([("first", number, kind)], most=most),
                 ]
