@@ -173,7 +173,11 @@ class _IsoTimestamp(psycopg.adapt.Loader):
     """
 
     def load(self, data: psycopg.abc.Buffer) -> datetime:
-        return datetime.fromisoformat(bytes(data).decode())
+        text = bytes(data).decode()
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError as error:  # infinity, or a year that Python does not have
+            raise psycopg.DataError(f"can't parse timestamp {text!r}") from error
 
 
 def driver(conn: sa.Connection) -> BoundedConnection:
