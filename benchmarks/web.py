@@ -5,7 +5,8 @@ machines, 1 % of them without content, one in a thousand invalid, a year of runs
 findings.  Then the program serves it, and viewers click through every view, each waiting so many
 seconds between two clicks, as people do.  Measured are, of each view, the median, the 95th
 percentile and the longest answer; the server's memory; and, with ``--writing``, the records a
-second that a process publishes into the same target without viewers and with them.
+second that a process publishes into the same target without viewers and with them; with
+``--apart``, the publisher has a processor of its own.
 """
 
 from __future__ import annotations
@@ -122,12 +123,15 @@ def finish(store: SqlTarget, findings: int) -> None:
     store.finish_load()
 
 
-def write(address: str, seconds: float, source: str) -> tuple[float, float]:
+def write(address: str, seconds: float, source: str, own: int | None) -> tuple[float, float]:
     """Publish new records of a database of its own, as a sync does.
 
-    Records a second, and microseconds of a processor for each.
+    Records a second, and microseconds of a processor for each.  ``own`` is a processor for it.
     """
     store = open_target(parse_target(address), TargetOptions())
+    if own is not None:
+        os.sched_setaffinity(0, {own})
+        sa.event.listen(store.engine, "connect", lambda conn, _: _pin_server(conn, own))
     lease = Lease(source, str(uuid.uuid4()))
     store.acquire_lease(lease, "benchmark|-|1|1")
     path, done, began = f"/mnt/writing-{lease.session_id}/Rubix/rubix.db", 0, time.monotonic()
@@ -166,6 +170,12 @@ def write(address: str, seconds: float, source: str) -> tuple[float, float]:
     finally:
         store.release_lease(lease)
         store.close()
+
+
+def _pin_server(connection: Any, own: int) -> None:
+    """The server's process for a connection, where there is one on this machine."""
+    if (info := getattr(connection, "info", None)) is not None:
+        os.sched_setaffinity(info.backend_pid, {own})
 
 
 # --- viewers ------------------------------------------------------------------------------------
@@ -265,15 +275,24 @@ def memory(pid: int) -> float:
 @click.option("--think", default=1.0, show_default=True, help="Seconds between clicks, on average.")
 @click.option("--writing", is_flag=True, help="While a process publishes records.")
 @click.option("--turns", default=3, show_default=True, help="By turns without viewers and with.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Processor 0 is the publisher's, and its server's process's (as root); the page and the "
+    "viewers have the others.  What else the server starts: taskset -cp 1 its main process.",
+)
 @click.option("--write-for", type=float, hidden=True, help="Only publish, for so many seconds.")
 def main(
     target: str, records: int, databases: int, findings: int, viewers: int, seconds: float,
-    settle: float, think: float, writing: bool, turns: int, write_for: float | None,
+    settle: float, think: float, writing: bool, turns: int, apart: bool, write_for: float | None,
 ) -> None:  # fmt: skip
     """Measure the page over one target."""
     if write_for is not None:
-        click.echo(" ".join(f"{number:.1f}" for number in write(target, write_for, "writer")))
+        published = write(target, write_for, "writer", 0 if apart else None)
+        click.echo(" ".join(f"{number:.1f}" for number in published))
         return
+    if apart:
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
     options = TargetOptions(pool_size=5, call_seconds=3_600, retry_seconds=7_200)
     store = open_target(parse_target(target), options)
     store.ensure_schema()
@@ -283,7 +302,8 @@ def main(
         finish(store, findings)
         click.echo(f"filled with {records:,} records in {time.monotonic() - began:.1f} s")
     store.close()
-    writer = [sys.executable, "-m", "benchmarks.web", "--target", target, "--write-for"]
+    writer = [sys.executable, "-m", "benchmarks.web", "--target", target]
+    writer += [*(["--apart"] if apart else []), "--write-for"]
     command = [sys.executable, "-P", "-m", "rubix_token_sync", "serve", "--port", "0"]
     with subprocess.Popen(
         [*command, "--target", target], stdout=subprocess.PIPE, text=True

@@ -53,20 +53,30 @@ def read_changes(
     filters: ChangeFilters,
     *,
     block: int = _ROWS,
+    most_sorted: int | None = None,
 ) -> Generator[Change]:
     """Every change of the runs that ``until`` has and ``since`` has not, run by run.
 
     Read in blocks of so many: memory holds one of them.  The first run is a statement of its own,
     which gives what it finds as it finds it: the first changes do not wait for the last.  Each
-    statement after it is of twice as many runs, since each looks at all later old versions.
+    statement after it is of twice as many runs, since each looks at all later old versions; but
+    where those may have changed more than ``most_sorted`` records, which are put into the order of
+    runs before the first of them is given, of fewer.
 
     Raises:
         SettingsError: history before them was removed.
     """
     axis = Axis.read(conn, tables, since, until)
-    ended, asked, number = axis.ended, axis.asked, 1
+    ended, number = axis.ended, 1
+    asked = _without_others(conn, tables, axis, filters)
+    newest_id = conn.execute(sa.select(sa.func.max(tables.records.c.id))).scalar() or 0
     while asked:
-        runs, asked, number = asked[:number], asked[number:], 2 * number
+        runs = asked[:number]
+        while (
+            most_sorted is not None and len(runs) > 1 and axis.most(runs, newest_id) > most_sorted
+        ):
+            runs = runs[: len(runs) // 2]
+        asked, number = asked[len(runs) :], 2 * len(runs)
         parts = Parts(
             tables, since | Runs(runs[0] - 1), until.cut(runs[-1]),
             axis.first_id(runs[0]), axis.last_id(runs),
@@ -79,6 +89,21 @@ def read_changes(
                 change = _change(row._mapping, ended[row.run])
                 if not filters.columns or filters.columns & set(change.columns):
                     yield change
+
+
+def _without_others(
+    conn: sa.Connection, tables: Tables, axis: Axis, filters: ChangeFilters
+) -> list[int]:
+    """The runs that are asked for, but for those of machines whose records are not."""
+    if not filters.sources or not axis.asked:
+        return axis.asked
+    runs, marks = tables.runs.c, tables.databases.c
+    of_another = sa.exists().where(
+        marks.source_ip == runs.source_ip, marks.source_ip.not_in(filters.sources)
+    )
+    query = sa.select(runs.number).where(runs.number >= axis.asked[0], ~of_another)
+    kept = set(conn.execute(query).scalars())
+    return [number for number in axis.asked if number in kept]
 
 
 def _both_sides(parts: Parts, filters: ChangeFilters) -> sa.Select[Any] | sa.CompoundSelect[Any]:
