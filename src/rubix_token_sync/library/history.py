@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Final, Unpack
+from typing import Unpack
 
 import sqlalchemy as sa
 
@@ -41,10 +41,6 @@ from rubix_token_sync.targets.sql.target import SqlTarget
 __all__ = ["ChangeFeed", "PastReader", "prune_history"]
 
 
-_MOST_SORTED: Final = 5_000
-"""Changes that the first ones of several runs may wait for."""
-
-
 class ChangeFeed:
     """Changes of the runs that ended after a moment; may be iterated several times.
 
@@ -70,7 +66,7 @@ class ChangeFeed:
         with self._store.view() as conn:
             found = read_changes(
                 conn, self._store.tables, self._since, self._until, self._filters,
-                block=number, most_sorted=_MOST_SORTED,
+                block=number, first=number,
             )  # fmt: skip
             with contextlib.closing(found):
                 return list(itertools.islice(found, number))
