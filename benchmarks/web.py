@@ -5,7 +5,8 @@ machines, 1 % of them without content, one in a thousand invalid, a year of runs
 findings.  Then the program serves it, and viewers click through every view, each waiting so many
 seconds between two clicks, as people do.  Measured are, of each view, the median, the 95th
 percentile and the longest answer; the server's memory; and, with ``--writing``, the records a
-second that a process publishes into the same target without viewers and with them.
+second that a process publishes into the same target without viewers and with them; with
+``--apart``, the publisher has a processor of its own.
 """
 
 from __future__ import annotations
@@ -122,16 +123,29 @@ def finish(store: SqlTarget, findings: int) -> None:
     store.finish_load()
 
 
-def write(address: str, seconds: float, source: str) -> tuple[float, float]:
+def write(address: str, seconds: float, source: str, own: int | None) -> tuple[float, ...]:
     """Publish new records of a database of its own, as a sync does.
 
-    Records a second, and microseconds of a processor for each.
+    Records a second, microseconds of a processor for each, and records a second of the time in
+    which it, or its server's process, did not wait for a processor.  ``own`` is one for it.
     """
     store = open_target(parse_target(address), TargetOptions())
+    processes = [os.getpid()]
+
+    def note_server(connection: Any, _record: Any) -> None:
+        """The server's process for a connection, where there is one on this machine."""
+        if (info := getattr(connection, "info", None)) is not None:
+            processes.append(info.backend_pid)
+            if own is not None:
+                os.sched_setaffinity(info.backend_pid, {own})
+
+    sa.event.listen(store.engine, "connect", note_server)
+    if own is not None:
+        os.sched_setaffinity(0, {own})
     lease = Lease(source, str(uuid.uuid4()))
     store.acquire_lease(lease, "benchmark|-|1|1")
     path, done, began = f"/mnt/writing-{lease.session_id}/Rubix/rubix.db", 0, time.monotonic()
-    database = database_key(source, path)
+    database, waited = database_key(source, path), waiting(processes)
     try:
         while time.monotonic() - began < seconds:
             rows = []
@@ -162,10 +176,18 @@ def write(address: str, seconds: float, source: str) -> tuple[float, float]:
                 0.0,
             )
             store.publish(lease, Chunk(part, mark=mark))
-        return done / (time.monotonic() - began), 1e6 * time.process_time() / done
+        took = time.monotonic() - began
+        undisturbed = took - (waiting(processes) - waited)
+        return done / took, 1e6 * time.process_time() / done, done / undisturbed
     finally:
         store.release_lease(lease)
         store.close()
+
+
+def waiting(processes: list[int]) -> float:
+    """Seconds for which their threads were ready and had no processor."""
+    tasks = [task for pid in processes for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
 
 
 # --- viewers ------------------------------------------------------------------------------------
@@ -265,15 +287,24 @@ def memory(pid: int) -> float:
 @click.option("--think", default=1.0, show_default=True, help="Seconds between clicks, on average.")
 @click.option("--writing", is_flag=True, help="While a process publishes records.")
 @click.option("--turns", default=3, show_default=True, help="By turns without viewers and with.")
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Processor 0 is the publisher's, and its server's process's (as root); the page and the "
+    "viewers have the others.  What else the server starts: taskset -cp 1 its main process.",
+)
 @click.option("--write-for", type=float, hidden=True, help="Only publish, for so many seconds.")
 def main(
     target: str, records: int, databases: int, findings: int, viewers: int, seconds: float,
-    settle: float, think: float, writing: bool, turns: int, write_for: float | None,
+    settle: float, think: float, writing: bool, turns: int, apart: bool, write_for: float | None,
 ) -> None:  # fmt: skip
     """Measure the page over one target."""
     if write_for is not None:
-        click.echo(" ".join(f"{number:.1f}" for number in write(target, write_for, "writer")))
+        published = write(target, write_for, "writer", 0 if apart else None)
+        click.echo(" ".join(f"{number:.1f}" for number in published))
         return
+    if apart:
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
     options = TargetOptions(pool_size=5, call_seconds=3_600, retry_seconds=7_200)
     store = open_target(parse_target(target), options)
     store.ensure_schema()
@@ -283,7 +314,8 @@ def main(
         finish(store, findings)
         click.echo(f"filled with {records:,} records in {time.monotonic() - began:.1f} s")
     store.close()
-    writer = [sys.executable, "-m", "benchmarks.web", "--target", target, "--write-for"]
+    writer = [sys.executable, "-m", "benchmarks.web", "--target", target]
+    writer += [*(["--apart"] if apart else []), "--write-for"]
     command = [sys.executable, "-P", "-m", "rubix_token_sync", "serve", "--port", "0"]
     with subprocess.Popen(
         [*command, "--target", target], stdout=subprocess.PIPE, text=True
@@ -298,34 +330,36 @@ def main(
             report(people, memory(server.pid), processor(server.pid), detailed=False)
             people.took.clear()
             before, turn = processor(server.pid), seconds / turns
-            published: tuple[list[tuple[float, float]], ...] = ([], [])
-            for _ in range(turns):
+            published: tuple[list[list[float]], ...] = ([], [])
+            for number in range(turns):
                 if not writing:
                     people.click(viewers, turn, places)
                     continue
-                published[0].append(written(writer, turn))
-                with ThreadPoolExecutor(1) as beside:
-                    other = beside.submit(written, writer, turn)
-                    people.click(viewers, turn, places)
-                    published[1].append(other.result())
+                for watched in (number % 2, 1 - number % 2):  # each is as often the first
+                    with ThreadPoolExecutor(1) as beside:
+                        other = beside.submit(written, writer, turn)
+                        if watched:
+                            people.click(viewers, turn, places)
+                        published[watched].append(other.result())
             report(people, memory(server.pid), processor(server.pid) - before)
             for name, found in zip(("without", "with"), published, strict=True):
                 if found:
-                    rate, used = (median(numbers) for numbers in zip(*found, strict=True))
+                    rate, used, free = (median(numbers) for numbers in zip(*found, strict=True))
                     click.echo(
                         f"published {name} viewers: {rate:,.0f} records/s, {used:.0f} µs of a "
-                        f"processor each ({', '.join(f'{one[0]:,.0f}' for one in found)})"
+                        f"processor each ({', '.join(f'{one[0]:,.0f}' for one in found)}); while "
+                        f"not waiting for one {free:,.0f} "
+                        f"({', '.join(f'{one[2]:,.0f}' for one in found)})"
                     )
         finally:
             server.terminate()
 
 
-def written(writer: list[str], seconds: float) -> tuple[float, float]:
-    """What a process of its own published: records a second, microseconds for each."""
+def written(writer: list[str], seconds: float) -> list[float]:
+    """What a process of its own published, as `write` says it."""
     command = [*writer, f"{seconds:.1f}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rate, used = (float(number) for number in done.stdout.split())
-    return rate, used
+    return [float(number) for number in done.stdout.split()]
 
 
 def processor(pid: int) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 
 from rubix_token_sync import failpoints
 from rubix_token_sync.errors import SettingsError, TargetUnavailable
+from rubix_token_sync.history import changes
 from rubix_token_sync.history.prune import prune_history
 from rubix_token_sync.library.history import PastReader
 from rubix_token_sync.targets.base import Lease
 from rubix_token_sync.targets.sql.target import SqlTarget
+from tests.audit.fleets import BEGAN, put_database
 
 from .test_versions import _RUN, _play, _source
 
@@ -89,9 +94,25 @@ def _take(state: dict[str, Any], gone: dict[str, Any], feed: Any) -> None:
             assert change.old[name] == held[name]
             held[name] = change.new[name]
         state[token] = (held["did"], held["token_status"])
-    assert feed.first(3) == list(feed)[:3]
+    _first(feed, 3)
+    with mock.patch.object(changes, "_MOST_SORTED", 1):
+        assert _by_key(feed.first(10_000)) == _by_key(list(feed))
     told = feed.counts()
     assert {what: sum(getattr(one, what) for one in told) for what in counted} == counted
+
+
+def _first(feed: Any, number: int) -> None:
+    """It gives so many, each once, of the first runs."""
+    found, every = feed.first(number), list(feed)
+    assert [one.run for one in found] == [one.run for one in every[:number]]
+    assert len({(one.run, one.token_id) for one in found}) == len(found)
+    assert all(one in every for one in found)
+
+
+def _by_key(found: list[Any]) -> list[Any]:
+    """In the order of runs, where a run's own are in none."""
+    assert [one.run for one in found] == sorted(one.run for one in found)
+    return sorted(found, key=lambda one: (one.run, one.token_id))
 
 
 def test_a_run_under_way_is_left_to_the_next_one(store: SqlTarget) -> None:
@@ -112,23 +133,56 @@ def test_a_run_under_way_is_left_to_the_next_one(store: SqlTarget) -> None:
     assert list(reader.changes(after.cursor, sources=names)) == []
 
 
+@contextlib.contextmanager
+def _asked(store: SqlTarget) -> Iterator[list[str]]:
+    """The statements that look for changes, once the context has ended."""
+    asked: list[str] = []
+
+    def note(_conn: Any, statement: Any, *_more: Any) -> None:
+        if "ended_run" in str(statement):
+            asked.append(str(statement))
+
+    sa.event.listen(store.engine, "before_execute", note)
+    try:
+        yield asked
+    finally:
+        sa.event.remove(store.engine, "before_execute", note)
+
+
 def test_many_runs_are_few_statements_in_the_order_of_runs(store: SqlTarget) -> None:
     source, reader = _source(store, tokens={1: {}}), Reader(store)
     start = source.run()
     runs = [source.run(lambda n=n: source.tokens.update({1: {"did": f"{n}"}})) for n in range(15)]
-    asked: list[Any] = []
-
-    def note(_conn: Any, statement: Any, *_more: Any) -> None:
-        asked.append(statement)
-
-    sa.event.listen(store.engine, "before_execute", note)
-    try:
+    with _asked(store) as asked:
         found = [change.run for change in reader.changes(start, sources=[source.name])]
-    finally:
-        sa.event.remove(store.engine, "before_execute", note)
     assert found == runs
-    changes = [one for one in asked if "ended_run" in str(one)]
-    assert len(changes) == 4, "of 1, 2, 4 and 8 runs"
+    assert len(asked) == 4, "of 1, 2, 4 and 8 runs"
+
+
+def test_the_first_changes_wait_for_no_large_run(
+    store: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of them: many changes are not put into order first, other machines' not looked at."""
+    other, source = _source(store), _source(store)
+    start = other.run(lambda: other.tokens.update({1: {}}))
+    runs = []
+    for low in (10, 20, 30, 40):
+        runs.append(
+            source.run(lambda low=low: source.tokens.update({n: {} for n in range(low, low + 10)}))
+        )
+        other.run(lambda low=low: other.tokens.update({low: {}}))
+    store.transact(lambda conn: put_database(conn, store.tables, "n", BEGAN, source=other.name))
+    reader = Reader(store)
+    every = reader.changes(start, sources=[source.name])
+    one = reader.changes(start, sources=[source.name], databases=[source.path])
+    for feed, most, number, ordered in ((every, 9, 4, 0), (every, 1_000, 3, 1), (one, 9, 1, 1)):
+        monkeypatch.setattr(changes, "_MOST_SORTED", most)
+        with _asked(store) as asked:
+            found = feed.first(1_000)
+        assert [change.run for change in found] == [run for run in runs for _ in range(10)]
+        assert len(asked) == number
+        assert sum("ORDER BY" in statement for statement in asked) == ordered
+        _first(feed, 11)
 
 
 def test_one_column_only(store: SqlTarget) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from rubix_token_sync.monitor import failure_counts
 from rubix_token_sync.monitor.databases import list_databases
 from rubix_token_sync.monitor.failure_counts import count_failures, more_stored_since
 from rubix_token_sync.monitor.failures import failure_report, report_of
@@ -107,10 +108,23 @@ def healthy(tmp_path: Path) -> Any:
     store.close()
 
 
-@pytest.mark.parametrize("since", [None, timedelta(days=1)])
+@pytest.mark.parametrize(
+    ("since", "few", "indexes"),
+    [
+        (None, 10_000, ("ipfs_fetched", "invalid")),
+        (timedelta(days=1), 2, ("ipfs_fetched", "invalid", "synced_at")),
+        (timedelta(days=1), 3, ("synced_at",)),
+    ],
+)
 def test_records_that_lack_nothing_are_not_looked_at(
-    healthy: SqlTarget, since: timedelta | None
+    healthy: SqlTarget,
+    since: timedelta | None,
+    few: int,
+    indexes: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of a time in which few were stored, those; else those that ever lacked something."""
+    monkeypatch.setattr(failure_counts, "_FEW", few)
     now = healthy.server_time()
     with plans_of(healthy.engine) as steps:
         found = failure_report(healthy, Filters(since=since), now, by_node=False)
@@ -119,11 +133,19 @@ def test_records_that_lack_nothing_are_not_looked_at(
             assert [d.content_failures for d in databases] == [{"not_found": 3}]
     assert [(one.code, one.count) for one in found.content] == [("not_found", 3)]
     assert [(one.code, one.count) for one in found.validation] == [("other", 3)]
-    looked = [step for step in steps if "TokenRecords" in step]
-    assert looked
-    for step in looked:
-        named = ("ix_tokenrecords_ipfs_fetched", "ix_tokenrecords_invalid", "INTEGER PRIMARY KEY")
-        assert any(index in step for index in named), step
+    looked = [step for step in steps if "TokenRecords" in step and "PRIMARY KEY" not in step]
+    used = {step.split("ix_tokenrecords_")[1].split()[0] for step in looked}
+    assert used == set(indexes)
+
+
+@pytest.mark.usefixtures("synced")
+def test_few_and_many_are_counted_alike(store: SqlTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    filters, now = Filters(since=timedelta(days=1)), store.server_time()
+    few = failure_report(store, filters, now)
+    assert few.content
+    assert few.validation
+    monkeypatch.setattr(failure_counts, "_FEW", 0)
+    assert failure_report(store, filters, now) == few
 
 
 def test_a_database_that_failed_is_counted_from_indexes(healthy: SqlTarget) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -457,6 +458,24 @@ def test_an_answer_says_of_when_it_is(desk: Desk) -> None:
     ):
         answer = view(desk, query)
         assert (answer.at, answer.document["server_time"]) == (at, at)
+
+
+def test_errors_of_a_time_are_counted_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whatever machine, node or category is asked for."""
+    counted: list[Any] = []
+    count = rts.TargetReader.failure_counts
+    monkeypatch.setattr(
+        rts.TargetReader,
+        "failure_counts",
+        lambda reader, **asked: counted.append(asked) or count(reader, **asked),
+    )
+    found = []
+    for more in ([], [("node", "node033")], [("category", "ipfs")], [("source", "elsewhere")]):
+        query = Query([("since", "24h"), *more])
+        found.append(errors.ask(desk, query).document["content"])
+    assert counted == [{"since": timedelta(days=1), "by_node": True}]
+    assert found[2] == found[0] != found[1] != []
+    assert found[3] == []
 
 
 def test_a_target_that_is_gone_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

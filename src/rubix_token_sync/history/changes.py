@@ -19,6 +19,8 @@ __all__ = ["Change", "read_changes"]
 
 _COLUMNS: Final = tuple(column.name for column in RECORDS.told_apart)
 _ROWS: Final = 2_000
+_MOST_SORTED: Final = 30_000
+"""Records that the first changes of several runs may wait for: 0.1 s of a processor or less."""
 _NEW: Final = 2
 """Stands where other changes say whether the record was there before: 1 or 0."""
 
@@ -53,6 +55,7 @@ def read_changes(
     filters: ChangeFilters,
     *,
     block: int = _ROWS,
+    first: int | None = None,
 ) -> Generator[Change]:
     """Every change of the runs that ``until`` has and ``since`` has not, run by run.
 
@@ -60,13 +63,29 @@ def read_changes(
     which gives what it finds as it finds it: the first changes do not wait for the last.  Each
     statement after it is of twice as many runs, since each looks at all later old versions.
 
+    Who wants only the ``first`` so many waits for no more than `_MOST_SORTED` records to be put
+    into the order of runs: runs that may have changed more are read one by one, those of nodes or
+    databases that have fewer records at once.
+
     Raises:
         SettingsError: history before them was removed.
     """
     axis = Axis.read(conn, tables, since, until)
-    ended, asked, number = axis.ended, axis.asked, 1
+    ended, number = axis.ended, 1
+    asked = _without_others(conn, tables, axis, filters)
+    if first is not None:
+        newest_id = conn.execute(sa.select(sa.func.max(tables.records.c.id))).scalar() or 0
+        held = _held(conn, tables, filters)
+        if held is not None and held <= _MOST_SORTED:
+            number = len(asked)
     while asked:
-        runs, asked, number = asked[:number], asked[number:], 2 * number
+        runs = asked[:number]
+        while first is not None and len(runs) > 1:
+            most = axis.most(runs, newest_id)
+            if min(most, most if held is None else held) <= _MOST_SORTED:
+                break
+            runs = runs[: len(runs) // 2]
+        asked, number = asked[len(runs) :], 2 * len(runs)
         parts = Parts(
             tables, since | Runs(runs[0] - 1), until.cut(runs[-1]),
             axis.first_id(runs[0]), axis.last_id(runs),
@@ -74,11 +93,42 @@ def read_changes(
         query = _both_sides(parts, filters)
         if len(runs) > 1:
             query = query.order_by("run")
+            if first is not None and not filters.columns:
+                query = query.limit(first)
         with conn.execute(query, execution_options={"yield_per": block}) as rows:
             for row in rows:
                 change = _change(row._mapping, ended[row.run])
                 if not filters.columns or filters.columns & set(change.columns):
                     yield change
+
+
+def _without_others(
+    conn: sa.Connection, tables: Tables, axis: Axis, filters: ChangeFilters
+) -> list[int]:
+    """The runs that are asked for, but for those of machines whose records are not."""
+    if not filters.sources or not axis.asked:
+        return axis.asked
+    runs, marks = tables.runs.c, tables.databases.c
+    of_another = sa.exists().where(
+        marks.source_ip == runs.source_ip, marks.source_ip.not_in(filters.sources)
+    )
+    query = sa.select(runs.number).where(runs.number >= axis.asked[0], ~of_another)
+    kept = set(conn.execute(query).scalars())
+    return [number for number in axis.asked if number in kept]
+
+
+def _held(conn: sa.Connection, tables: Tables, filters: ChangeFilters) -> int | None:
+    """So many records have the nodes or databases that are asked for; None: all may be."""
+    marks = tables.databases.c
+    wanted = []
+    if filters.nodes:
+        wanted.append(marks.node_name.in_(filters.nodes))
+    if filters.databases:
+        wanted.append(marks.db_path.in_([path[:500] for path in filters.databases]))
+    if not wanted:
+        return None
+    total = sa.func.sum(sa.cast(marks.record_count, sa.BigInteger()))
+    return int(conn.execute(sa.select(total).where(*wanted)).scalar() or 0)
 
 
 def _both_sides(parts: Parts, filters: ChangeFilters) -> sa.Select[Any] | sa.CompoundSelect[Any]:

@@ -130,6 +130,14 @@ class Axis:
                 return int(row.number) + 1
         return 0
 
+    def most(self, runs: Sequence[int], newest_id: int) -> int:
+        """So many records at most did these runs replace and add."""
+        chosen = [row for row in self.rows if row.number in runs]
+        replaced = sum(row._mapping[name] for row in chosen for name in REPLACED)
+        last_id = self.last_id(runs)
+        added = (newest_id if last_id is None else last_id) - min(r.last_record_id for r in chosen)
+        return int(replaced + max(0, added))
+
     def first_id(self, run: int = 0) -> int:
         """What this run and later ones added has higher ids."""
         found = [row.last_record_id for row in self.rows if row.number >= run]

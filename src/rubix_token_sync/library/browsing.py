@@ -130,9 +130,14 @@ class PageReader:
             self._store, lambda asked, now: more_stored_since(asked, since, now, most)
         )
 
-    def failure_counts(self) -> FailureCounts:
-        """What failed, counted once for every question that `errors_of` answers."""
-        return at_one_moment(self._store, lambda asked, now: count_failures(asked, Filters(), now))
+    def failure_counts(
+        self, *, since: timedelta | None = None, by_node: bool = True
+    ) -> FailureCounts:
+        """What failed, counted once for every question that `errors_of` answers; see `errors`."""
+        filters = Filters(since)
+        return at_one_moment(
+            self._store, lambda asked, now: count_failures(asked, filters, now, by_node=by_node)
+        )
 
     def errors_of(
         self,

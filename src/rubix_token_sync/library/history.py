@@ -65,8 +65,9 @@ class ChangeFeed:
         """The first so many of them; nothing more is read."""
         with self._store.view() as conn:
             found = read_changes(
-                conn, self._store.tables, self._since, self._until, self._filters, block=number
-            )
+                conn, self._store.tables, self._since, self._until, self._filters,
+                block=number, first=number,
+            )  # fmt: skip
             with contextlib.closing(found):
                 return list(itertools.islice(found, number))
 

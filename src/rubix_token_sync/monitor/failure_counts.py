@@ -23,6 +23,8 @@ __all__ = [
     "validation_code",
 ]
 
+_FEW: Final = 10_000
+"""Records that are looked at by their time: less work than all that ever failed."""
 _OTHER: Final = "other"
 """Validation errors that are none of this program's, as those of the earlier script."""
 
@@ -68,14 +70,20 @@ class FailureCounts:
 def count_failures(
     store: Answers, filters: Filters, now: datetime, *, by_node: bool = True
 ) -> FailureCounts:
-    """Looks at every record without content, or with validation errors, that ``filters`` leave."""
+    """Looks at every record without content, or with validation errors, that ``filters`` leave.
+
+    Or at every record of a time in which few were stored.
+    """
     wanted = filters.category
     by_node = by_node and wanted in (None, "ipfs", "validation")
+    few = filters.since is not None and not more_stored_since(store, filters.since, now, _FEW)
     return FailureCounts(
         now,
         nodes=_by_node(store, filters, now) if by_node else [],
-        content=_content(store, filters, now) if wanted in (None, "ipfs") else [],
-        validation=_validation(store, filters, now) if wanted in (None, "validation") else [],
+        content=_content(store, filters, now, few=few) if wanted in (None, "ipfs") else [],
+        validation=_validation(store, filters, now, few=few)
+        if wanted in (None, "validation")
+        else [],
         events=_events(store, filters, now),
     )
 
@@ -95,12 +103,15 @@ def validation_code(code: Code, column: sa.ColumnElement[str]) -> sa.ColumnEleme
     return column.contains(f'"code":"{code.value}"', autoescape=True)
 
 
-def _live(store: Answers, filters: Filters, now: datetime) -> list[sa.ColumnElement[bool]]:
-    """Of what lacks content or is invalid, which are few; its time leads to many."""
+def _live(
+    store: Answers, filters: Filters, now: datetime, *, few: bool
+) -> list[sa.ColumnElement[bool]]:
+    """Of what lacks content or is invalid, which are few; its time leads to many, or to ``few``."""
     records = store.tables.records
     conditions = [records.c.source_deleted_at.is_(None), *filters.by(records, now)]
     if filters.since is not None:
-        conditions.append(unindexed(records.c.synced_at) >= now - filters.since)
+        stored = records.c.synced_at if few else unindexed(records.c.synced_at)
+        conditions.append(stored >= now - filters.since)
     return conditions
 
 
@@ -170,9 +181,11 @@ def _node_rows(store: Answers, query: sa.Select[Any]) -> list[NodeRow]:
     return sorted(rows, key=lambda one: (-one.total_records, one.source_ip, one.node_name))
 
 
-def _content(store: Answers, filters: Filters, now: datetime) -> list[Failed]:
+def _content(store: Answers, filters: Filters, now: datetime, *, few: bool) -> list[Failed]:
     records = store.tables.records
     node = _exact_node(records)
+    fetched = records.c.ipfs_fetched
+    without = unindexed(fetched) == sa.false() if few else rarely(fetched == sa.false())
     inner = (
         sa.select(
             node[0].label("source_ip"),
@@ -182,9 +195,9 @@ def _content(store: Answers, filters: Filters, now: datetime) -> list[Failed]:
             code_of(records.c.ipfs_error).label("code"),
         )
         .where(
-            rarely(records.c.ipfs_fetched == sa.false()),
+            without,
             records.c.ipfs_error.is_not(None),
-            *_live(store, filters, now),
+            *_live(store, filters, now, few=few),
         )
         .subquery()
     )
@@ -202,24 +215,39 @@ def _content(store: Answers, filters: Filters, now: datetime) -> list[Failed]:
     ]
 
 
-def _validation(store: Answers, filters: Filters, now: datetime) -> list[Failed]:
-    """One pass over the invalid records counts every code that this program knows."""
+def _validation(store: Answers, filters: Filters, now: datetime, *, few: bool) -> list[Failed]:
+    """One pass over the invalid records counts every code that this program knows.
+
+    Codes are looked for once in each text of a node: most of its records have the same.
+    """
     records = store.tables.records
     text, node = records.c.validation_errors, _exact_node(records)
-    conditions = {code.value: validation_code(code, text) for code in Code}
+    invalid = unindexed(text) if few else text
+    alike = (
+        sa.select(
+            node[0].label("source_ip"),
+            node[1].label("node_name"),
+            cased(text).label("said"),
+            sa.func.count().label("records"),
+            sa.func.max(records.c.synced_at).label("last"),
+            sa.func.max(records.c.id).label("example"),
+        )
+        .where(invalid.is_not(None), *_live(store, filters, now, few=few))
+        .group_by(*node, cased(text))
+        .subquery()
+        .c
+    )
+    conditions = {code.value: validation_code(code, alike.said) for code in Code}
     conditions[_OTHER] = sa.not_(sa.or_(*conditions.values()))
     columns: list[sa.ColumnElement[Any]] = []
     for name, condition in conditions.items():
         columns += [
-            sa.func.sum(sa.case((condition, 1), else_=0)).label(f"n_{name}"),
-            sa.func.max(sa.case((condition, records.c.id))).label(f"id_{name}"),
-            sa.func.max(sa.case((condition, records.c.synced_at))).label(f"at_{name}"),
+            _sum(sa.case((condition, alike.records), else_=0)).label(f"n_{name}"),
+            sa.func.max(sa.case((condition, alike.example))).label(f"id_{name}"),
+            sa.func.max(sa.case((condition, alike.last))).label(f"at_{name}"),
         ]
-    query = (
-        sa.select(node[0].label("source_ip"), node[1].label("node_name"), *columns)
-        .where(text.is_not(None), *_live(store, filters, now))
-        .group_by(*node)
-    )
+    groups = alike.source_ip, alike.node_name
+    query = sa.select(*groups, *columns).group_by(*groups)
     rows = [row._mapping for row in store.read(lambda conn: conn.execute(query).all())]
     return [
         Failed(

@@ -274,13 +274,16 @@ class Desk:
         """How everything stands, as of its ``server_time``: the answer that all views share."""
         return self.ask("status", self._status, young=_STATUS_YOUNG)
 
-    def failures(self) -> rts.FailureCounts:
-        """What failed, as of its ``at``: one question for whatever is asked about it."""
-        return self.ask("failures", self._failures, young=_STATUS_YOUNG)
+    def failures(
+        self, since: timedelta | None = None, *, by_node: bool = True
+    ) -> rts.FailureCounts:
+        """What failed since then, as of its ``at``: one question for whatever is asked of it."""
 
-    def _failures(self) -> rts.FailureCounts:
-        self.reader.require_tables()
-        return self.reader.failure_counts()
+        def question() -> rts.FailureCounts:
+            self.reader.require_tables()
+            return self.reader.failure_counts(since=since, by_node=by_node)
+
+        return self.ask(("failures", since, by_node), question, young=_STATUS_YOUNG)
 
     def nights(self) -> list[rts.Night]:
         """Days of runs."""

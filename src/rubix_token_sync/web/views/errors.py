@@ -35,14 +35,10 @@ def ask(desk: Desk, query: Query) -> Answer:
     asked: dict[str, Any] = {
         "sources": sources, "nodes": nodes, "category": category, "limit": query.limit(20),
     }  # fmt: skip
-    since, by_node = query.age("since"), True
-    if since is None:
-        counted = desk.failures()
-        found, at = desk.reader.errors_of(counted, **asked), counted.at
-    else:
-        at = desk.server_time()
-        by_node = not desk.reader.more_stored_since(since, _MOST_RECORDS)
-        found = desk.reader.errors(since=since, **asked, by_node=by_node)
+    since = query.age("since")
+    by_node = since is None or not desk.reader.more_stored_since(since, _MOST_RECORDS)
+    counted = desk.failures(since, by_node=by_node)
+    found, at = desk.reader.errors_of(counted, **asked), counted.at
     given = {"source": sources, "node": nodes}
 
     def body(links: Links) -> Sequence[Element | None]:
