@@ -157,13 +157,13 @@ class MssqlTarget:
         from rubix_token_sync.targets.sql.history_view import VIEW
         from rubix_token_sync.targets.sql.tables import build_tables
 
-        ours = {table.name for table in build_tables(SPELLING).all()}
-        ours |= {"alembic_version", "BareRecords"}
+        ours = {table.name.lower() for table in build_tables(SPELLING).all()}
+        ours |= {"alembic_version", "barerecords"}
         with closing(self._connect()) as db, closing(db.cursor()) as cursor:
             cursor.execute(f"DROP VIEW IF EXISTS {VIEW}")
             cursor.execute("SELECT name FROM sys.tables")
             for (name,) in cursor.fetchall():
-                if name in ours or name.startswith("Sync"):
+                if name.lower() in ours or name.lower().startswith("sync"):
                     cursor.execute(f"DROP TABLE [{name}]")
             db.commit()
         return "--target-file", str(self._file)

@@ -275,10 +275,12 @@ def translated(sql: str) -> str:
     sql = re.sub(r"DATEADD\(DAY, (\S+), SYSUTCDATETIME\(\)\)", r"days_from_now(\1)", sql)
     sql = re.sub(r"DATEADD\(MILLISECOND, (\d+), utcnow\(\)\)", r"after_now(\1)", sql)
     sql = re.sub(r"AS (VAR)?BINARY\((MAX|\d+)\)", "AS BLOB", sql)
+    sql = re.sub(r"\b0x([0-9A-F]+)\b", r"x'\1'", sql)
+    sql = sql.replace("ISNULL(", "ifnull(")
     sql = re.sub(r"\bdbo\.", "", sql)
     sql = sql.replace("@@VERSION", "server_version()")
     sql = re.sub(
-        r"^UPDATE r SET (.*?) FROM (\w+) AS r INNER JOIN (\w+) AS s ON (.*?) WHERE ",
+        r"^UPDATE r SET (.*?) FROM (\w+) AS r JOIN (\w+) AS s ON (.*?) WHERE ",
         r"UPDATE \2 AS r SET \1 FROM \3 AS s WHERE \4 AND ",
         sql,
         flags=re.DOTALL,

@@ -78,7 +78,8 @@ class TdsServer:
     """Listens on 127.0.0.1; use as a context manager.
 
     ``log`` holds every statement in order; ``turns`` how each message of a client
-    begins, none of which is sent before the one before it is answered; ``logins`` every
+    begins, none of which is sent before the one before it is answered, and ``packets`` in
+    how many packets it came; ``logins`` every
     (user, password, database, encrypted); ``open`` is the number of connections now,
     ``most_open`` the largest number so far.
     """
@@ -93,6 +94,7 @@ class TdsServer:
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
+    packets: list[int] = field(default_factory=list)
     logins: list[tuple[str, str, str, bool]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     open: int = 0
@@ -219,6 +221,7 @@ class _Conversation:
             parts.append(self._read(size - 8))
             if status & 1:
                 self.server.turns.append(_beginning(kind, parts[0]))
+                self.server.packets.append(len(parts))
                 return kind, b"".join(parts)
 
     def _packets(self, payload: bytes, kind: int = REPLY) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rubix_token_sync.history.prune import prune_history
 from rubix_token_sync.targets.base import Chunk
@@ -11,6 +11,7 @@ from tests.history.fleet_made import Source
 from tests.history.test_changes import Reader
 
 from .engine import SqliteEngine
+from .server import TdsServer
 
 
 def test_versions_of_what_is_staged(store: SqlTarget, engine: SqliteEngine) -> None:
@@ -34,6 +35,43 @@ def test_versions_of_what_is_staged(store: SqlTarget, engine: SqliteEngine) -> N
     ]
     assert engine.query("SELECT count(*) FROM TokenRecordHistory") == [(6,)]
     source.is_exact()
+
+
+def test_nothing_and_an_empty_text_are_two_values(store: SqlTarget, engine: SqliteEngine) -> None:
+    when, later = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999)
+    ways: list[tuple[str, object, object]] = [
+        ("did", None, ""),
+        ("did", "\u00ff", None),
+        ("did", "a", "A"),
+        ("attributes", "x", "x "),
+        ("created_at", None, when),
+        ("created_at", later, None),
+        ("verdict", None, ""),
+        ("token_level", None, 0),
+        ("token_number", -(2**63), None),
+    ]
+    source = Source(store, "s", tokens={n: {name: old} for n, (name, old, _) in enumerate(ways)})
+    first = source.run()
+    new = {n: {name: value} for n, (name, _, value) in enumerate(ways)}
+    second = source.run(lambda: source.tokens.update(new))
+    for n, (name, _, _) in enumerate(ways):
+        assert source.versions(n) == [(first, second, name)]
+    assert engine.query("SELECT count(*) FROM TokenRecordHistory") == [(len(ways),)]
+    source.is_exact()
+
+
+def test_what_publishes_travels_in_one_packet(store: SqlTarget, server: TdsServer) -> None:
+    """It is sent with each database's records, 60 ms away perhaps."""
+    source = Source(store, "s", tokens={1: {}})
+    source.run()
+    lease = source.begin()
+    source.tokens[1] = {"did": "B"}
+    server.log.clear()
+    server.packets.clear()
+    source.publish(lease)
+    source.end(lease)
+    assert any("INSERT INTO TokenRecordHistory" in said for said in server.log)
+    assert set(server.packets) == {1}
 
 
 def test_the_same_again_keeps_nothing(store: SqlTarget, engine: SqliteEngine) -> None:

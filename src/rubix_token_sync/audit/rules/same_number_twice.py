@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from rubix_token_sync.audit.rule import StatementRule, finding_in, token_key
 from rubix_token_sync.records.kinds import RBT
+from rubix_token_sync.targets.sql.functions import cased
 from rubix_token_sync.targets.sql.tables import Tables
 
 __all__ = ["RULE"]
@@ -25,11 +26,12 @@ def _numbered(records: sa.FromClause) -> list[sa.ColumnElement[bool]]:
 
 def _statement(tables: Tables) -> sa.Select[Any]:
     rows, one, other = (tables.records.alias(name) for name in ("numbered", "one", "other"))
+    token_id = cased(rows.c.token_id)
     twins = (
         sa.select(rows.c.token_level, rows.c.token_number)
         .where(*_numbered(rows))
         .group_by(rows.c.token_level, rows.c.token_number)
-        .having(sa.func.min(rows.c.token_id) != sa.func.max(rows.c.token_id))
+        .having(sa.func.min(token_id) != sa.func.max(token_id))
         .subquery("twins")
     )
     # Each of the ids has its finding, and each finding shows all of them.

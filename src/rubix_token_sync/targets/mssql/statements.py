@@ -2,8 +2,9 @@
 
 Publishing is set-based and without MERGE: one batch updates what differs and
 inserts what is new, and reports both counts as a row (counts come from the
-server, never from the driver).  Texts are compared as bytes, because the usual
-collation of Azure SQL ignores case and trailing blanks.
+server, never from the driver).  The batch fits into one packet: it travels with each
+database's records.  Texts are compared as bytes, because the usual collation of Azure
+SQL ignores case and trailing blanks.
 """
 
 from __future__ import annotations
@@ -95,22 +96,20 @@ class Statements:
         )
 
 
+_NO_TEXT: Final = "0x00D8"
+"""Stands for NULL among the bytes of texts: half a surrogate pair, which is no text."""
+
+
 def _differ(column: Column) -> str:
     """The record's value is not the staged one's."""
     name = column.name
     if column.kind == "text":
-        parts = [
-            f"(r.{name} IS NULL AND s.{name} IS NOT NULL)",
-            f"(r.{name} IS NOT NULL AND s.{name} IS NULL)",
-            f"CAST(r.{name} AS VARBINARY(MAX)) <> CAST(s.{name} AS VARBINARY(MAX))",
-        ]
-    else:
-        parts = [f"r.{name} <> s.{name}"]
-        parts += [f"r.{name} IS NULL"] if column.default else []
-        if not column.required:
-            parts.append(f"(r.{name} IS NULL AND s.{name} IS NOT NULL)")
-            parts.append(f"(r.{name} IS NOT NULL AND s.{name} IS NULL)")
-    return " OR ".join(parts)
+        old, new = (f"ISNULL(CAST({of}.{name} AS VARBINARY(MAX)), {_NO_TEXT})" for of in "rs")
+        return f"{old} <> {new}"
+    if column.required and not column.default:
+        return f"r.{name} <> s.{name}"
+    # NULLIF is NULL where they are equal, and where its first one is.
+    return f"ISNULL(NULLIF(r.{name}, s.{name}), NULLIF(s.{name}, r.{name})) IS NOT NULL"
 
 
 def _replaced(columns: RecordTable) -> str:
@@ -124,12 +123,12 @@ def _keep(columns: RecordTable) -> str:
         keep_sql(
             columns,
             run="?",
-            found=f"{table} AS r WITH (UPDLOCK) INNER JOIN {staging} AS s ON s.record_key = "
-            "r.record_key",
+            found=f"{table} AS r WITH (UPDLOCK) JOIN {staging} AS s ON s.record_key = r.record_key",
             differs=_differ,
             replaced=_replaced(columns),
             joined=lambda texts: f"CONCAT({', '.join(texts)})",
             cut="SUBSTRING",
+            unchanged="",  # CONCAT passes over a NULL
         )
         + " AND s.load_id = ?"
     )
@@ -152,7 +151,7 @@ def _publish(columns: RecordTable, keep: str) -> str:
         # A first load has nothing to update: spare the look at every record.
         f"IF @inserted < ? BEGIN {keep}".strip(),
         f"UPDATE r SET {sets}, synced_at = {NOW}, source_deleted_at = NULL",  # noqa: S608 - our names
-        f"FROM {table} AS r INNER JOIN {staging} AS s ON s.record_key = r.record_key",
+        f"FROM {table} AS r JOIN {staging} AS s ON s.record_key = r.record_key",
         f"WHERE s.load_id = ? AND ({_replaced(columns)});",
         "SET @updated = @@ROWCOUNT END;",
         "SELECT @updated, @inserted; SET NOCOUNT OFF",

@@ -71,19 +71,21 @@ def keep_sql(
     replaced: str,
     joined: Callable[[list[str]], str] = " || ".join,
     cut: str = "substr",
+    unchanged: str = " ELSE ''",
 ) -> str:
     """Keep records that are replaced next by what is staged, as they are: one statement.
 
     ``run`` is the number, ``found`` names the records as ``r`` beside what is staged (all
     between FROM and WHERE), ``differs`` compares a column of both, ``replaced`` is the
-    condition of the UPDATE that follows, ``joined`` joins texts and ``cut`` takes a part of one.
+    condition of the UPDATE that follows, ``joined`` joins texts and ``cut`` takes a part of one;
+    ``unchanged`` makes a text of a column that does not differ, where ``joined`` needs one.
     """
     kept = [column.name for column in columns.kept]
     named = [
-        f"CASE WHEN {differs(column)} THEN ',{column.name}' ELSE '' END"
+        f"CASE WHEN {differs(column)} THEN ',{column.name}'{unchanged} END"
         for column in columns.told_apart
     ]
-    named.append(f"CASE WHEN r.{VANISHED} IS NOT NULL THEN ',{VANISHED}' ELSE '' END")
+    named.append(f"CASE WHEN r.{VANISHED} IS NOT NULL THEN ',{VANISHED}'{unchanged} END")
     names = ("record_key", "since_run", *kept, VANISHED)
     return (
         f"INSERT INTO {columns.history} (ended_run, changed, {', '.join(names)})"  # noqa: S608 - our names
