@@ -277,6 +277,7 @@ def translated(sql: str) -> str:
     sql = re.sub(r"AS (VAR)?BINARY\((MAX|\d+)\)", "AS BLOB", sql)
     sql = re.sub(r"\b0x([0-9A-F]+)\b", r"x'\1'", sql)
     sql = sql.replace("ISNULL(", "ifnull(")
+    sql = re.sub(r"OFFSET (\S+) ROWS\s+FETCH FIRST (\S+) ROWS ONLY", r"LIMIT \2 OFFSET \1", sql)
     sql = re.sub(r"\bdbo\.", "", sql)
     sql = sql.replace("@@VERSION", "server_version()")
     sql = re.sub(
