@@ -167,23 +167,25 @@ def test_a_daemon_killed_in_the_middle_of_a_run(kubo: Kubo, tmp_path: Path) -> N
     store = Store(tmp_path / "store")
     ids = [store.put(leaf(b"token %d" % index)).text for index in range(4000)]
     shutil.copytree(store.blocks, repository / "blocks", dirs_exist_ok=True)
-    daemon = kubo.daemon(repository)
-    killer = threading.Timer(0.2, daemon.kill)
-    killer.start()
-    started = time.monotonic()
-    first = resolve(repository, ids, ways=("daemon",), workers=4, timeout_s=2)
-    again = resolve(repository, ids, ways=("daemon",), workers=4, timeout_s=2)
-    killer.join()
-    assert time.monotonic() - started < 30
-    for index, (data, failure) in enumerate(zip(first.data, first.failure, strict=True)):
-        if failure is None:
-            assert data == b"token %d" % index
-        else:
-            assert failure.code in (
-                FailureCode.DAEMON_NOT_RUNNING,
-                FailureCode.DAEMON_REFUSED,
-                FailureCode.TIMED_OUT,
-            )
+    for seconds in (0.2, 0.8, 3.2):  # until some were there: a busy machine begins late
+        killer = threading.Timer(seconds, kubo.daemon(repository).kill)
+        killer.start()
+        started = time.monotonic()
+        first = resolve(repository, ids, ways=("daemon",), workers=4, timeout_s=2)
+        again = resolve(repository, ids, ways=("daemon",), workers=4, timeout_s=2)
+        killer.join()
+        assert time.monotonic() - started < 30
+        for index, (data, failure) in enumerate(zip(first.data, first.failure, strict=True)):
+            if failure is None:
+                assert data == b"token %d" % index
+            else:
+                assert failure.code in (
+                    FailureCode.DAEMON_NOT_RUNNING,
+                    FailureCode.DAEMON_REFUSED,
+                    FailureCode.TIMED_OUT,
+                )
+        if first.data[0] is not None:
+            break
     assert first.data[0] is not None
     assert first.data[-1] is None
     assert again.data == [None] * len(ids)

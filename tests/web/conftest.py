@@ -10,6 +10,7 @@ from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -127,6 +128,16 @@ class Site:
         answer = self.get(address)
         assert answer.status_code == 200, f"{address}: {answer.status_code} {answer.text[:2000]}"
         return answer.json()
+
+    def tokens(self, filters: str) -> list[Any]:
+        """All records that a list of tokens leads to, from page to page."""
+        found, more = [], ""
+        while True:  # a search that no index answers ends after a while, on a busy machine early
+            page = self.json(f"/tokens.json?{filters}&limit=500{more}")
+            found += page["tokens"]
+            if page["next"] is None:
+                return found
+            more = f"&after={quote(page['next'])}"
 
 
 @dataclass
