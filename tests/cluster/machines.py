@@ -87,7 +87,7 @@ class Fleet:
     def open(self) -> None:
         """Start everything."""
         self.fresh_target()
-        self.scheduler = self._start_scheduler()
+        self.start_scheduler()
         for host in HOSTS:
             self.start(host)
 
@@ -113,8 +113,8 @@ class Fleet:
     def start(self, host: str) -> None:
         self.workers[host] = self._start_worker(host)
 
-    def restart_scheduler(self) -> None:
-        """Start another one; it is there when this comes back."""
+    def start_scheduler(self) -> None:
+        """Start one, or another one; it is there when this comes back."""
         self.scheduler = self._start_scheduler()
         until(self._scheduler_listens)
 

@@ -129,7 +129,7 @@ def test_the_scheduler_is_killed(
     fleet.scheduler.kill()
     began = time.monotonic()
     ended = fleet.end(command, began)
-    fleet.restart_scheduler()
+    fleet.start_scheduler()
     assert "scheduler_lost" in ended.codes(), ended.document
     assert ended.states() == dict.fromkeys(HOSTS, "completed"), (ended.document, ended.said)
     assert ended.code == 0, "nothing was left undone, and the target proves it"

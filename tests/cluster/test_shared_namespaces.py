@@ -118,7 +118,7 @@ def test_the_scheduler_is_killed(
     command = fleet.sync_until(moment)
     fleet.scheduler.kill()
     ended = fleet.end(command, time.monotonic())
-    fleet.restart_scheduler()
+    fleet.start_scheduler()
     assert ended.code in (0, 1), ended.document
     if ended.code:
         assert "scheduler_lost" in ended.said
