@@ -65,7 +65,7 @@ def without_chains(conn: sa.Connection, tables: Tables) -> int:
 
 
 def undecided(conn: sa.Connection, tables: Tables) -> int:
-    """How many records of RBT could not be judged: nobody could read their content."""
+    """How many RBT records could not be judged because their content could not be read."""
     records = tables.records
     query = sa.select(sa.func.count()).where(
         records.c.source_deleted_at.is_(None),

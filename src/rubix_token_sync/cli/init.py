@@ -94,7 +94,7 @@ def _owner(user: str) -> tuple[int, int]:
     """Numbers of a user and its group.
 
     Raises:
-        SettingsError: there is no such user, or it is another one and we are not root.
+        SettingsError: the user does not exist, or is not the caller and the caller is not root.
     """
     try:
         entry = pwd.getpwnam(user)

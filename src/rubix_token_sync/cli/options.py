@@ -155,7 +155,7 @@ plain_options = stack(
 
 
 class RootPath(click.Path):
-    """A directory that nobody has looked at: discovery does, bounded, and each by itself.
+    """A directory that is not checked here: discovery checks each one, within a time limit.
 
     Click itself would refuse all for one that may not be read, and wait for one that is dead.
     """

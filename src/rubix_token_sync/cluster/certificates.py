@@ -1,7 +1,7 @@
 """Certificates of a cluster: one authority, and one certificate for each of its machines.
 
-Dask's peers prove themselves to each other by mutual TLS: whoever holds a certificate of the
-authority is let in, nobody else.  `make_certificates` writes
+Dask's peers prove themselves to each other by mutual TLS: only holders of a certificate of the
+authority can connect.  `make_certificates` writes
 
     DIR/authority/key.pem             stays where it was made; signs certificates of new machines
     DIR/NAME/authority.pem            what NAME checks others by

@@ -100,7 +100,7 @@ async def greet(connection: Connection, own: Versions) -> float:
     """Say hello to the scheduler; by how many seconds this machine's clock is ahead of its clock.
 
     Raises:
-        SchedulerUnreachable: nobody answers there.
+        SchedulerUnreachable: no scheduler answers at that address.
         Refused: a certificate or a version does not fit, or it is not our scheduler.
     """
     from distributed.core import rpc
@@ -138,7 +138,7 @@ def knock(connection: Connection) -> None:
     """Open one connection by hand, to find out in words whether we are let in.
 
     Raises:
-        SchedulerUnreachable: nobody answers there.
+        SchedulerUnreachable: no scheduler answers at that address.
         Refused: one of the two certificates is not of the other's authority.
     """
     address = connection.address
