@@ -189,8 +189,8 @@ def worker(arguments: WorkerArguments) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetArguments(Fetching):
-    """Options that `cluster sync` and `cluster verify` share."""
+class Asking(Common):
+    """Options of whatever a fleet is asked for."""
 
     scheduler: str
     certs: str
@@ -199,6 +199,30 @@ class FleetArguments(Fetching):
     hosts: int
     wait: float
     no_progress: bool
+
+    def order(
+        self,
+        command: Literal["sync", "verify", "audit"],
+        settings: Mapping[str, Any],
+        **flags: bool,
+    ) -> FleetOptions:
+        """What the fleet is to do, with these settings; ``flags`` are this command's alone."""
+        from rubix_token_sync.cluster import FleetOptions
+
+        return FleetOptions(
+            command,
+            sources=self.sources,
+            settings=settings,
+            hosts=self.hosts,
+            wait_seconds=self.wait,
+            **flags,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetArguments(Asking, Fetching):
+    """Options that `cluster sync` and `cluster verify` share."""
+
     shared: tuple[str, ...]
 
     def ordered(self) -> dict[str, Any]:
@@ -207,19 +231,6 @@ class FleetArguments(Fetching):
 
         given: Mapping[str, Any] = self.overrides()
         return {n: v for n, v in given.items() if n in FORWARDED and v is not None and v != ()}
-
-    def order(self, command: Literal["sync", "verify"], **flags: bool) -> FleetOptions:
-        """What the fleet is to do; ``flags`` are those of this command alone."""
-        from rubix_token_sync.cluster import FleetOptions
-
-        return FleetOptions(
-            command,
-            sources=self.sources,
-            settings=self.ordered(),
-            hosts=self.hosts,
-            wait_seconds=self.wait,
-            **flags,
-        )
 
 
 _asking = stack(
@@ -310,6 +321,7 @@ def sync(arguments: SyncArguments) -> int:
         return sync_shared(arguments)
     options = arguments.order(
         "sync",
+        arguments.ordered(),
         force=arguments.force,
         allow_shrink=arguments.allow_shrink,
         adopt_source=arguments.adopt_source,
@@ -346,20 +358,14 @@ def verify(arguments: VerifyArguments) -> int:
         from rubix_token_sync.cli.shared import verify_shared
 
         return verify_shared(arguments)
-    return _fleet(arguments, arguments.order("verify", repair=arguments.repair))
+    options = arguments.order("verify", arguments.ordered(), repair=arguments.repair)
+    return _fleet(arguments, options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditArguments(Common):
+class AuditArguments(Asking):
     """Options of `cluster audit`."""
 
-    scheduler: str
-    certs: str
-    plain: bool
-    sources: tuple[str, ...]
-    hosts: int
-    wait: float
-    no_progress: bool
     audit_fail_on: str | None
     audit_rules_off: tuple[str, ...]
 
@@ -383,24 +389,15 @@ def audit(arguments: AuditArguments) -> int:
     An audit reads the target and no node, so one host does it for all: the first that is
     connected, or --source.  Exit codes: those of `audit`; 1 the host was lost.
     """
-    from rubix_token_sync.cluster import FleetOptions
-
     settings: dict[str, Any] = {}
     if arguments.audit_fail_on is not None:
         settings["audit_fail_on"] = arguments.audit_fail_on
     if arguments.audit_rules_off:
         settings["audit_rules_off"] = arguments.audit_rules_off
-    options = FleetOptions(
-        "audit",
-        sources=arguments.sources,
-        settings=settings,
-        hosts=arguments.hosts,
-        wait_seconds=arguments.wait,
-    )
-    return _fleet(arguments, options)
+    return _fleet(arguments, arguments.order("audit", settings))
 
 
-def _fleet(arguments: FleetArguments | AuditArguments, options: FleetOptions) -> int:
+def _fleet(arguments: Asking, options: FleetOptions) -> int:
     from rubix_token_sync.cli.fleet_view import document_of, show_fleet, watching
     from rubix_token_sync.cluster import connection_of, run_fleet
 
