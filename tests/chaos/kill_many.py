@@ -13,16 +13,19 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.chaos.battlefield import Battlefield, Phase
 from tests.chaos.door import Door
-from tests.chaos.kills import Clock, Tally, kill_once, plan_kill
+from tests.chaos.kills import Clock, Tally, Targets, kill_once, plan_kill
 from tests.chaos.server_states import ServerStates
+from tests.chaos.tds_states import TdsStates
 from tests.postgres_server import PostgresServer
 
 
@@ -31,7 +34,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--only", type=int, help="replay this kill of the seed")
-    parser.add_argument("--target", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--target", choices=("sqlite", "postgresql", "mssql"), default="sqlite")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--directory", help="where to work; a memory file system is fastest")
     return parser.parse_args()
@@ -40,22 +43,35 @@ def _parse() -> argparse.Namespace:
 class _Lane:
     """What one thread works with: its own targets, its own clock."""
 
-    def __init__(self, home: Path, field: Battlefield, states: ServerStates | None) -> None:
-        self._home = home
-        self._field = field
-        self._states = states
-        self._url = ""
+    def __init__(self, targets: Targets) -> None:
+        self.fresh, self.committed = targets
         self.clocks: dict[tuple[str, bool], Clock] = {}
         self.tally = Tally()
 
-    def fresh(self, phase: Phase) -> str:
-        """A target as the phase starts from; the one before is gone."""
-        if self._states is None:
-            return self._field.fresh_sqlite(self._home / "target.db", phase)
-        if self._url:
-            self._states.drop(self._url)
-        self._url = self._states.fresh(phase)
-        return self._url
+
+def _targets(kind: str, field: Battlefield, stack: ExitStack) -> Callable[[Path], Targets]:
+    """Makes the targets of a lane, which works in a directory of its own."""
+    if kind == "mssql":
+
+        def behind_tds(place: Path) -> Targets:
+            states = stack.enter_context(TdsStates(place, field))
+            return states.fresh, states.committed
+
+        return behind_tds
+    if kind == "sqlite":
+        return lambda place: (partial(field.fresh_sqlite, place / "target.db"), str)
+    server = PostgresServer()
+    stack.callback(server.close)
+    states = ServerStates(server, field)
+    return lambda _place: (partial(_one_at_a_time, states, []), str)
+
+
+def _one_at_a_time(states: ServerStates, made: list[str], phase: Phase) -> str:
+    """A target as the phase starts from; the one before is gone."""
+    while made:
+        states.drop(made.pop())
+    made.append(states.fresh(phase))
+    return made[-1]
 
 
 def main() -> int:
@@ -69,12 +85,8 @@ def main() -> int:
             stack.enter_context(tempfile.TemporaryDirectory(dir=asked.directory, prefix="kills-"))
         )
         door = stack.enter_context(Door())
-        server = None
-        if asked.target == "postgresql":
-            server = PostgresServer()
-            stack.callback(server.close)
         field = Battlefield.make(home, door)
-        states = ServerStates(server, field) if server is not None else None
+        targets = _targets(asked.target, field, stack)
         lanes: list[_Lane] = []
         here = threading.local()
         lane_numbers = itertools.count()
@@ -82,13 +94,13 @@ def main() -> int:
         def enter() -> None:
             place = home / f"lane{next(lane_numbers)}"
             place.mkdir()
-            here.lane = _Lane(place, field, states)
+            here.lane = _Lane(targets(place))
             lanes.append(here.lane)
 
         def one(number: int) -> None:
             lane: _Lane = here.lane
             kill = plan_kill(asked.seed, number)
-            kill_once(kill, door, field, lane.fresh, lane.clocks, lane.tally)
+            kill_once(kill, door, field, lane.fresh, lane.clocks, lane.tally, lane.committed)
 
         with ThreadPoolExecutor(asked.jobs, initializer=enter) as pool:
             futures = [pool.submit(one, number) for number in numbers]

@@ -13,7 +13,10 @@ from tests.chaos.battlefield import BROKEN, SETTINGS, Battlefield, Phase
 from tests.chaos.door import Door, Running
 from tests.chaos.target_state import content_of, error_repeats, leftovers
 
-__all__ = ["Clock", "Kill", "Tally", "Victim", "kill_once", "plan_kill"]
+__all__ = ["Clock", "Kill", "Tally", "Targets", "Victim", "kill_once", "plan_kill"]
+
+Targets = tuple[Callable[[Phase], str], Callable[[str], str]]
+"""``fresh`` and ``committed`` of `kill_once`."""
 
 Victim = Literal["run", "worker", "writer", "first", "all"]
 """The run itself; a worker process; one that is in a transaction; the process that forks the
@@ -98,10 +101,12 @@ def kill_once(
     fresh: Callable[[Phase], str],
     clocks: dict[tuple[str, bool], Clock],
     tally: Tally,
+    committed: Callable[[str], str] = str,
 ) -> None:
     """Kill, run once more undisturbed, and compare with what nothing ever disturbed.
 
-    ``clocks`` holds what undisturbed runs take; it is filled here.
+    ``clocks`` holds what undisturbed runs take; it is filled here.  What an address
+    of ``fresh`` holds is read at the address that ``committed`` makes of it.
 
     Raises:
         AssertionError: the second run did not reach the right end.
@@ -118,9 +123,10 @@ def kill_once(
         running.signal(signal.SIGKILL)
         running.wait()
     door.run(*field.arguments(url), env=SETTINGS).expect(BROKEN)
-    assert content_of(url).difference(phase.content) == "", kill
-    assert leftovers(url) == [], kill
-    assert error_repeats(url) == [], kill
+    held = committed(url)
+    assert content_of(held).difference(phase.content) == "", kill
+    assert leftovers(held) == [], kill
+    assert error_repeats(held) == [], kill
     _all_gone(killed, kill)
 
 
