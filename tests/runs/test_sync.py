@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -468,24 +469,40 @@ def test_batch_sizes_act(options: Options, target_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "workers", "jobs", "size", "processes"),
+    ("cpus", "workers", "jobs", "size", "answer", "processes"),
     [
-        (8, 3, 100, 10**9, 3),
-        (2, 8, 100, 10**9, 2),
-        (8, 8, 1, 10**9, 1),
-        (8, 8, 100, 1_999_999, 0),
+        (8, 3, 100, 10**9, 0.0001, 3),
+        (2, 8, 100, 10**9, 0.0001, 2),
+        (2, 8, 100, 10**9, None, 2),
+        (2, 8, 100, 10**9, 0.02, 4),
+        (2, 3, 100, 10**9, 0.02, 3),
+        (8, 8, 1, 10**9, 0.02, 1),
+        (8, 8, 100, 1_999_999, 0.02, 0),
     ],
 )
-def test_processes_follow_processors_workers_and_work(
+def test_processes_follow_processors_workers_work_and_distance(
     options: Options, monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, jobs: int,
-    size: int, processes: int,
+    size: int, answer: float | None, processes: int,
 ) -> None:  # fmt: skip
     sync(options())
     monkeypatch.setattr("rubix_token_sync.settings.usable_cpus", lambda: cpus)
     wanted = options(processes=None)
     run = Run(replace(wanted, content=replace(wanted.content, workers=workers)), lambda _p: None)
     run.progress.begin({0: size})
-    assert run._processes(jobs) == processes
+    with closing(open_target(wanted.target, wanted.store)) as store:
+        store.database.answer_seconds = answer
+        assert run._processes(jobs, store) == processes
+
+
+def test_the_shortest_answer_says_how_far_a_target_is(options: Options) -> None:
+    sync(options())
+    with closing(open_target(options().target, options().store)) as store:
+        assert store.answer_seconds is None
+        store.read(lambda _conn: time.sleep(0.2))
+        assert store.answer_seconds >= 0.2
+        store.server_time()
+        store.read(lambda _conn: time.sleep(0.2))
+        assert store.answer_seconds < 0.2
 
 
 def test_new_tokens_come_with_the_next_run(options: Options) -> None:

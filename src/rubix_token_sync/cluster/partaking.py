@@ -57,10 +57,10 @@ def take_part(
     survey.require_extras()
     survey.progress.begin({0: share.size})
     store = open_target(options.target, options.store)
-    in_turn = store.one_writer
+    store.server_time()  # how far it is away says how many workers pay
     store.close()
     jobs, gathered = _Taken(take, send), _Gathered(send)
-    with survey.pool(share.databases, options.target, lease=share.lease, in_turn=in_turn) as pool:
+    with survey.pool(share.databases, store, lease=share.lease) as pool:
         survey.work(pool, jobs, gathered, lambda: None)
     if jobs.error is not None:
         raise jobs.error

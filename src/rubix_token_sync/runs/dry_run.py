@@ -50,7 +50,7 @@ def _compare(run: Survey, store: Target | None) -> RunResult:
     if not jobs:
         return run.outcome("COMPLETED", None, place)
     try:
-        with run.pool(len(jobs), run.options.target if store is not None else None) as pool:
+        with run.pool(len(jobs), store) as pool:
             run.work(
                 pool, list(jobs.values()), lambda report: _count(run, jobs[report.job], report),
                 run.tick,

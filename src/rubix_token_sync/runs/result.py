@@ -56,7 +56,8 @@ class RunOptions:
     judge: JudgeOptions | None = None
     """None: records get no verdicts."""
     processes: int | None = None
-    """Worker processes; None: one a CPU, at most the content workers; 0: none."""
+    """Worker processes; 0: none; None: one a CPU, two where the target is more than 4 ms away, at
+    most the content workers."""
     executor: Executor | None = None
     """Who reads the databases; None: worker processes of this run."""
 

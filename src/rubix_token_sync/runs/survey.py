@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from rubix_token_sync.audit.judging import judge_for_sync
 from rubix_token_sync.errors import SettingsError, SourceError, SyncError, WorkerCrashed
@@ -22,15 +23,17 @@ from rubix_token_sync.runs.session import Status
 from rubix_token_sync.runs.worker_pool import Pool, WorkerPool, affordable
 from rubix_token_sync.scratch import Scratch
 from rubix_token_sync.targets.base import DatabaseState, ErrorEntry, Lease, Target
-from rubix_token_sync.targets.registry import TargetAddress
 from rubix_token_sync.text import counted, told_apart
 
 __all__ = ["Survey"]
 
 _LOG = logging.getLogger(__name__)
 
-_INLINE_BYTES = 2_000_000
+_INLINE_BYTES: Final = 2_000_000
 """Less than this to read is done faster than worker processes start."""
+_FAR_SECONDS: Final = 0.004
+_FAR_WORKERS: Final = 2
+"""Workers for each processor where the target takes that long to answer: they mostly wait."""
 
 
 class Survey:
@@ -207,26 +210,24 @@ class Survey:
         self.failed.pop()
         self.missing.append(state)
 
-    def pool(
-        self, jobs: int, target: TargetAddress | None, *, lease: Lease | None = None,
-        in_turn: bool = False,
-    ) -> Pool:  # fmt: skip
-        """Workers for so many jobs; they publish under ``lease``, if there is one."""
+    def pool(self, jobs: int, store: Target | None, *, lease: Lease | None = None) -> Pool:
+        """Workers for so many jobs on the target; they publish under ``lease``, if there is one."""
         options = self.options
         if options.executor is not None:
             return options.executor(lease, self.stop)
-        processes = self._processes(jobs)
+        processes = self._processes(jobs, store)
         share = max(1, options.content.workers // max(1, processes))
         scratch = Scratch(options.scratch, tuple(options.roots))
         context = WorkerContext(
-            target,
+            options.target if store is not None else None,
             replace(options.store, read_only=lease is None, pool_size=self._connections(processes)),
             replace(options.content, workers=share, scratch=scratch),
             lease,
             scratch,
             judge_for_sync(options.judge, build=self._work_is_large()) if jobs else None,
         )
-        return WorkerPool(context, processes, self.stop, in_turn=in_turn and processes > 1)
+        in_turn = lease is not None and store is not None and store.one_writer and processes > 1
+        return WorkerPool(context, processes, self.stop, in_turn=in_turn)
 
     def _connections(self, processes: int) -> int:
         """Of each worker: the run keeps two for itself where it can, one for the heartbeat."""
@@ -236,7 +237,7 @@ class Survey:
         """Whether what is to be read is worth some seconds of preparation."""
         return sum(self.progress.weights.values()) >= _INLINE_BYTES
 
-    def _processes(self, jobs: int) -> int:
+    def _processes(self, jobs: int, store: Target | None) -> int:
         if self.options.processes is not None:
             return self.options.processes
         if not self._work_is_large():
@@ -244,7 +245,10 @@ class Survey:
         from rubix_token_sync.settings import usable_cpus
 
         connections = self.options.store.pool_size - 1  # one is the run's own
-        most = min(usable_cpus(), self.options.content.workers, jobs, connections)
+        workers = usable_cpus()
+        if store is not None and (store.answer_seconds or 0) >= _FAR_SECONDS:
+            workers *= _FAR_WORKERS
+        most = min(workers, self.options.content.workers, jobs, connections)
         return affordable(most)
 
     def work(

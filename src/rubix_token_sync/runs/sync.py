@@ -222,9 +222,7 @@ class Run(Survey):
             self.tick()
 
         self.tick()  # a sign of life while the workers start
-        with self.pool(
-            len(jobs), self.options.target, lease=session.lease, in_turn=store.one_writer
-        ) as pool:
+        with self.pool(len(jobs), store, lease=session.lease) as pool:
             with session.occupied():
                 store.prepare_load()
 

@@ -137,7 +137,7 @@ def verify(
             elif isinstance(report, JobFailed):
                 note_failure(jobs[report.job].node.db_path, report.error)
 
-        with run.pool(len(jobs), options.target) as pool:
+        with run.pool(len(jobs), store) as pool:
             run.work(pool, list(jobs.values()), note, lambda: run.on_progress(run.progress))
         result.seconds, result.content_left = run.progress.seconds, run.content_left
         return result

@@ -77,6 +77,10 @@ class SqlTarget:
         """Attempts beyond the first, of all calls so far."""
         return self.database.retries
 
+    @property
+    def answer_seconds(self) -> float | None:
+        return self.database.answer_seconds
+
     def describe_connection(self) -> str:
         return self.read(self.backend.describe)
 
