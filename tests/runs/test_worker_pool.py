@@ -203,6 +203,15 @@ def test_anything_else_is_a_crash_that_names_error_and_database(
     assert "RuntimeError: this run has no target" in str(raised.value)
 
 
+def test_workers_load_libraries_that_give_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    with _pool(make_context(), 1):
+        (worker,) = _workers()
+        environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    assert b"ARROW_DEFAULT_MEMORY_POOL=system" in environment
+    assert b"OPENBLAS_NUM_THREADS=1" in environment
+
+
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_killed_worker_ends_the_run_and_the_others(
     tmp_path: Path, victim: int, capfd: pytest.CaptureFixture[str]

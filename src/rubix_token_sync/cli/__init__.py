@@ -19,7 +19,7 @@ import click
 
 import rubix_token_sync as rts
 from rubix_token_sync.cli.suggest import unknown_word
-from rubix_token_sync.surroundings import Tolerant, prepare
+from rubix_token_sync.surroundings import LIBRARIES, Tolerant, prepare
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -158,10 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code (see ``docs/CLI.md``)."""
     if arguments is None:
         prepare()
-    # Nothing here is linear algebra: numpy's threads for it would only be started, in each process.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Nor does it look through all packages that are installed for plug-ins of this one.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    for name, value in LIBRARIES.items():
+        os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may not be text at all
             stream.reconfigure(errors="backslashreplace")

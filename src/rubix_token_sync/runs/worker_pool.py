@@ -28,6 +28,7 @@ from rubix_token_sync.os_errors import refusal
 from rubix_token_sync.runs.cancel import CancelToken
 from rubix_token_sync.runs.jobs import Job, Report, WorkerContext
 from rubix_token_sync.runs.worker_process import Failure, LogRecord, crashed, killed, replay
+from rubix_token_sync.surroundings import LIBRARIES
 from rubix_token_sync.targets.base import Lease
 
 __all__ = ["Executor", "Pool", "WorkerPool", "affordable"]
@@ -142,7 +143,7 @@ class WorkerPool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **LIBRARIES},
                 process_group=0,  # Ctrl-C reaches the whole of a terminal's group
             )
         except OSError as error:
