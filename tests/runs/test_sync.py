@@ -476,6 +476,7 @@ def test_batch_sizes_act(options: Options, target_file: Path) -> None:
         (2, 8, 100, 10**9, None, 2),
         (2, 8, 100, 10**9, 0.02, 4),
         (2, 3, 100, 10**9, 0.02, 3),
+        (8, 16, 100, 10**9, 0.02, 9),
         (8, 8, 1, 10**9, 0.02, 1),
         (8, 8, 100, 1_999_999, 0.02, 0),
     ],
@@ -491,7 +492,30 @@ def test_processes_follow_processors_workers_work_and_distance(
     run.progress.begin({0: size})
     with closing(open_target(wanted.target, wanted.store)) as store:
         store.database.answer_seconds = answer
-        assert run._processes(jobs, store) == processes
+        assert run._processes(jobs, store, publishes=True) == processes
+
+
+@pytest.mark.parametrize(
+    ("pool_size", "publishing", "reading"), [(10, 4, 8), (5, 1, 4), (3, 1, 2), (2, 1, 1)]
+)
+def test_each_worker_has_the_connections_that_a_bulk_copy_needs(
+    options: Options, monkeypatch: pytest.MonkeyPatch, pool_size: int, publishing: int, reading: int
+) -> None:
+    """SQL Server's logs in by itself; without a second connection rows would go by parameters."""
+    sync(options())
+    monkeypatch.setattr("rubix_token_sync.settings.usable_cpus", lambda: 8)
+    given = options(processes=None)
+    content, store_options = (
+        replace(given.content, workers=16),
+        replace(given.store, pool_size=pool_size),
+    )
+    run = Run(replace(given, content=content, store=store_options), lambda _p: None)
+    run.progress.begin({0: 10**9})
+    with closing(open_target(given.target, given.store)) as store:
+        store.bulk_differs = True
+        assert run._processes(100, store, publishes=True) == publishing
+        assert run._processes(100, store, publishes=False) == reading
+    assert pool_size < 4 or run._connections(publishing) > 1
 
 
 def test_the_shortest_answer_says_how_far_a_target_is(options: Options) -> None:

@@ -215,7 +215,7 @@ class Survey:
         options = self.options
         if options.executor is not None:
             return options.executor(lease, self.stop)
-        processes = self._processes(jobs, store)
+        processes = self._processes(jobs, store, publishes=lease is not None)
         share = max(1, options.content.workers // max(1, processes))
         scratch = Scratch(options.scratch, tuple(options.roots))
         context = WorkerContext(
@@ -237,7 +237,7 @@ class Survey:
         """Whether what is to be read is worth some seconds of preparation."""
         return sum(self.progress.weights.values()) >= _INLINE_BYTES
 
-    def _processes(self, jobs: int, store: Target | None) -> int:
+    def _processes(self, jobs: int, store: Target | None, *, publishes: bool) -> int:
         if self.options.processes is not None:
             return self.options.processes
         if not self._work_is_large():
@@ -245,6 +245,8 @@ class Survey:
         from rubix_token_sync.settings import usable_cpus
 
         connections = self.options.store.pool_size - 1  # one is the run's own
+        if publishes and store is not None and store.bulk_differs:
+            connections = max(1, (connections - 1) // 2)  # a bulk copy logs in beside its worker
         workers = usable_cpus()
         if store is not None and (store.answer_seconds or 0) >= _FAR_SECONDS:
             workers *= _FAR_WORKERS
