@@ -197,7 +197,8 @@ class Settings(BaseModel):
         10,
         ge=2,
         le=100,
-        description="Simultaneous connections to the target, at most; a run needs two.",
+        description="Simultaneous connections to the target, at most; a run needs two, and each "
+        "worker one more, on SQL Server two.",
     )
     retry_attempts: _Count = Field(
         3, ge=1, le=20, description="Attempts at anything that fails for a transient reason."
