@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
@@ -56,9 +57,8 @@ def take_part(
     survey = Survey(replace(options, roots=roots), lambda _progress: None, stop)
     survey.require_extras()
     survey.progress.begin({0: share.size})
-    store = open_target(options.target, options.store)
-    store.server_time()  # how far it is away says how many workers pay
-    store.close()
+    with closing(open_target(options.target, options.store)) as store:
+        store.server_time()  # how far it is away says how many workers pay
     jobs, gathered = _Taken(take, send), _Gathered(send)
     with survey.pool(share.databases, store, lease=share.lease) as pool:
         survey.work(pool, jobs, gathered, lambda: None)
