@@ -27,9 +27,9 @@ LIBRARIES = {
 }
 """Environment of what is loaded later.
 
-Arrow's own allocator keeps what is given back: a third of a worker's memory, and a tenth of a
-first sync's processor time.  Nothing here is linear algebra, so numpy need not start threads for
-it; pydantic need not look through all packages that are installed for plug-ins.
+Arrow's own allocator keeps what is given back, a third of a worker's memory.  Nothing here is
+linear algebra, so numpy need not start threads for it; pydantic need not look through all packages
+that are installed for plug-ins.
 """
 
 
