@@ -473,7 +473,6 @@ def test_batch_sizes_act(options: Options, target_file: Path) -> None:
     [
         (8, 3, 100, 10**9, 0.0001, 3),
         (2, 8, 100, 10**9, 0.0001, 2),
-        (2, 8, 100, 10**9, None, 2),
         (2, 8, 100, 10**9, 0.02, 4),
         (2, 3, 100, 10**9, 0.02, 3),
         (8, 16, 100, 10**9, 0.02, 9),
@@ -483,7 +482,7 @@ def test_batch_sizes_act(options: Options, target_file: Path) -> None:
 )
 def test_processes_follow_processors_workers_work_and_distance(
     options: Options, monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, jobs: int,
-    size: int, answer: float | None, processes: int,
+    size: int, answer: float, processes: int,
 ) -> None:  # fmt: skip
     sync(options())
     monkeypatch.setattr("rubix_token_sync.settings.usable_cpus", lambda: cpus)
@@ -491,7 +490,7 @@ def test_processes_follow_processors_workers_work_and_distance(
     run = Run(replace(wanted, content=replace(wanted.content, workers=workers)), lambda _p: None)
     run.progress.begin({0: size})
     with closing(open_target(wanted.target, wanted.store)) as store:
-        store.database.answer_seconds = answer
+        monkeypatch.setattr(store, "answer_seconds", lambda: answer)
         assert run._processes(jobs, store, publishes=True) == processes
 
 
@@ -518,15 +517,14 @@ def test_each_worker_has_the_connections_that_a_bulk_copy_needs(
     assert pool_size < 4 or run._connections(publishing) > 1
 
 
-def test_the_shortest_answer_says_how_far_a_target_is(options: Options) -> None:
+def test_the_shortest_answer_says_how_far_a_target_is(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sync(options())
+    waits = iter([0.3, 0.1, 0.3])
     with closing(open_target(options().target, options().store)) as store:
-        assert store.answer_seconds is None
-        store.read(lambda _conn: time.sleep(0.2))
-        assert store.answer_seconds >= 0.2
-        store.server_time()
-        store.read(lambda _conn: time.sleep(0.2))
-        assert store.answer_seconds < 0.2
+        monkeypatch.setattr(store, "server_time", lambda: time.sleep(next(waits)))
+        assert 0.1 <= store.answer_seconds() < 0.3
 
 
 def test_new_tokens_come_with_the_next_run(options: Options) -> None:

@@ -58,9 +58,9 @@ def take_part(
     survey.require_extras()
     survey.progress.begin({0: share.size})
     with closing(open_target(options.target, options.store)) as store:
-        store.server_time()  # how far it is away says how many workers pay
+        pool = survey.pool(share.databases, store, lease=share.lease)
     jobs, gathered = _Taken(take, send), _Gathered(send)
-    with survey.pool(share.databases, store, lease=share.lease) as pool:
+    with pool:
         survey.work(pool, jobs, gathered, lambda: None)
     if jobs.error is not None:
         raise jobs.error

@@ -248,7 +248,7 @@ class Survey:
         if publishes and store is not None and store.bulk_differs:
             connections = max(1, (connections - 1) // 2)  # a bulk copy logs in beside its worker
         workers = usable_cpus()
-        if store is not None and (store.answer_seconds or 0) >= _FAR_SECONDS:
+        if store is not None and store.answer_seconds() >= _FAR_SECONDS:
             workers *= _FAR_WORKERS
         most = min(workers, self.options.content.workers, jobs, connections)
         return affordable(most)

@@ -292,12 +292,8 @@ class Target(Protocol):
     bulk_differs: bool
     """Whether rows of a bulk load (`Chunk.bulk`) come another way than others."""
 
-    @property
-    def answer_seconds(self) -> float | None:
-        """The shortest time that it took to answer so far; None: it was not asked yet.
-
-        For a server far away this is about a round trip.
-        """
+    def answer_seconds(self) -> float:
+        """How long it takes to answer, the shortest of three times: about a round trip."""
 
     def close(self) -> None:
         """Give back every connection."""

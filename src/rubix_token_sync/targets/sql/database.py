@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -55,8 +54,6 @@ class Database:
         self.now = sa.text(backend.now)
         self.retries = 0
         """Attempts beyond the first, of all calls."""
-        self.answer_seconds: float | None = None
-        """See `rubix_token_sync.targets.base.Target`."""
         self._closed = False
         sa.event.listen(self.engine, "checkin", self._close_late)
 
@@ -169,12 +166,9 @@ class Database:
             with self.engine.connect() as conn:
                 if not commit or alone:
                     conn = conn.execution_options(**{"alone" if commit else "reading": True})
-                started = time.monotonic()
                 with conn.begin() as transaction:
                     result = work(conn)
                     if not commit:
-                        took = time.monotonic() - started
-                        self.answer_seconds = min(took, self.answer_seconds or took)
                         transaction.rollback()
                         return result
                     failpoints.point("store.commit.before")
