@@ -58,7 +58,7 @@ def take_part(
     survey.require_extras()
     survey.progress.begin({0: share.size})
     with closing(open_target(options.target, options.store)) as store:
-        pool = survey.pool(share.databases, store, lease=share.lease)
+        pool = survey.pool(share.databases, store, lease=share.lease, shared=True)
     jobs, gathered = _Taken(take, send), _Gathered(send)
     with pool:
         survey.work(pool, jobs, gathered, lambda: None)

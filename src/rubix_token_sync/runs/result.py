@@ -56,7 +56,7 @@ class RunOptions:
     judge: JudgeOptions | None = None
     """None: records get no verdicts."""
     processes: int | None = None
-    """Worker processes; 0: none; None: one a CPU, two where the target is more than 4 ms away, at
+    """Worker processes; 0: none; None: one a CPU, two where the target is more than 8 ms away, at
     most the content workers."""
     executor: Executor | None = None
     """Who reads the databases; None: worker processes of this run."""

@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 _INLINE_BYTES: Final = 2_000_000
 """Less than this to read is done faster than worker processes start."""
-_FAR_SECONDS: Final = 0.004
+_FAR_SECONDS: Final = 0.008
 _FAR_WORKERS: Final = 2
 """Workers for each processor where the target takes that long to answer: they mostly wait."""
 
@@ -210,12 +210,17 @@ class Survey:
         self.failed.pop()
         self.missing.append(state)
 
-    def pool(self, jobs: int, store: Target | None, *, lease: Lease | None = None) -> Pool:
-        """Workers for so many jobs on the target; they publish under ``lease``, if there is one."""
+    def pool(
+        self, jobs: int, store: Target | None, *, lease: Lease | None = None, shared: bool = False
+    ) -> Pool:
+        """Workers for so many jobs on the target; they publish under ``lease``, if there is one.
+
+        ``shared``: other hosts do jobs of the same lease beside them.
+        """
         options = self.options
         if options.executor is not None:
             return options.executor(lease, self.stop)
-        processes = self._processes(jobs, store, publishes=lease is not None)
+        processes = self._processes(jobs, store, publishes=lease is not None, shared=shared)
         share = max(1, options.content.workers // max(1, processes))
         scratch = Scratch(options.scratch, tuple(options.roots))
         context = WorkerContext(
@@ -237,7 +242,9 @@ class Survey:
         """Whether what is to be read is worth some seconds of preparation."""
         return sum(self.progress.weights.values()) >= _INLINE_BYTES
 
-    def _processes(self, jobs: int, store: Target | None, *, publishes: bool) -> int:
+    def _processes(
+        self, jobs: int, store: Target | None, *, publishes: bool, shared: bool = False
+    ) -> int:
         if self.options.processes is not None:
             return self.options.processes
         if not self._work_is_large():
@@ -248,7 +255,7 @@ class Survey:
         if publishes and store is not None and store.bulk_differs:
             connections = max(1, (connections - 1) // 2)  # a bulk copy logs in beside its worker
         workers = usable_cpus()
-        if store is not None and store.answer_seconds() >= _FAR_SECONDS:
+        if store is not None and not shared and store.answer_seconds() >= _FAR_SECONDS:
             workers *= _FAR_WORKERS
         most = min(workers, self.options.content.workers, jobs, connections)
         return affordable(most)
