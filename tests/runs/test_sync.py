@@ -494,6 +494,21 @@ def test_processes_follow_processors_workers_work_and_distance(
         assert run._processes(jobs, store, publishes=True) == processes
 
 
+def test_hosts_that_share_a_source_have_one_worker_for_each_processor(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far the target is, or seems to be where its server is busy."""
+    sync(options())
+    monkeypatch.setattr("rubix_token_sync.settings.usable_cpus", lambda: 2)
+    given = options(processes=None)
+    run = Run(replace(given, content=replace(given.content, workers=8)), lambda _p: None)
+    run.progress.begin({0: 10**9})
+    with closing(open_target(given.target, given.store)) as store:
+        monkeypatch.setattr(store, "answer_seconds", lambda: 0.02)
+        assert run._processes(100, store, publishes=True, shared=True) == 2
+        assert run._processes(100, store, publishes=True) == 4
+
+
 @pytest.mark.parametrize(
     ("pool_size", "publishing", "reading"), [(10, 4, 8), (5, 1, 4), (3, 1, 2), (2, 1, 1)]
 )
